@@ -1,0 +1,149 @@
+//! What went wrong with a job, a model, an input? A stable code, one sentence, and whether trying again can help.
+//!
+//! The sentence names the value, the limit and the remedy. Codes are part of the protocol: they are never renamed.
+
+use std::fmt;
+
+use crate::units::FAULT_TEXT_BYTES_MAX;
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $text:literal, $retryable:literal;)+) => {
+        /// Stable codes of faults.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $($(#[$doc])* $variant,)+ }
+
+        impl Code {
+            /// Every code, in the order of the protocol's list.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The code as it is written in messages.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+
+            /// Whether the same request may succeed later without being changed.
+            pub const fn retryable(self) -> bool {
+                match self { $(Self::$variant => $retryable,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// Not JSON, an unknown or missing field, a wrong type.
+    JobMalformed = "job.malformed", false;
+    /// Manifest, input or item count above its limit.
+    JobTooLarge = "job.too_large", false;
+    /// Arrived with the retain flag: it would run again at every connect.
+    JobRetained = "job.retained", false;
+    /// Known id with another body.
+    JobIdConflict = "job.id_conflict", false;
+    /// The deadline has passed, or passed before the job arrived.
+    JobExpired = "job.expired", false;
+    /// A limit asks for more than the node allows.
+    JobLimitExceedsPolicy = "job.limit_exceeds_policy", false;
+    /// A field or feature that this version does not serve.
+    JobUnsupported = "job.unsupported", false;
+    /// No job of that id is known here.
+    JobUnknown = "job.unknown", false;
+    /// Every attempt was used up.
+    JobAttempts = "job.attempts_exhausted", false;
+    /// Taken back by its controller.
+    JobCanceled = "job.canceled", false;
+    /// Too many jobs are waiting.
+    QueueFull = "queue.full", true;
+    /// The store's quota is used up.
+    SpoolFull = "spool.full", true;
+    /// The node takes no new jobs.
+    NodeDraining = "node.draining", true;
+    /// No model of that name and version.
+    ModelUnknown = "model.unknown", false;
+    /// The file's digest is not the one asked for.
+    ModelHashMismatch = "model.hash_mismatch", false;
+    /// Not a readable ONNX model.
+    ModelParse = "model.parse", false;
+    /// An operator that the engine does not have.
+    ModelUnsupportedOp = "model.unsupported_op", false;
+    /// Tensor data outside the file.
+    ModelExternalData = "model.external_data", false;
+    /// Shapes do not fit together.
+    ModelShape = "model.shape", false;
+    /// Above the size limit.
+    ModelTooLarge = "model.too_large", false;
+    /// Failed to load too often; refused until its digest changes.
+    ModelQuarantined = "model.quarantined", false;
+    /// The model ran but failed.
+    ModelRun = "model.run", false;
+    /// Wrong number of inputs.
+    InputCount = "input.count", false;
+    /// No such input.
+    InputName = "input.name", false;
+    /// Wrong element type.
+    InputDatatype = "input.datatype", false;
+    /// Wrong rank or dimension.
+    InputShape = "input.shape", false;
+    /// Data longer or shorter than its shape.
+    InputLength = "input.length", false;
+    /// A picture or sound that cannot be decoded.
+    InputDecode = "input.decode", false;
+    /// Every item of the batch failed.
+    ItemsFailed = "job.all_items_failed", false;
+    /// The output is above the job's limit.
+    OutputTooLarge = "output.too_large", false;
+    /// Above the memory limit.
+    WorkerMemory = "worker.memory", false;
+    /// Above the running-time limit.
+    WorkerTimeout = "worker.timeout", false;
+    /// The worker died.
+    WorkerCrashed = "worker.crashed", true;
+    /// The worker could not be started.
+    WorkerStart = "worker.start", true;
+    /// The worker's answer made no sense.
+    WorkerProtocol = "worker.protocol", true;
+    /// The durable store refused.
+    StateIo = "state.io", true;
+    /// The state was written by a newer version.
+    StateVersion = "state.version", false;
+    /// Another agent holds the state directory.
+    StateLocked = "state.locked", false;
+    /// The state cannot be read.
+    StateCorrupt = "state.corrupt", false;
+}
+
+impl Code {
+    /// The code of that text, if there is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One fault: code and sentence.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Fault {
+    /// Which kind of fault.
+    pub code: Code,
+    /// Value, limit and remedy, without control characters, at most [`FAULT_TEXT_BYTES_MAX`] bytes.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault whose text is made safe for logs, terminals and messages.
+    pub fn new(code: Code, message: impl AsRef<str>) -> Self {
+        let mut safe = String::new();
+        for c in message.as_ref().chars() {
+            let c = if c.is_control() { ' ' } else { c };
+            if safe.len() + c.len_utf8() > FAULT_TEXT_BYTES_MAX {
+                break;
+            }
+            safe.push(c);
+        }
+        Self { code, message: safe }
+    }
+}

@@ -1,0 +1,1 @@
+//! (module of this name: see DESIGN section 5)

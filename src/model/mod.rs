@@ -1,0 +1,9 @@
+//! What is a model here? Its manifest (`model.toml`), the files beside it, and the folder of all models.
+//!
+//! [`manifest`] reads `model.toml` into a [`Manifest`] and is pure; [`library`] knows the folder.
+//! Agent, worker and command line all work from the same [`Manifest`].
+
+pub mod library;
+pub mod manifest;
+
+pub use manifest::{Manifest, Port, Prepare};
