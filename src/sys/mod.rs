@@ -20,8 +20,8 @@ const PID_MAX: i32 = 4 * 1024 * 1024;
 
 /// Refuses process ids that would name a group or every process (`kill(0)`, `kill(-1)`), or that cannot be.
 fn target(pid: i32) -> io::Result<Pid> {
-    let valid = (1..=PID_MAX).contains(&pid);
-    Pid::from_raw(pid).filter(|_| valid).ok_or_else(no_such_process)
+    let valid = (1..=PID_MAX).contains(&pid).then_some(pid);
+    valid.and_then(Pid::from_raw).ok_or_else(no_such_process)
 }
 
 fn no_such_process() -> io::Error {
