@@ -390,9 +390,14 @@ impl Frames {
         Ok(Some(&self.bytes[start..self.taken]))
     }
 
+    /// Whether every byte was taken as part of a frame.
+    pub fn is_empty(&self) -> bool {
+        self.taken == self.bytes.len()
+    }
+
     /// Gives back the memory of a long frame once all frames are taken.
     pub fn shrink(&mut self) {
-        if self.taken == self.bytes.len() {
+        if self.is_empty() {
             self.bytes.clear();
             self.taken = 0;
             self.bytes.shrink_to(64 * 1024);
