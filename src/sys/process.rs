@@ -48,6 +48,16 @@ pub fn exit_fd(pid: i32) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(target(pid)?, PidfdFlags::empty())?)
 }
 
+/// Ids of the first `max` threads of a process.
+///
+/// # Errors
+/// `ENOENT` when there is no such process, or no `/proc`.
+pub fn threads(pid: i32, max: usize) -> io::Result<Vec<i32>> {
+    let folder = format!("/proc/{}/task", target(pid)?.as_raw_nonzero());
+    let ids = std::fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(ids.take(max).collect())
+}
+
 /// Asks the kernel to kill this process when the thread that forked it ends, and makes sure that it is not too late.
 ///
 /// # Errors
