@@ -182,9 +182,7 @@ fn a_counter_of_late_slots_that_restarts_counts_as_late_and_sets_a_new_base() {
 
 #[test]
 fn a_counter_alone_is_no_level_and_keeps_none_fresh() {
-    let counter = |count| {
-        Ok(Reading { source: A, cell: CellId(1), stamped: None, observed: Observed::Late { count } })
-    };
+    let counter = |count| Ok(Reading { source: A, cell: CellId(1), stamped: None, observed: Observed::Late { count } });
     assert_eq!(fusion(&[REQUIRED], &[(0, counter(1))]).current(at(0)).load, FusedLoad::Unheard);
     let mut fusion = fusion(&[REQUIRED], &[(0, reading(A, 1, 5)), (900, counter(1))]);
     assert_eq!(fusion.current(at(1000)).load, FusedLoad::Stale(A));
@@ -302,7 +300,8 @@ mod reference {
             }
             let mut levels = Vec::new();
             for (id, trust) in (0_u8..).zip(trust) {
-                let cells: Vec<_> = self.last.iter().filter(|((source, _), _)| *source == id).map(|(_, l)| *l).collect();
+                let cells: Vec<_> =
+                    self.last.iter().filter(|((source, _), _)| *source == id).map(|(_, l)| *l).collect();
                 let fresh = cells.iter().filter(|(at, _)| now < at.after(trust.freshness)).count();
                 if fresh == cells.len() && fresh > 0 {
                     levels.extend(cells.iter().map(|(_, level)| *level));
