@@ -14,6 +14,8 @@ use crate::units::{Instant, JobId};
 pub(super) struct Place {
     /// The worker is up and takes work.
     pub ready: bool,
+    /// Tokens of the items it was handed and has not answered; a run that ended may have left some.
+    pub open: Vec<u64>,
     /// What it runs.
     pub run: Option<Run>,
 }
@@ -38,7 +40,7 @@ pub(super) struct Run {
     /// Submitted as `items`: the result is a list, and an item may fail alone.
     pub batch: bool,
     /// Next item to hand to the worker.
-    pub next: u32,
+    pub next: usize,
     /// Since when it runs, `None` while stopped or not yet handed over.
     running_since: Option<Instant>,
     /// Since when it stands stopped.

@@ -32,7 +32,7 @@ const RESULT_BYTES_MAX: usize = PACKET_BYTES_MAX - RESULT_OVERHEAD_BYTES;
 /// Progress is reported at most this often per job.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Items a worker may hold: the one it computes and the next, so that it never waits for the journal.
-const ITEMS_AHEAD: u32 = 2;
+const ITEMS_AHEAD: usize = 2;
 /// A model that failed to load this often is refused until its digest changes.
 const LOAD_FAILURES_MAX: u32 = 3;
 
@@ -66,7 +66,7 @@ pub(super) enum Effect {
     /// Hand work to a worker.
     Work { slot: usize, work: Work },
     /// Kill a worker; the job has been taken from it already.
-    Kill { slot: usize, why: Code },
+    Kill { slot: usize, why: Code, token: u64 },
     /// The worker of this slot now runs the job of this token; 0: none. Goes into yield records.
     Token { slot: usize, token: u64 },
     /// Acknowledge a message to the broker.
@@ -236,7 +236,7 @@ impl Desk {
         match parsed {
             Ok((submit, bodies)) => {
                 let Some(run) = self.bench.places[slot].run.as_mut() else { return };
-                run.next = u32::try_from(bodies.len()).unwrap_or(u32::MAX);
+                run.next = bodies.len();
                 run.body_bytes = bodies.iter().map(Vec::len).sum();
                 run.item_errors = bodies.iter().filter(|body| messages::is_item_error(body)).count();
                 run.batch = submit.batch;
@@ -295,10 +295,24 @@ impl Desk {
     /// A worker is ready, has finished an item, or is gone.
     pub(super) fn worker(&mut self, now: Now, event: WorkerEvent) {
         match event {
-            WorkerEvent::Ready { slot, .. } => self.bench.places[slot].ready = true,
-            WorkerEvent::Done { slot, token, item, outcome } => self.done(now, slot, token, item, outcome),
+            WorkerEvent::Ready { slot, pid, jail } => {
+                for problem in jail {
+                    tracing::warn!(slot, pid, problem, "the worker's jail is not complete");
+                }
+                self.bench.places[slot].ready = true;
+            }
+            WorkerEvent::Done { slot, token, item, outcome } => {
+                let open = &mut self.bench.places[slot].open;
+                if let Some(at) = open.iter().position(|of| *of == token) {
+                    open.remove(at);
+                }
+                self.done(now, slot, token, item, outcome);
+                self.feed(slot);
+            }
             WorkerEvent::Exited { slot, token, fault, retry_in } => {
-                self.bench.places[slot].ready = false;
+                let place = &mut self.bench.places[slot];
+                place.ready = false;
+                place.open.retain(|of| Some(*of) != token);
                 let Some(fault) = fault else { return };
                 tracing::warn!(slot, %fault, retry_in_ms = retry_in.as_millis(), "worker ended");
                 let ours = self.bench.places[slot].run.as_ref().is_some_and(|run| Some(run.token) == token);
@@ -355,7 +369,6 @@ impl Desk {
             batch.droppable.push(self.reports.status(job));
         }
         self.commit(batch, None, None);
-        self.feed(slot);
         self.finish_if_complete(now, slot);
     }
 
@@ -446,17 +459,22 @@ impl Desk {
     /// Takes an ended job from its worker, which is killed: nothing else ends a computation at once.
     fn detach(&mut self, id: &JobId, why: Code) {
         if let Some(slot) = self.bench.slot_of(id) {
-            self.clear(slot);
             self.kill(slot, why);
         }
     }
 
-    fn kill(&mut self, slot: usize, why: Code) {
-        self.bench.places[slot].ready = false;
-        self.effects.push_back(Effect::Kill { slot, why });
+    /// Empties a place and kills its worker, if it has work of that run; the job's own end has been or is told apart.
+    fn kill(&mut self, slot: usize, why: Code) -> Option<JobId> {
+        let place = &self.bench.places[slot];
+        let token = place.run.as_ref()?.token;
+        let has_work = place.open.contains(&token);
+        if has_work {
+            self.effects.push_back(Effect::Kill { slot, why, token });
+        }
+        self.clear(slot)
     }
 
-    /// Empties a place.
+    /// Empties a place whose worker has nothing more of its run.
     fn clear(&mut self, slot: usize) -> Option<JobId> {
         let run = self.bench.places[slot].run.take()?;
         self.effects.push_back(Effect::Token { slot, token: 0 });

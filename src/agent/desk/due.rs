@@ -61,8 +61,9 @@ impl Desk {
             })
             .collect();
         for (slot, fault) in over {
-            self.attempt_failed(now, slot, fault);
-            self.kill(slot, Code::WorkerTimeout);
+            if let Some(id) = self.kill(slot, Code::WorkerTimeout) {
+                self.change(now, &id, Event::Fault(fault));
+            }
         }
     }
 
@@ -75,10 +76,9 @@ impl Desk {
             .map(|(slot, run)| (slot, run.stopped(now.mono)))
             .collect();
         for (slot, stopped) in long {
-            if let Some(id) = self.clear(slot) {
+            if let Some(id) = self.kill(slot, Code::WorkerCrashed) {
                 self.change(now, &id, Event::Evict { stopped });
             }
-            self.kill(slot, Code::WorkerCrashed);
         }
     }
 
@@ -111,15 +111,17 @@ impl Desk {
         }
     }
 
-    /// Hands the worker its next items.
-    fn feed(&mut self, slot: usize) {
-        let Some(run) = self.bench.places[slot].run.as_mut() else { return };
+    /// Hands the worker its next items: the one it computes and one more, so that it never waits for the journal.
+    pub(super) fn feed(&mut self, slot: usize) {
+        let place = &mut self.bench.places[slot];
+        let Some(run) = place.run.as_mut() else { return };
         let Some(limits) = self.jobs.get(&run.job).map(|job| job.limits) else { return };
-        while (run.next as usize) < run.requests.len() && run.next - u32::try_from(run.bodies.len()).unwrap_or(0) < ITEMS_AHEAD {
-            let request = &mut run.requests[run.next as usize];
+        while place.open.len() < ITEMS_AHEAD
+            && let Some(request) = run.requests.get_mut(run.next)
+        {
             let work = Work {
                 token: run.token,
-                item: run.next,
+                item: u32::try_from(run.next).unwrap_or(u32::MAX),
                 model: Arc::clone(&run.model),
                 inputs: std::mem::take(&mut request.inputs),
                 interpret: request.interpret,
@@ -127,6 +129,7 @@ impl Desk {
                 output_bytes: limits.output_bytes,
             };
             run.next += 1;
+            place.open.push(run.token);
             self.effects.push_back(Effect::Work { slot, work });
         }
     }

@@ -4,6 +4,7 @@
 
 mod command;
 mod event;
+mod metrics;
 mod node;
 mod result;
 mod status;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Command, JobSummary, Pong, Reply, parse_command, parse_hold};
 pub use event::{LoadSample, NodeEvent, YieldEvent};
+pub use metrics::Metrics;
 pub use node::{Info, InfoLimits, InfoModel, NodeState};
 pub use result::{
     Outcome, ResultBody, ResultHead, is_item_error, parse_result, render_item, render_item_error, render_result,
