@@ -80,7 +80,9 @@ fn permille(observation: Observation) -> u16 {
     let reading = observation.unwrap();
     match reading.observed {
         Observed::Level { metric: Metric::Cpu, level, late: None } => level.permille(),
-        other => panic!("{other:?} is not a CPU level"),
+        other @ (Observed::Level { .. } | Observed::Late { .. } | Observed::Gone) => {
+            panic!("{other:?} is no CPU level")
+        }
     }
 }
 
