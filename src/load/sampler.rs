@@ -4,7 +4,7 @@
 //! wait. So a [`Sampler`] looks at its own pace, and to the sentinel it is one more event-driven source. Should its
 //! thread be starved or die, its readings go stale, which means busy.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::{Observation, Problem, Source};
+use crate::sys::{clock, event::Doorbell};
 use crate::units::Instant;
 
 /// Observations that wait for the sentinel at most; older ones are dropped for newer ones.
@@ -39,7 +38,7 @@ pub struct Sampler {
 #[derive(Debug)]
 struct Shared {
     waiting: ArrayQueue<Observation>,
-    doorbell: OwnedFd,
+    doorbell: Doorbell,
     ended: AtomicBool,
 }
 
@@ -50,16 +49,14 @@ impl Sampler {
             let remedy = "raise the limits of open files and of tasks of the agent's service";
             Problem::io("start the thread that reads", Path::new("/proc"), error, remedy)
         };
-        let doorbell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|e| failed(e.into()))?;
-        let waiting = ArrayQueue::new(WAITING_MAX);
+        let (waiting, doorbell) = (ArrayQueue::new(WAITING_MAX), Doorbell::new().map_err(failed)?);
         let shared = Arc::new(Shared { waiting, doorbell, ended: AtomicBool::new(false) });
         let theirs = Arc::clone(&shared);
         let run = move || {
             while !theirs.ended.load(Ordering::Acquire) {
-                if let Some(observation) = probe.look(&monotonic) {
+                if let Some(observation) = probe.look(&clock::now) {
                     theirs.waiting.force_push(observation);
-                    // Fails only when the counter is full, and then the bell is ringing already.
-                    let _ = rustix::io::write(&theirs.doorbell, &1_u64.to_ne_bytes());
+                    theirs.doorbell.ring();
                 }
                 thread::park_timeout(period);
             }
@@ -68,14 +65,6 @@ impl Sampler {
         let thread = builder.spawn(run).map_err(failed)?;
         Ok(Self { shared, thread: Some(thread) })
     }
-}
-
-/// `CLOCK_MONOTONIC`: nanoseconds since its origin.
-fn monotonic() -> Instant {
-    let time = clock_gettime(ClockId::Monotonic);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Instant::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
 impl Source for Sampler {
@@ -89,7 +78,7 @@ impl Source for Sampler {
 
     fn read(&mut self, _now: Instant, sink: &mut dyn FnMut(Observation)) {
         // The bell first: what is pushed after the queue was emptied rings it again.
-        let _ = rustix::io::read(&self.shared.doorbell, &mut [0_u8; 8]);
+        self.shared.doorbell.clear();
         for _ in 0..WAITING_MAX {
             match self.shared.waiting.pop() {
                 Some(observation) => sink(observation),

@@ -181,6 +181,16 @@ fn a_counter_of_late_slots_that_restarts_counts_as_late_and_sets_a_new_base() {
 }
 
 #[test]
+fn a_count_of_late_slots_that_was_overtaken_is_no_restart() {
+    let count =
+        |ms, late| Ok(Reading { source: A, cell: CellId(1), stamped: Some(at(ms)), observed: observed(5, Some(late)) });
+    let heard = [(100, count(90, 8)), (101, count(80, 7)), (120, count(110, 8))];
+    assert_eq!(fusion(&[REQUIRED], &heard).current(at(121)).load, level(A, 5));
+    let heard = [(100, count(90, 8)), (101, count(80, 9))];
+    assert_eq!(fusion(&[REQUIRED], &heard).current(at(121)).load, FusedLoad::Late(A));
+}
+
+#[test]
 fn a_counter_alone_is_no_level_and_keeps_none_fresh() {
     let counter = |count| Ok(Reading { source: A, cell: CellId(1), stamped: None, observed: Observed::Late { count } });
     assert_eq!(fusion(&[REQUIRED], &[(0, counter(1))]).current(at(0)).load, FusedLoad::Unheard);

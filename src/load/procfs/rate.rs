@@ -59,3 +59,61 @@ impl Rate {
         u16::try_from(permille).ok().and_then(Utilization::from_permille).unwrap_or(Utilization::FULL)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_core_without_a_tick_that_accounts_once_a_second_is_not_taken_for_idle() {
+        let mut rate = Rate::new(1);
+        let mut levels = Vec::new();
+        for look in 0..40_u64 {
+            let accounted_ns = i128::from(look / 10) * 1_000_000_000;
+            levels.push(rate.level(Instant::from_nanos(look * 100_000_000), accounted_ns));
+        }
+        let after_first = &levels[11..];
+        assert!(after_first.iter().all(|level| level.unwrap().permille() >= 800), "{after_first:?}");
+    }
+
+    #[test]
+    fn a_rise_shows_in_the_first_period() {
+        let mut rate = Rate::new(2);
+        for look in 0..20 {
+            rate.level(Instant::from_nanos(look * 100_000_000), 0);
+        }
+        assert_eq!(rate.level(Instant::from_nanos(2_000_000_000), 100_000_000), Utilization::from_permille(500));
+    }
+
+    #[test]
+    fn time_that_stands_still_gives_no_level() {
+        let mut rate = Rate::new(1);
+        let now = Instant::from_nanos(7);
+        assert_eq!((rate.level(now, 0), rate.level(now, 5), rate.level(Instant::from_nanos(6), 5)), (None, None, None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_level_is_never_below_the_share_of_the_last_period(
+            cores in 1..8_usize,
+            steps in proptest::collection::vec((1..3_000_000_000_u64, -20_000_000..4_000_000_000_i64), 2..80),
+        ) {
+            let mut rate = Rate::new(cores);
+            let (mut at, mut total) = (0, 0_i128);
+            let mut first = true;
+            for (span, busy) in steps {
+                at += span;
+                total += i128::from(busy);
+                let level = rate.level(Instant::from_nanos(at), total);
+                if std::mem::take(&mut first) {
+                    prop_assert_eq!(level, None);
+                    continue;
+                }
+                let share = (busy.max(0) as f64 / (span as f64 * cores as f64)).min(1.0);
+                prop_assert!(f64::from(level.unwrap().permille()) >= share * 1000.0 - 1e-6);
+            }
+        }
+    }
+}
