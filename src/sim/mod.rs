@@ -5,4 +5,5 @@
 
 #[cfg(feature = "demo")]
 pub mod broker;
+pub mod controller;
 pub mod day;

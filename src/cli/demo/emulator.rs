@@ -1,6 +1,6 @@
 //! How busy is the demo's radio? Plays a station's day to the agent, and watches from outside what workers use.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +37,25 @@ pub(super) struct Emulator {
     pub(super) agent: u32,
 }
 
+/// What the emulator is told while it plays.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    idle: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Orders {
+    /// Cuts the day short: from now on the radio is idle.
+    pub(super) fn idle(&self) {
+        self.idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the emulator.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What was played and seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Played {
@@ -53,16 +72,17 @@ pub(super) struct Played {
 }
 
 impl Emulator {
-    /// Plays the day to the agent's socket until `stop` is set; meant for a thread of its own.
+    /// Plays the day to the agent's socket until it is told to stop; meant for a thread of its own.
     ///
     /// # Errors
     /// When no datagram socket can be made or `socket` does not exist.
-    pub(super) fn play(&self, socket: &Path, stop: &AtomicBool, screen: &SyncSender<Event>) -> std::io::Result<Played> {
+    pub(super) fn play(&self, socket: &Path, orders: &Orders, screen: &SyncSender<Event>) -> io::Result<Played> {
         let to = UnixDatagram::unbound()?;
         to.set_nonblocking(true)?;
         to.connect(socket)?;
         let mut run = Run::new(self, clock::now());
-        while !stop.load(Ordering::Relaxed) {
+        while !orders.stop.load(Ordering::Relaxed) {
+            run.is_cut |= orders.idle.load(Ordering::Relaxed);
             run.turn(&to, screen);
             let now = clock::now();
             thread::sleep(run.next_turn(now).since(now));
@@ -85,6 +105,8 @@ struct Run<'a> {
     started: Instant,
     /// Sample in force, `None` after the day's end; the outer one until the first is sent.
     index: Option<Option<usize>>,
+    /// The rest of the day is left out.
+    is_cut: bool,
     level: Level,
     level_since: Instant,
     /// When the load was last told.
@@ -113,6 +135,7 @@ impl<'a> Run<'a> {
             workers,
             started: now,
             index: None,
+            is_cut: false,
             level: Level::Between,
             level_since: now,
             told: now,
@@ -128,7 +151,8 @@ impl<'a> Run<'a> {
             self.meter.late();
         }
         let elapsed = now.since(self.started);
-        let index = (elapsed < self.emulator.length.length).then(|| self.emulator.length.index(elapsed));
+        let plays = elapsed < self.emulator.length.length && !self.is_cut;
+        let index = plays.then(|| self.emulator.length.index(elapsed));
         if self.index != Some(index) {
             self.begin(index, to, screen);
         } else if self.unsent.is_some() {
@@ -270,10 +294,10 @@ mod tests {
         let agent = UnixDatagram::bind(&path).unwrap();
         agent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let (screen, _shown) = sync_channel(1);
-        let (stop, emulator) = (AtomicBool::new(false), emulator(1500));
+        let (orders, emulator) = (Orders::default(), emulator(1500));
 
         let (played, highest, last) = thread::scope(|scope| {
-            let playing = scope.spawn(|| emulator.play(&path, &stop, &screen));
+            let playing = scope.spawn(|| emulator.play(&path, &orders, &screen));
             let mut highest = 0;
             let mut buffer = [0; 4096];
             let mut idle_in_a_row = 0;
@@ -283,13 +307,15 @@ mod tests {
                 last = String::from_utf8(buffer[..length].to_vec()).unwrap();
                 let levels: Vec<u64> = last
                     .lines()
-                    .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["RRU.PrbTotDl"].as_u64().unwrap())
+                    .map(|line| {
+                        serde_json::from_str::<serde_json::Value>(line).unwrap()["RRU.PrbTotDl"].as_u64().unwrap()
+                    })
                     .collect();
                 let level = levels.into_iter().max().unwrap();
                 highest = highest.max(level);
                 idle_in_a_row = if level == 0 { idle_in_a_row + 1 } else { 0 };
             }
-            stop.store(true, Ordering::Relaxed);
+            orders.stop();
             (playing.join().unwrap().unwrap(), highest, last)
         });
 
@@ -304,11 +330,9 @@ mod tests {
     fn limits_cut_the_load_into_idle_between_and_busy() {
         let emulator = emulator(1);
         let level = |percent| emulator.level(Utilization::from_percent(percent).unwrap());
-        assert_eq!([level(24), level(25), level(39), level(40)], [
-            Level::Idle,
-            Level::Between,
-            Level::Between,
-            Level::Busy
-        ]);
+        assert_eq!(
+            [level(24), level(25), level(39), level(40)],
+            [Level::Idle, Level::Between, Level::Between, Level::Busy]
+        );
     }
 }

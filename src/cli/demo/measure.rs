@@ -89,7 +89,8 @@ impl Meter {
         let used = self.usage.cpu.saturating_sub(busy.cpu_at_rise);
         self.usage.while_busy += used;
         self.usage.while_busy_max = self.usage.while_busy_max.max(used);
-        self.usage.while_busy_late += busy.cpu_when_late.map_or(Duration::ZERO, |late| self.usage.cpu.saturating_sub(late));
+        self.usage.while_busy_late +=
+            busy.cpu_when_late.map_or(Duration::ZERO, |late| self.usage.cpu.saturating_sub(late));
         self.usage.busy_periods += 1;
     }
 

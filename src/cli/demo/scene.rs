@@ -263,12 +263,7 @@ mod tests {
     fn where_inference_ran_is_marked_below_the_curve() {
         let mut scene = scene();
         scene.load(0, percent(5));
-        let state = |mode: &str| News::State {
-            mode: mode.to_owned(),
-            reason: String::new(),
-            running: 0,
-            queued: 0,
-        };
+        let state = |mode: &str| News::State { mode: mode.to_owned(), reason: String::new(), running: 0, queued: 0 };
         scene.news(&state("trough"));
         scene.load(300, percent(5));
         scene.news(&state("busy"));

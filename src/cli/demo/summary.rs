@@ -215,7 +215,8 @@ mod tests {
     use super::*;
 
     fn summary() -> Summary {
-        let tally = Tally { submitted: 3, succeeded: 3, items_done: 5, yields_us: vec![40, 60, 50], ..Tally::default() };
+        let tally =
+            Tally { submitted: 3, succeeded: 3, items_done: 5, yields_us: vec![40, 60, 50], ..Tally::default() };
         let mut played = Played { trough: Duration::from_secs(10), ..Played::default() };
         played.usage.cpu = Duration::from_secs(8);
         let stopped_in = Some(Duration::from_millis(90));

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::library::{Entry, Library};
 use crate::sim::day::Random;
@@ -13,10 +14,14 @@ use crate::units::{Name, PACKET_BYTES_MAX};
 const SAMPLE_BYTES_MAX: u64 = 512 * 1024;
 /// Largest submit, in bytes of tensors; leaves room for the manifest in a packet.
 const JOB_BYTES_MAX: usize = PACKET_BYTES_MAX / 2;
-/// Items of a batch.
-const BATCH_ITEMS: u64 = 8;
+/// Items of a batch as long as the model's cost is unknown.
+const BATCH_ITEMS_FIRST: u64 = 4;
+/// Fewest and most items of a batch.
+const BATCH_ITEMS: std::ops::RangeInclusive<u64> = 2..=48;
+/// CPU time that a batch is to take: long enough to meet a busy period, short enough to end within the day.
+const BATCH_CPU: Duration = Duration::from_millis(800);
 /// Every so many jobs one is a batch.
-const BATCH_EVERY: u64 = 4;
+const BATCH_EVERY: u64 = 3;
 /// Priorities given, 0 to this.
 const PRIORITY_MAX: u64 = 9;
 
@@ -40,6 +45,15 @@ pub struct Offer {
     pub version: u32,
     /// At least one.
     pub samples: Vec<Sample>,
+    /// Items of its next batch.
+    batch_items: u64,
+}
+
+impl Offer {
+    /// Samples of a model whose cost is not known yet.
+    pub fn new(model: Name, version: u32, samples: Vec<Sample>) -> Self {
+        Self { model, version, samples, batch_items: BATCH_ITEMS_FIRST }
+    }
 }
 
 /// What to submit next.
@@ -66,7 +80,7 @@ pub struct Assortment {
 impl Assortment {
     /// Reads the samples of every model. Models without any usable sample are left out.
     pub fn read(library: &Library, seed: u64) -> Self {
-        Self::new(library.entries().filter_map(|entry| offer(entry)).collect(), seed)
+        Self::new(library.entries().filter_map(offer).collect(), seed)
     }
 
     /// An assortment of these offers.
@@ -86,7 +100,7 @@ impl Assortment {
         let offer = &self.offers[usize::try_from(turn).ok()?];
         // Which model gets the batch shifts by one each round, so that every model gets both kinds.
         let is_batch = (turn + round).is_multiple_of(BATCH_EVERY);
-        let wanted = if is_batch { BATCH_ITEMS } else { 1 };
+        let wanted = if is_batch { offer.batch_items } else { 1 };
         let mut samples: Vec<Sample> = Vec::new();
         let mut bytes = 0;
         for item in 0..wanted {
@@ -101,6 +115,15 @@ impl Assortment {
         self.made += 1;
         let priority = u8::try_from(self.random.below(PRIORITY_MAX + 1)).unwrap_or(0);
         Some(Wish { model: offer.model.clone(), version: offer.version, priority, samples })
+    }
+
+    /// A job of that model took `cpu` for its `items`: batches of it are cut to size.
+    pub fn learn(&mut self, model: &str, items: u32, cpu: Duration) {
+        let Some(offer) = self.offers.iter_mut().find(|offer| offer.model.as_str() == model) else { return };
+        // The first job pays for loading the model as well, so a batch grows with what is learnt later.
+        let an_item = (cpu / items.max(1)).max(Duration::from_millis(1));
+        let fits = u64::try_from(BATCH_CPU.as_nanos() / an_item.as_nanos()).unwrap_or(u64::MAX);
+        offer.batch_items = fits.clamp(*BATCH_ITEMS.start(), *BATCH_ITEMS.end());
     }
 }
 
@@ -118,7 +141,7 @@ fn offer(entry: &Arc<Entry>) -> Option<Offer> {
     });
     let samples = media.filter(|samples| !samples.is_empty()).unwrap_or_else(|| goldens(entry));
     let Entry { manifest, .. } = &**entry;
-    (!samples.is_empty()).then(|| Offer { model: manifest.name.clone(), version: manifest.version, samples })
+    (!samples.is_empty()).then(|| Offer::new(manifest.name.clone(), manifest.version, samples))
 }
 
 /// One medium as a BYTES tensor; `None` when it cannot be read or is too large.
@@ -152,11 +175,7 @@ mod tests {
             inputs: vec![Tensor::bytes("image", &vec![7; sample_bytes])],
             interpret: true,
         };
-        let offer = |name: &&str| Offer {
-            model: name.parse().unwrap(),
-            version: 1,
-            samples: vec![sample("a.jpg"), sample("b.jpg")],
-        };
+        let offer = |name: &&str| Offer::new(name.parse().unwrap(), 1, vec![sample("a.jpg"), sample("b.jpg")]);
         Assortment::new(models.iter().map(offer).collect(), 1)
     }
 
@@ -177,6 +196,16 @@ mod tests {
         let mut assortment = assortment(&["objects"], 500 * 1024);
         let largest = (0..20).map(|_| assortment.next_wish().unwrap().samples.iter().map(Sample::bytes).sum::<usize>());
         assert!(largest.max().unwrap() <= JOB_BYTES_MAX);
+    }
+
+    #[test]
+    fn batches_are_cut_to_what_an_item_costs() {
+        let batch_after = |cpu_ms| {
+            let mut assortment = assortment(&["objects"], 10);
+            assortment.learn("objects", 2, Duration::from_millis(cpu_ms));
+            (0..12).map(|_| assortment.next_wish().unwrap().samples.len()).max().unwrap()
+        };
+        assert_eq!([batch_after(0), batch_after(200), batch_after(60_000)], [48, 8, 2]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What does a result say, in words? From the names that interpreted outputs have.
 
-use crate::tensor::{DataType, Tensor};
+use crate::tensor::Tensor;
 
 /// Most things named of one result.
 const NAMED_MAX: usize = 4;
@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn faces_speech_text_and_classes_have_their_own_words() {
-        let faces = [f32s("boxes", &[1, 4], &[0.0; 4]), f32s("scores", &[1], &[0.9]), f32s("landmarks", &[1, 10], &[0.0; 10])];
+        let faces =
+            [f32s("boxes", &[1, 4], &[0.0; 4]), f32s("scores", &[1], &[0.9]), f32s("landmarks", &[1, 10], &[0.0; 10])];
         assert_eq!(seen(&faces), "1 face 0.90");
         let speech = [f32s("segments", &[2, 2], &[0.5, 1.25, 2.0, 3.0]), f32s("scores", &[2], &[0.9, 0.8])];
         assert_eq!(seen(&speech), "speech 0.5–1.2 s, 2.0–3.0 s");
