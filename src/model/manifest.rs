@@ -11,6 +11,7 @@ mod raw;
 mod tests;
 
 pub use inputs::Kind;
+pub(super) use inputs::element;
 pub use parse::{ManifestError, parse};
 
 use crate::tensor::DataType;
@@ -23,7 +24,7 @@ pub const PORTS_MAX: usize = 32;
 /// Most golden cases of one model.
 pub const GOLDENS_MAX: usize = 16;
 /// Longest side of a picture as the network sees it, in pixels.
-pub const NETWORK_SIDE_MAX: u32 = 4096;
+pub const NETWORK_SIDE_MAX: u32 = 2048;
 /// Longest sound, in seconds.
 pub const SOUND_SECONDS_MAX: u32 = 3600;
 /// Most detections that one picture may give.

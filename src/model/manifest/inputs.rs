@@ -105,7 +105,7 @@ impl Port {
 }
 
 /// Bytes of one element of that value; `None` when the type cannot hold it.
-pub(super) fn element(datatype: DataType, value: f64) -> Option<Vec<u8>> {
+pub(in crate::model) fn element(datatype: DataType, value: f64) -> Option<Vec<u8>> {
     macro_rules! integer {
         ($kind:ty) => {{
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked by the way back")]
