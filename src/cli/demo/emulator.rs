@@ -203,9 +203,6 @@ impl<'a> Run<'a> {
             // Most traffic of a mobile network flows down.
             let uplink = downlink / 3;
             lines.push_str(&push::encode(CellId(cell), Some(downlink), Some(uplink), Some(0), Some(now), false));
-            if !lines.ends_with('\n') {
-                lines.push('\n');
-            }
         }
         self.told = now;
         self.unsent = Some(lines);

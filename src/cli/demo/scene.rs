@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::sim::controller::{News, Yielded};
+use crate::link::messages::YieldEvent;
+use crate::sim::controller::News;
 use crate::sim::day::{SAMPLES, time_of_day};
 use crate::units::Utilization;
 
@@ -82,7 +83,7 @@ impl Scene {
     /// Something happened between controller and node.
     pub(super) fn news(&mut self, news: &News) {
         match news {
-            News::State { mode, reason, .. } => {
+            News::State { mode, reason } => {
                 mode.clone_into(&mut self.mode);
                 reason.clone_into(&mut self.reason);
                 if let Some(last) = self.past.last_mut() {
@@ -96,17 +97,17 @@ impl Scene {
                 done: 0,
                 total: *items,
             }),
-            News::Progress { id, status, done, .. } => {
+            News::Progress { id, state, done } => {
                 if let Some(bar) = self.bars.iter_mut().find(|bar| bar.id == id.as_str()) {
-                    status.clone_into(&mut bar.status);
+                    state.as_str().clone_into(&mut bar.status);
                     bar.done = *done;
                 }
             }
-            News::Ended { id, items_done, sights, status, .. } => {
+            News::Ended { id, state, sights } => {
                 self.bars.retain(|bar| bar.id != id.as_str());
                 self.jobs_done += 1;
-                self.items_done += u64::from(*items_done);
-                let line = sights.first().map_or_else(|| format!("{id}: {status}"), ToString::to_string);
+                self.items_done += u64::try_from(sights.len()).unwrap_or(u64::MAX);
+                let line = sights.first().map_or_else(|| format!("{id}: {}", state.as_str()), ToString::to_string);
                 remember(&mut self.results, line);
             }
             News::Yield(yielded) => {
@@ -222,12 +223,12 @@ fn cut(line: &str, width: usize) -> String {
 }
 
 /// A yield in one line.
-pub(super) fn describe_yield(yielded: &Yielded) -> String {
-    let Yielded { total_us, source, metric, value, threshold, workers, .. } = yielded;
+pub(super) fn describe_yield(event: &YieldEvent) -> String {
+    let YieldEvent { source, reason, metric, value, threshold, total_us, workers, .. } = event;
     let workers = if *workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") };
     let cause = match (value, threshold) {
         (Some(value), Some(threshold)) => format!("{metric} {value} ≥ {threshold}"),
-        (_, _) => format!("{source} {metric}"),
+        (_, _) => format!("{source} {reason}"),
     };
     format!("yield {}  {workers} stopped  {cause}", super::summary::micros(*total_us))
 }
@@ -235,9 +236,27 @@ pub(super) fn describe_yield(yielded: &Yielded) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::WallTime;
 
     fn percent(percent: u8) -> Utilization {
         Utilization::from_percent(percent).unwrap()
+    }
+
+    fn yielded(total_us: u64) -> YieldEvent {
+        YieldEvent {
+            source: "push".to_owned(),
+            reason: "above".to_owned(),
+            metric: "RRU.PrbTotDl".to_owned(),
+            value: Some(percent(71)),
+            threshold: Some(percent(40)),
+            detect_us: 0,
+            decide_us: 0,
+            stop_us: total_us,
+            total_us,
+            workers: 2,
+            jobs: Vec::new(),
+            at: WallTime::default(),
+        }
     }
 
     fn scene() -> Scene {
@@ -263,7 +282,7 @@ mod tests {
     fn where_inference_ran_is_marked_below_the_curve() {
         let mut scene = scene();
         scene.load(0, percent(5));
-        let state = |mode: &str| News::State { mode: mode.to_owned(), reason: String::new(), running: 0, queued: 0 };
+        let state = |mode: &str| News::State { mode: mode.to_owned(), reason: String::new() };
         scene.news(&state("trough"));
         scene.load(300, percent(5));
         scene.news(&state("busy"));
@@ -274,11 +293,19 @@ mod tests {
     }
 
     #[test]
+    fn a_yield_names_its_latency_and_its_cause() {
+        assert_eq!(describe_yield(&yielded(41)), "yield 41 µs  2 workers stopped  RRU.PrbTotDl 71 % ≥ 40 %");
+        let stale = YieldEvent { value: None, reason: "stale".to_owned(), workers: 1, ..yielded(1_200) };
+        assert_eq!(describe_yield(&stale), "yield 1.2 ms  1 worker stopped  push stale");
+    }
+
+    #[test]
     fn the_number_of_lines_never_changes() {
         let mut scene = scene();
         let before = scene.lines(80).len();
         for index in 0..20 {
-            scene.news(&News::Yield(Yielded { total_us: index, ..Yielded::default() }));
+            scene.news(&News::Note(format!("note {index}")));
+            scene.news(&News::Yield(yielded(index)));
             scene.load(SAMPLES, percent(0));
         }
         assert_eq!(scene.lines(80).len(), before);

@@ -7,6 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Event;
 use super::scene::{BARS, Scene, describe_yield};
+use crate::jobs::job::State;
 use crate::sim::controller::News;
 use crate::sim::day::SAMPLES;
 use crate::units::{Instant, Utilization};
@@ -170,15 +171,15 @@ fn describe(news: &News) -> Option<String> {
     match news {
         News::Link { up: true, .. } => Some("controller connected".to_owned()),
         News::Link { up: false, why } => Some(format!("controller disconnected: {why}")),
-        News::State { mode, reason, .. } => Some(format!("node {mode}: {reason}")),
+        News::State { mode, reason } => Some(format!("node {mode}: {reason}")),
         News::Submitted { .. } | News::Progress { .. } => None,
-        News::Ended { id, status, sights, items_done, .. } => {
+        News::Ended { id, state, sights } => {
             let what = match sights.as_slice() {
-                [] => status.clone(),
+                [] => state.as_str().to_owned(),
                 [only] => only.to_string(),
-                [first, ..] => format!("{items_done} items, the first {first}"),
+                [first, ..] => format!("{} items, the first {first}", sights.len()),
             };
-            Some(format!("{} {id}  {what}", if status == "SUCCEEDED" { "done" } else { "ended" }))
+            Some(format!("{} {id}  {what}", if *state == State::Succeeded { "done" } else { "ended" }))
         }
         News::Yield(yielded) => Some(describe_yield(yielded)),
         News::Note(note) => Some(note.clone()),

@@ -17,7 +17,7 @@ const JOB_BYTES_MAX: usize = PACKET_BYTES_MAX / 2;
 /// Items of a batch as long as the model's cost is unknown.
 const BATCH_ITEMS_FIRST: u64 = 4;
 /// Fewest and most items of a batch.
-const BATCH_ITEMS: std::ops::RangeInclusive<u64> = 2..=48;
+const BATCH_ITEMS: std::ops::RangeInclusive<u64> = 2..=40;
 /// CPU time that a batch is to take: long enough to meet a busy period, short enough to end within the day.
 const BATCH_CPU: Duration = Duration::from_millis(800);
 /// Every so many jobs one is a batch.
@@ -205,7 +205,7 @@ mod tests {
             assortment.learn("objects", 2, Duration::from_millis(cpu_ms));
             (0..12).map(|_| assortment.next_wish().unwrap().samples.len()).max().unwrap()
         };
-        assert_eq!([batch_after(0), batch_after(200), batch_after(60_000)], [48, 8, 2]);
+        assert_eq!([batch_after(0), batch_after(200), batch_after(60_000)], [40, 8, 2]);
     }
 
     #[test]

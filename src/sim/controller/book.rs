@@ -8,6 +8,8 @@ use crate::units::JobId;
 
 /// Most jobs of one run; no more are submitted after that.
 pub const BOOK_JOBS_MAX: usize = 20_000;
+/// Most yields whose latency is kept.
+const YIELDS_MAX: usize = 100_000;
 
 /// A job on the book.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,23 +46,6 @@ impl fmt::Display for Sight {
     }
 }
 
-/// One yield as the node reported it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Yielded {
-    /// Load rose → workers confirmed stopped, in microseconds.
-    pub total_us: u64,
-    /// Load source.
-    pub source: String,
-    /// Published name of the figure that rose, or what else was the cause.
-    pub metric: String,
-    /// Its value, as published.
-    pub value: Option<u64>,
-    /// What it must stay below.
-    pub threshold: Option<u64>,
-    /// Workers stopped.
-    pub workers: u32,
-}
-
 /// What came out of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -82,12 +67,10 @@ pub struct Tally {
     pub items_done: u64,
     /// Items that ended in an error.
     pub items_failed: u64,
-    /// Messages that contradict the protocol: a terminal state left, or a job nobody submitted.
+    /// Messages that contradict the protocol: unreadable, a terminal state left, a job nobody submitted.
     pub contradictions: u64,
     /// Latency of each yield, in microseconds, in the order they came.
     pub yields_us: Vec<u64>,
-    /// Yields of which the node reported one by one but that were of no worker with work are in it too; the worst one.
-    pub worst_yield: Option<Yielded>,
     /// What was seen, one entry for each model and sample.
     pub sights: BTreeMap<(String, String), String>,
 }
@@ -171,15 +154,16 @@ impl Book {
         (self.settle(id, Change::None), sights)
     }
 
-    /// A yield was reported.
-    pub fn yielded(&mut self, yielded: &Yielded) {
-        if self.tally.yields_us.len() < BOOK_JOBS_MAX {
-            self.tally.yields_us.push(yielded.total_us);
+    /// A yield was reported, with its latency.
+    pub fn yielded(&mut self, total_us: u64) {
+        if self.tally.yields_us.len() < YIELDS_MAX {
+            self.tally.yields_us.push(total_us);
         }
-        let worst = self.tally.worst_yield.as_ref().map_or(0, |worst| worst.total_us);
-        if yielded.total_us >= worst {
-            self.tally.worst_yield = Some(yielded.clone());
-        }
+    }
+
+    /// Something arrived that no node may say.
+    pub fn contradicted(&mut self) {
+        self.tally.contradictions += 1;
     }
 
     /// Where a job stands: its state, and items finished.
