@@ -25,9 +25,8 @@ fn demo(arguments: &[&str]) -> (Option<i32>, String, String) {
 #[test]
 fn a_day_loses_nothing_and_runs_nothing_while_busy_that_yields_do_not_explain() {
     let (code, stdout, stderr) = demo(&["--seconds", "20", "--seed", "3", "--json"]);
-    let figures: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| {
-        panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}")
-    });
+    let figures: Value = serde_json::from_str(&stdout)
+        .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"));
     let number = |key: &str| figures[key].as_f64().unwrap_or_else(|| panic!("{key} is missing in {figures}"));
 
     assert_eq!(number("lost"), 0.0, "{figures}\n{stderr}");

@@ -214,7 +214,7 @@ impl Demo {
         let mut online = None;
         loop {
             let now = clock::now();
-            if let Some(event) = self.events.recv_timeout(LOOK).ok() {
+            if let Ok(event) = self.events.recv_timeout(LOOK) {
                 if let Event::News(News::State { .. }) = event {
                     online.get_or_insert(now);
                 }
@@ -250,7 +250,7 @@ impl Demo {
         self.phase.send_replace(Phase::Submit);
         while !self.controller.is_finished() {
             let now = clock::now();
-            if let Some(event) = self.events.recv_timeout(LOOK).ok() {
+            if let Ok(event) = self.events.recv_timeout(LOOK) {
                 if let Event::Interrupted = event {
                     // A second Ctrl-C does not wait for the open jobs.
                     leave_at = if self.summary.interrupted { now } else { now.after(DRAIN_MAX) };

@@ -176,4 +176,6 @@ async fn close(commands: &mpsc::Sender<Command>, events: &mut mpsc::Receiver<Eve
     // What is still unacknowledged then concerns nobody any more.
     let _ = timeout(CLOSE_MAX, goodbye).await;
 }
-fn settings(_plan: &Plan) -> mqtt::Settings { mqtt::Settings }
+fn settings(_plan: &Plan) -> mqtt::Settings {
+    mqtt::Settings
+}

@@ -120,12 +120,12 @@ impl Day {
     /// The first day in the sequence of that seed that has its yields in every window.
     pub fn lively(seed: u64, wanted: &Lively) -> Self {
         let mut seeds = Random::new(seed);
-        let mut day = Self::new(seeds.next());
+        let mut day = Self::new(seeds.bits());
         for _ in 1..DRAWS_MAX {
             if day.is_lively(wanted) {
                 break;
             }
-            day = Self::new(seeds.next());
+            day = Self::new(seeds.bits());
         }
         day
     }
@@ -254,8 +254,7 @@ impl Random {
     }
 
     /// 64 random bits.
-    #[expect(clippy::should_implement_trait, reason = "a generator without end is not an iterator")]
-    pub const fn next(&mut self) -> u64 {
+    pub const fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -265,13 +264,13 @@ impl Random {
 
     /// Uniform in 0 ≤ x < 1.
     pub fn share(&mut self) -> f64 {
-        let high = u32::try_from(self.next() >> 32).unwrap_or(u32::MAX);
+        let high = u32::try_from(self.bits() >> 32).unwrap_or(u32::MAX);
         f64::from(high) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// Uniform in 0 ≤ x < `limit`; 0 when `limit` is 0.
     pub fn below(&mut self, limit: u64) -> u64 {
-        let wide = u128::from(self.next()) * u128::from(limit);
+        let wide = u128::from(self.bits()) * u128::from(limit);
         u64::try_from(wide >> 64).unwrap_or(0)
     }
 

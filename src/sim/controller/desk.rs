@@ -1,7 +1,6 @@
 //! How does a controller speak the protocol? Its messages in and out, without the network. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use super::News;
 use super::assortment::{Assortment, Wish};
@@ -195,7 +194,8 @@ impl Desk {
             Outcome::Done(result) => {
                 let items = u32::try_from(result.items.len()).unwrap_or(u32::MAX);
                 self.assortment.learn(&result.model, items, result.cpu);
-                let words = |item: Result<Vec<_>, ErrorBody>| item.map(|outputs| seen(&outputs)).map_err(|e| sentence(&e));
+                let words =
+                    |item: Result<Vec<_>, ErrorBody>| item.map(|outputs| seen(&outputs)).map_err(|e| sentence(&e));
                 result.items.into_iter().map(words).collect()
             }
             Outcome::Error(error) => vec![Err(sentence(&error))],
@@ -215,7 +215,13 @@ impl Desk {
         self.publish(self.topics.ack(id), Vec::new(), None, Vec::new());
     }
 
-    fn publish(&mut self, topic: String, body: Vec<u8>, content_type: Option<String>, properties: Vec<(String, String)>) {
+    fn publish(
+        &mut self,
+        topic: String,
+        body: Vec<u8>,
+        content_type: Option<String>,
+        properties: Vec<(String, String)>,
+    ) {
         let message = Publish {
             topic,
             body,
@@ -251,11 +257,13 @@ fn sentence(error: &ErrorBody) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::assortment::{Offer, Sample};
     use super::*;
+    use crate::fault::{Code, Fault};
     use crate::jobs::job::State;
     use crate::link::messages::{Body, Progress, render_error};
-    use crate::fault::{Code, Fault};
     use crate::tensor::Tensor;
 
     fn desk(open_max: usize) -> Desk {
@@ -297,8 +305,18 @@ mod tests {
     fn status(state: State, version: u64) -> Vec<u8> {
         let progress = Progress { done: 0, total: 1 };
         let (at, reason) = (WallTime::default(), "test".to_owned());
-        Status { status: state, version, attempt: 1, at, reason, progress, yields: 0, suspended: Duration::ZERO, error: None }
-            .render()
+        Status {
+            status: state,
+            version,
+            attempt: 1,
+            at,
+            reason,
+            progress,
+            yields: 0,
+            suspended: Duration::ZERO,
+            error: None,
+        }
+        .render()
     }
 
     fn submitted_id(message: &Publish, topics: &Topics) -> JobId {
