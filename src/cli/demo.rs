@@ -57,7 +57,7 @@ const EX_UNAVAILABLE: u8 = 69;
 /// Arguments of `neap demo`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  neap demo\n  neap demo --seconds 20 --seed 7\n  neap demo --json > summary.json")]
-pub struct Arguments {
+pub struct Args {
     /// Seconds in which the day passes
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(10..=3600))]
     seconds: u32,
@@ -108,7 +108,7 @@ enum Error {
 }
 
 /// Runs the demo; exit code 0 when nothing was lost and nothing failed, 1 otherwise, 69 when it could not start.
-pub fn run(arguments: &Arguments) -> ExitCode {
+pub fn run(arguments: &Args) -> ExitCode {
     let progress = if arguments.json { Stream::Error } else { Stream::Out };
     let summary = match Demo::prepare(arguments, progress).and_then(Demo::run) {
         Ok(summary) => summary,
@@ -142,7 +142,7 @@ struct Demo {
 }
 
 impl Demo {
-    fn prepare(arguments: &Arguments, progress: Stream) -> Result<Self, Error> {
+    fn prepare(arguments: &Args, progress: Stream) -> Result<Self, Error> {
         let day_length = Duration::from_secs(u64::from(arguments.seconds));
         let (models, assortment) = read_models(arguments)?;
         let folder = Folder::new()?;
@@ -276,7 +276,7 @@ impl Demo {
 }
 
 /// The folder of models, and what can be submitted from it.
-fn read_models(arguments: &Arguments) -> Result<(PathBuf, Assortment), Error> {
+fn read_models(arguments: &Args) -> Result<(PathBuf, Assortment), Error> {
     let folders = match &arguments.models {
         Some(folder) => vec![std::path::absolute(folder)?],
         None => node::model_folders(),

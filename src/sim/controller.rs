@@ -21,9 +21,15 @@ use crate::link::messages::YieldEvent;
 use crate::link::topics::Topics;
 use crate::link::{Command, Event, Qos, mqtt};
 use crate::sys::clock;
-use crate::units::{JobId, PACKET_BYTES_MAX};
+use crate::units::JobId;
 use desk::Desk;
 
+/// Name under which the controller connects.
+const CLIENT_ID: &str = "neap-demo-controller";
+/// Longest silence before a ping.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long the broker keeps reports for a controller that is away.
+const SESSION_EXPIRY: Duration = Duration::from_secs(60);
 /// Shortest time between two submits.
 const SUBMIT_PAUSE: Duration = Duration::from_millis(20);
 /// After the last job has ended, reports that are under way still arrive for so long.
@@ -176,6 +182,14 @@ async fn close(commands: &mpsc::Sender<Command>, events: &mut mpsc::Receiver<Eve
     // What is still unacknowledged then concerns nobody any more.
     let _ = timeout(CLOSE_MAX, goodbye).await;
 }
-fn settings(_plan: &Plan) -> mqtt::Settings {
-    mqtt::Settings
+
+/// A client of its own that hears everything the node says.
+fn settings(plan: &Plan) -> mqtt::Settings {
+    mqtt::Settings {
+        keep_alive: KEEP_ALIVE,
+        // Reports that arrive while the controller reconnects wait for it.
+        session_expiry: SESSION_EXPIRY,
+        subscriptions: vec![(plan.topics.up_filter(), Qos::AtLeastOnce)],
+        ..mqtt::Settings::new(plan.host.clone(), plan.port, CLIENT_ID)
+    }
 }

@@ -141,7 +141,8 @@ impl Scene {
         lines.extend(padded(&self.yields).into_iter().map(|line| self.paint(RED, &cut(&line, width))));
         lines.extend(padded(&self.results).into_iter().map(|line| cut(&line, width)));
         lines.push(format!("{} jobs done, {} items", self.jobs_done, self.items_done));
-        lines
+        // A terminal library may leave out an empty line, and the picture would jump.
+        lines.into_iter().map(|line| if line.is_empty() { " ".to_owned() } else { line }).collect()
     }
 
     /// One row of the load curve: blocks, with the two limits drawn where they lie.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Event;
-use super::scene::{BARS, Scene, describe_yield};
+use super::scene::{BARS, Bar, Scene, describe_yield};
 use crate::jobs::job::State;
 use crate::sim::controller::News;
 use crate::sim::day::SAMPLES;
@@ -32,7 +32,7 @@ pub(super) struct Screen {
 
 #[derive(Debug)]
 enum Medium {
-    Live { bars: MultiProgress, lines: Vec<ProgressBar>, jobs: Vec<ProgressBar>, drawn: Instant },
+    Live { bars: MultiProgress, picture: ProgressBar, jobs: Vec<ProgressBar>, drawn: Instant },
     Plain { to: Stream, level: Option<&'static str> },
 }
 
@@ -85,31 +85,21 @@ impl Screen {
 
     /// Draws the picture when the last one is old enough, or `always`.
     pub(super) fn draw(&mut self, now: Instant, always: bool) {
-        let Medium::Live { bars, lines, jobs, drawn } = &mut self.medium else { return };
+        let Medium::Live { picture, jobs, drawn, .. } = &mut self.medium else { return };
         if !always && now.since(*drawn) < PICTURE_PAUSE {
             return;
         }
         *drawn = now;
-        let _ = bars;
-        let width = terminal_width();
-        for (line, text) in lines.iter().zip(self.scene.lines(width)) {
-            line.set_message(text);
-        }
+        picture.set_message(self.scene.lines(terminal_width()).join("\n"));
         for (slot, bar) in jobs.iter().enumerate() {
-            match self.scene.bars.get(slot) {
-                Some(job) => {
-                    bar.set_length(u64::from(job.total));
-                    bar.set_position(u64::from(job.done));
-                    bar.set_prefix(job.title.clone());
-                    bar.set_message(job.status.clone());
-                }
-                None => {
-                    bar.set_length(1);
-                    bar.set_position(0);
-                    bar.set_prefix("");
-                    bar.set_message("");
-                }
-            }
+            let (title, status, done, total) = match self.scene.bars.get(slot) {
+                Some(Bar { title, status, done, total, .. }) => (title.as_str(), status.as_str(), *done, *total),
+                None => ("", "", 0, 1),
+            };
+            bar.set_length(u64::from(total));
+            bar.set_position(u64::from(done));
+            bar.set_prefix(title.to_owned());
+            bar.set_message(status.to_owned());
         }
     }
 
@@ -126,9 +116,9 @@ impl Screen {
     /// Leaves the last picture standing.
     pub(super) fn close(&mut self, now: Instant) {
         self.draw(now, true);
-        if let Medium::Live { lines, jobs, .. } = &self.medium {
-            lines.iter().for_each(ProgressBar::abandon);
+        if let Medium::Live { picture, jobs, .. } = &self.medium {
             jobs.iter().for_each(ProgressBar::finish_and_clear);
+            picture.abandon();
         }
     }
 
@@ -198,9 +188,10 @@ fn live(to: Stream, scene: &Scene, now: Instant) -> Medium {
     let line = style("{msg}");
     let job = style("{prefix:>34.34} {bar:24} {pos:>3}/{len:<3} {msg}");
     let add = |style: &ProgressStyle| bars.add(ProgressBar::new(1).with_style(style.clone()));
-    let lines = scene.lines(WIDTH).iter().map(|_| add(&line)).collect();
+    let picture = add(&line);
+    picture.set_message(scene.lines(WIDTH).join("\n"));
     let jobs = (0..BARS).map(|_| add(&job)).collect();
-    Medium::Live { bars, lines, jobs, drawn: now }
+    Medium::Live { bars, picture, jobs, drawn: now }
 }
 
 fn terminal_width() -> usize {
