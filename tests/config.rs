@@ -65,8 +65,8 @@ fn neap_toml_shows_every_key() {
 
 #[test]
 fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
-    // One of cores, cgroup and process at a time: the later ones stay comments.
-    let keep = |line: &&str| !line.starts_with("#cgroup") && !line.starts_with("#process");
+    // One of cgroup, process and pids at a time: the later ones stay comments.
+    let keep = |line: &&str| !line.starts_with("#process") && !line.starts_with("#pids");
     let is_key = |line: &str| line.starts_with("#[") || line.split(' ').nth(1) == Some("=");
     let text: String = shipped("neap.toml")
         .lines()
@@ -74,7 +74,7 @@ fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
         .map(|line| if is_key(line) { line.trim_start_matches('#') } else { line })
         .fold(String::new(), |text, line| text + line + "\n");
     let settings = Settings::parse("neap.toml", &text).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(settings.load.len(), 4);
+    assert_eq!(settings.load.sources.len(), 4);
     assert_eq!(settings.sentinel.priority, Some(20));
     assert_eq!(settings.workers.cores, [3]);
 }
@@ -127,24 +127,30 @@ const BAD: &[(&str, &str, &[&str])] = &[
     (
         "[[load]]\nkind = \"push_udp\"\nname = \"du\"\nlisten = \"0.0.0.0:9700\"",
         "9:10",
-        &["load[0].listen = \"0.0.0.0:9700\"", "use 127.0.0.1"],
+        &["load[0].listen = \"0.0.0.0:9700\"", "a loopback address"],
     ),
     ("[[load]]\nkind = \"push\"\nname = \"du\"\nlisten = \"127.0.0.1:1\"", "9:1", &["unknown key `load[0].listen`"]),
     ("[[load]]\nkind = \"push\"\nname = \"du\"\nmode = 0o666", "9:8", &["load[0].mode = 0o666", "0o660"]),
     ("[[load]]\nkind = \"trace\"\nname = \"du\"", "6:1", &["`load[0].file` is missing"]),
     (
-        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nprocess = \"gnb\"",
-        "10:11",
-        &["only one of cores, cgroup and process"],
-    ),
-    (
-        "[[load]]\nkind = \"procfs\"\nname = \"du\"\nfreshness_ms = 100",
-        "6:1",
-        &["load[0].period_ms", "must be below freshness_ms"],
-    ),
-    (
-        "[[load]]\nkind = \"push\"\nname = \"du\"\n[[load]]\nkind = \"procfs\"\nname = \"du\"",
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nprocess = \"gnb\"\npids = [1]",
         "11:8",
+        &["only one of cgroup, process and pids"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nfreshness_ms = 100",
+        "10:16",
+        &["load[0].freshness_ms = 100", "at least twice the period"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nperiod_ms = 5",
+        "10:13",
+        &["load[0].period_ms = 5", "50 ms to 10 s"],
+    ),
+    ("[[load]]\nkind = \"procfs\"\nname = \"du\"", "6:1", &["`load[0].cores` is missing"]),
+    (
+        "[[load]]\nkind = \"push\"\nname = \"du\"\n[[load]]\nkind = \"procfs\"\ncores = [0]\nname = \"du\"",
+        "12:8",
         &["load[1].name = \"du\"", "name of an earlier source"],
     ),
 ];
@@ -171,6 +177,17 @@ fn plaintext_to_another_machine_needs_to_be_asked_for() {
     assert!(found[0].text.contains("allow_insecure = true"), "{}", found[0]);
     assert_eq!(problems(&text("\nallow_insecure = true")), []);
     assert_eq!(problems(&REQUIRED.replace("127.0.0.1", "::1")), []);
+}
+
+#[test]
+fn a_root_that_cannot_start_a_topic_is_refused() {
+    let found = problems(&REQUIRED.replace("\n[mqtt]", "\nroot = \"a//b\"\n[mqtt]"));
+    assert_eq!((found.len(), found[0].line, found[0].column), (1, 4, 8));
+    assert!(
+        found[0].text.contains("node.root = \"a//b\"") && found[0].text.contains("letters, digits"),
+        "{}",
+        found[0]
+    );
 }
 
 #[test]

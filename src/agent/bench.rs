@@ -34,7 +34,9 @@ pub(super) struct Run {
     /// Bytes of `bodies`.
     pub body_bytes: usize,
     /// Items that ended in an error of their own.
-    pub item_errors: u32,
+    pub item_errors: usize,
+    /// Submitted as `items`: the result is a list, and an item may fail alone.
+    pub batch: bool,
     /// Next item to hand to the worker.
     pub next: u32,
     /// Since when it runs, `None` while stopped or not yet handed over.
@@ -58,6 +60,7 @@ impl Run {
             bodies: Vec::new(),
             body_bytes: 0,
             item_errors: 0,
+            batch: false,
             next: 0,
             running_since: None,
             stopped_since: None,

@@ -12,16 +12,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bench::{Bench, Run};
+use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
-use super::reports::Reports;
+use super::reports::{self, Reports};
 use crate::fault::{Code, Fault};
-use crate::jobs::job::{Event, Job, State};
-use crate::jobs::queue::{self, Capacity};
-use crate::jobs::store::{Batch, Payload};
-use crate::link::messages::{self, LimitPolicy, Submit};
+use crate::jobs::job::{Event, Job, State, reason};
+use crate::jobs::queue::{self, Capacity, Surroundings};
+use crate::jobs::store::Batch;
+use crate::link::messages::{self, Body, Draft, LimitPolicy};
 use crate::link::{AckToken, Publish};
-use crate::model::library::{Entry, Library};
+use crate::model::library::Library;
 use crate::units::{Digest, Instant, JobId, PACKET_BYTES_MAX, WallTime};
 use crate::worker::handle::{Event as WorkerEvent, Output, Work};
 
@@ -129,7 +129,7 @@ impl Desk {
         let interrupted: Vec<JobId> = desk
             .jobs
             .values()
-            .filter(|job| matches!(job.state, State::InProgress | State::Suspended))
+            .filter(|job| job.state.is_started())
             .map(|job| job.id.clone())
             .collect();
         for id in interrupted {
@@ -159,17 +159,18 @@ impl Desk {
         (self.bench.runs().count(), queued)
     }
 
-    /// Why a waiting job is not running, as code and sentence; `None` for one that is not waiting.
+    /// Why a waiting job is not running, as `code: sentence`; `None` for one that is not waiting.
     pub(super) fn why_waiting(&self, now: Now, job: &Job) -> Option<String> {
-        (job.state == State::Queued).then(|| {
-            if self.draining {
-                "node.draining: the node takes no work until it is resumed".to_owned()
-            } else if self.budget == 0 {
-                format!("mode.{}: {}", self.reports.mode_name(), self.reports.mode_reason())
-            } else {
-                queue::why_waiting(job, self.jobs.values(), now.wall)
-            }
-        })
+        let closed = self.reports.closed();
+        let free_workers = self.bench.places.iter().filter(|place| place.ready && place.run.is_none()).count();
+        let surroundings = Surroundings { closed: closed.as_deref(), free_workers };
+        let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.wall)?;
+        Some(format!("{}: {}", waiting.code, waiting.sentence))
+    }
+
+    /// Nothing waits for the store.
+    pub(super) fn nothing_pending(&self) -> bool {
+        self.pending.is_empty() && self.effects.is_empty()
     }
 
     /// A message that is not for jobs, to be made durable with whatever comes next.
@@ -210,7 +211,7 @@ impl Desk {
                 }
                 self.jobs.remove(&id);
                 for message in self.reports.rejected(&id, &fault, now.wall) {
-                    self.effects.push_back(Effect::Publish(message.into()));
+                    self.effects.push_back(Effect::Publish(reports::publish(message)));
                 }
             }
             (Err(fault), None) => return Err(fault),
@@ -227,7 +228,9 @@ impl Desk {
         }
         let parsed = outcome.and_then(|fetched| {
             // Limits and deadline were judged at admission; a deadline that passed meanwhile is the queue's business.
-            let submit = messages::reparse_submit(id, &fetched.payload)?;
+            let payload = &fetched.payload;
+            let (content_type, header_bytes) = (payload.content_type.as_deref(), payload.header_bytes);
+            let submit = Draft::parse(&Body { bytes: &payload.body, content_type, header_bytes }, PACKET_BYTES_MAX)?;
             Ok((submit, fetched.items))
         });
         match parsed {
@@ -235,6 +238,8 @@ impl Desk {
                 let Some(run) = self.bench.places[slot].run.as_mut() else { return };
                 run.next = u32::try_from(bodies.len()).unwrap_or(u32::MAX);
                 run.body_bytes = bodies.iter().map(Vec::len).sum();
+                run.item_errors = bodies.iter().filter(|body| messages::is_item_error(body)).count();
+                run.batch = submit.batch;
                 run.bodies = bodies;
                 run.requests = submit.items;
                 run.begin(now.mono);
@@ -271,15 +276,18 @@ impl Desk {
     }
 
     /// Workers were continued.
-    pub(super) fn resumed(&mut self, now: Now, at: Instant, tokens: &[u64]) {
+    pub(super) fn resumed(&mut self, now: Now, at: Instant, tokens: &[u64]) -> Vec<JobId> {
+        let mut touched = Vec::new();
         for token in tokens {
             let Some((_, run)) = self.bench.by_token(*token) else { continue };
             if run.is_stopped() {
                 let stopped = run.resume(at);
                 let id = run.job.clone();
                 self.change(now, &id, Event::Resume { stopped });
+                touched.push(id);
             }
         }
+        touched
     }
 
     // ---- from the workers ----
@@ -310,7 +318,7 @@ impl Desk {
         let (body, cpu) = match outcome {
             Ok(output) => (messages::render_item(&output.tensors), output.cpu + output.load_cpu.unwrap_or_default()),
             // In a batch, an item that is at fault itself takes its place with its error; the others go on.
-            Err(fault) if run.requests.len() > 1 && is_items_own(fault.code) => {
+            Err(fault) if run.batch && is_items_own(fault.code) => {
                 run.item_errors += 1;
                 (messages::render_item_error(&fault), Duration::ZERO)
             }
@@ -344,7 +352,7 @@ impl Desk {
         }
         let mut batch = Batch { jobs: vec![job.clone()], items: vec![(id, item, body)], ..Batch::default() };
         if report {
-            batch.messages.push(self.reports.status(job));
+            batch.droppable.push(self.reports.status(job));
         }
         self.commit(batch, None, None);
         self.feed(slot);
@@ -371,7 +379,8 @@ impl Desk {
             return;
         }
         let id = run.job.clone();
-        let all_failed = run.requests.len() > 1 && run.item_errors as usize == run.requests.len();
+        let batch = run.batch;
+        let all_failed = batch && run.item_errors == run.requests.len();
         let model = Arc::clone(&run.model);
         let bodies = self.bench.places[slot].run.take().map(|run| run.bodies).unwrap_or_default();
         self.effects.push_back(Effect::Token { slot, token: 0 });
@@ -385,12 +394,13 @@ impl Desk {
             tracing::error!(job = %id, %illegal, "job finished in an impossible state");
             return;
         }
-        let body = self.reports.result_body(job, &model.manifest, &bodies);
+        let body = Reports::result_body(job, &model.manifest, &bodies, batch);
         let batch = Batch {
             jobs: vec![job.clone()],
             messages: vec![self.reports.status(job), self.reports.result(job, body.clone())],
             results: vec![(id.clone(), body)],
-            drop_payload: vec![id],
+            drop_payloads: vec![id.clone()],
+            drop_items: vec![id],
             ..Batch::default()
         };
         self.commit(batch, None, None);
@@ -418,12 +428,17 @@ impl Desk {
             tracing::error!(job = %id, %illegal, "impossible move, ignored");
             return;
         }
-        let mut batch = Batch { jobs: vec![job.clone()], messages: vec![self.reports.status(job)], ..Batch::default() };
+        let passing = matches!(job.state, State::Suspended) || job.reason == reason::RESUMED;
+        let status = vec![self.reports.status(job)];
+        let mut batch = Batch { jobs: vec![job.clone()], ..Batch::default() };
+        // In a long outage yields come and go: their statuses give way before anything else does.
+        if passing { batch.droppable = status } else { batch.messages = status }
         if job.is_terminal() {
-            let body = self.reports.error_body(job);
+            let body = Reports::error_body(job);
             batch.messages.push(self.reports.result(job, body.clone()));
             batch.results.push((id.clone(), body));
-            batch.drop_payload.push(id.clone());
+            batch.drop_payloads.push(id.clone());
+            batch.drop_items.push(id.clone());
         }
         self.commit(batch, None, None);
     }
@@ -441,7 +456,7 @@ impl Desk {
         self.effects.push_back(Effect::Kill { slot, why });
     }
 
-    /// Empties a place; running time is booked to the job.
+    /// Empties a place.
     fn clear(&mut self, slot: usize) -> Option<JobId> {
         let run = self.bench.places[slot].run.take()?;
         self.effects.push_back(Effect::Token { slot, token: 0 });

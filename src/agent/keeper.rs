@@ -1,14 +1,14 @@
 //! Who writes the store? One thread, so that a slow disk never holds up the event loop.
 //!
 //! Requests are answered in the order they came. Commits that wait together become one transaction (group commit):
-//! one `fdatasync` for all of them. When a joined transaction is refused, each part is tried alone, so that one
-//! oversized job cannot take another down with it.
+//! one sync for all of them.
 
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedSender};
 
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::jobs::store::{Batch, Message, Payload, Store};
 use crate::units::JobId;
 
@@ -57,7 +57,7 @@ pub(super) struct Fetched {
 /// The store's thread.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    requests: Option<std::sync::mpsc::SyncSender<Request>>,
+    requests: Option<SyncSender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,7 +67,7 @@ impl Keeper {
     /// # Errors
     /// When the thread cannot be made.
     pub(super) fn start(store: Store) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Answer>)> {
-        let (requests, waiting) = std::sync::mpsc::sync_channel(REQUESTS_MAX);
+        let (requests, waiting) = sync_channel(REQUESTS_MAX);
         // Unbounded in type only: there is never more than one answer per waiting request.
         let (answers, answered) = mpsc::unbounded_channel();
         let thread =
@@ -91,77 +91,54 @@ impl Keeper {
     }
 }
 
-fn serve(mut store: Store, waiting: &std::sync::mpsc::Receiver<Request>, answers: &mpsc::UnboundedSender<Answer>) {
-    let mut held = None;
-    loop {
-        let request = match held.take() {
-            Some(request) => request,
-            None => match waiting.recv() {
-                Ok(request) => request,
-                Err(_) => return,
-            },
-        };
-        match request {
-            Request::Commit { ticket, batch } => {
-                let mut group = vec![(ticket, batch)];
-                while group.len() < GROUP_MAX {
-                    match waiting.try_recv() {
-                        Ok(Request::Commit { ticket, batch }) => group.push((ticket, batch)),
-                        Ok(other) => {
-                            held = Some(other);
-                            break;
-                        }
-                        Err(_) => break,
+fn serve(mut store: Store, waiting: &Receiver<Request>, answers: &UnboundedSender<Answer>) {
+    let (mut tickets, mut group) = (Vec::new(), Vec::new());
+    while let Ok(first) = waiting.recv() {
+        let mut next = Some(first);
+        while let Some(request) = next.take() {
+            let answer = match request {
+                Request::Commit { ticket, batch } => {
+                    tickets.push(ticket);
+                    group.push(batch);
+                    next = (group.len() < GROUP_MAX).then(|| waiting.try_recv().ok()).flatten();
+                    if next.is_none() {
+                        commit(&mut store, &mut tickets, &mut group, answers);
                     }
+                    continue;
                 }
-                commit(&mut store, group, answers);
-            }
-            other => read(&store, other, answers),
+                Request::Fetch { id, slot } => {
+                    commit(&mut store, &mut tickets, &mut group, answers);
+                    let outcome = fetch(&store, &id);
+                    Answer::Fetched { id, slot, outcome }
+                }
+                Request::Outbox { after, max } => {
+                    commit(&mut store, &mut tickets, &mut group, answers);
+                    store.outbox(after, max).map_or_else(Answer::Broken, |messages| Answer::Outbox { messages })
+                }
+                Request::Result { id, reply } => {
+                    commit(&mut store, &mut tickets, &mut group, answers);
+                    store.result(&id).map_or_else(Answer::Broken, |body| Answer::Result { reply, body })
+                }
+            };
+            // The loop that listens ends before this thread does only when the process ends.
+            let _ = answers.send(answer);
         }
     }
 }
 
-fn commit(store: &mut Store, group: Vec<(u64, Batch)>, answers: &mpsc::UnboundedSender<Answer>) {
-    let tickets: Vec<u64> = group.iter().map(|(ticket, _)| *ticket).collect();
-    if let [ticket] = tickets[..] {
-        let outcome = group.into_iter().try_for_each(|(_, batch)| store.commit(batch).map(drop));
-        let _ = answers.send(Answer::Committed { ticket, outcome });
+/// Commits the group that has gathered, so that whatever follows sees it.
+fn commit(store: &mut Store, tickets: &mut Vec<u64>, group: &mut Vec<Batch>, answers: &UnboundedSender<Answer>) {
+    if group.is_empty() {
         return;
     }
-    let whole = group.iter().fold(Batch::default(), |whole, (_, batch)| whole.merge(batch.clone()));
-    if store.commit(whole).is_ok() {
-        for ticket in tickets {
-            let _ = answers.send(Answer::Committed { ticket, outcome: Ok(()) });
-        }
-        return;
+    let outcomes = store.commit_many(group);
+    group.clear();
+    for (ticket, outcome) in tickets.drain(..).zip(outcomes) {
+        let _ = answers.send(Answer::Committed { ticket, outcome: outcome.map(drop) });
     }
-    for (ticket, batch) in group {
-        let _ = answers.send(Answer::Committed { ticket, outcome: store.commit(batch).map(drop) });
-    }
-}
-
-fn read(store: &Store, request: Request, answers: &mpsc::UnboundedSender<Answer>) {
-    let answer = match request {
-        Request::Fetch { id, slot } => {
-            let outcome = fetch(store, &id);
-            Answer::Fetched { id, slot, outcome }
-        }
-        Request::Outbox { after, max } => match store.outbox(after, max) {
-            Ok(messages) => Answer::Outbox { messages },
-            Err(fault) => Answer::Broken(fault),
-        },
-        Request::Result { id, reply } => match store.result(&id) {
-            Ok(body) => Answer::Result { reply, body },
-            Err(fault) => Answer::Broken(fault),
-        },
-        // Commits never come here: `serve` keeps them for the group.
-        Request::Commit { ticket, .. } => Answer::Committed { ticket, outcome: Ok(()) },
-    };
-    let _ = answers.send(answer);
 }
 
 fn fetch(store: &Store, id: &JobId) -> Result<Fetched, Fault> {
-    use crate::fault::Code;
     let payload = store
         .payload(id)?
         .ok_or_else(|| Fault::new(Code::StateCorrupt, format!("the input of job {id} is not in the store")))?;

@@ -3,9 +3,9 @@
 //! [`Settings::read`] finds every mistake of a file at once, each with file:line:column, what is allowed and what to
 //! do. A file that is right says nothing about the machine; [`Settings::surroundings`] looks at that.
 
-mod load;
 mod read;
 mod sections;
+mod sources;
 mod surroundings;
 
 use std::collections::BTreeSet;
@@ -14,12 +14,13 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use load::{Kind, Source, Watched};
 pub use read::Problem;
+pub use surroundings::PasswordError;
 
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
-use crate::units::Name;
+use crate::link::topics::Topics;
+use crate::load;
 
 /// Largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -36,7 +37,7 @@ pub struct Settings {
     /// How the yield path runs.
     pub sentinel: Sentinel,
     /// Where load is read, in the order of the file.
-    pub load: Vec<Source>,
+    pub load: load::Settings,
     /// Who computes.
     pub workers: Workers,
     /// Which work is taken, and what is kept of it.
@@ -50,12 +51,8 @@ pub struct Settings {
 /// `[node]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Site: the second level of every topic.
-    pub site: Name,
-    /// Name of the node within its site.
-    pub name: Name,
-    /// First level of every topic.
-    pub root: Name,
+    /// Root, site and name, as every topic of the node has them.
+    pub topics: Topics,
 }
 
 /// `[mqtt]`.

@@ -18,6 +18,8 @@ use crate::units::Utilization;
 
 /// Longest piece of the file that is repeated in a problem's text, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
+/// Most mistakes of syntax that are told; the rest usually follow from them.
+const SYNTAX_PROBLEMS_MAX: usize = 5;
 /// Most problems that are kept; more than a person reads at once.
 const PROBLEMS_MAX: usize = 100;
 
@@ -57,8 +59,15 @@ impl<'t> Document<'t> {
     /// The root table; `None` when the text is not TOML, which has then been noted.
     pub(super) fn parse(&self) -> Option<Spanned<DeTable<'t>>> {
         let (table, errors) = DeTable::parse_recoverable(self.text);
+        // One mistake makes the parser stumble on: the first of each line is enough.
+        let line = |at: usize| self.text.get(..at).map_or(0, |before| before.matches('\n').count());
+        let mut lines: Vec<usize> = Vec::new();
         for error in &errors {
-            self.note(error.span().unwrap_or(0..0), format!("not TOML: {}", error.message()));
+            let at = error.span().unwrap_or(0..0);
+            if lines.len() < SYNTAX_PROBLEMS_MAX && !lines.contains(&line(at.start)) {
+                lines.push(line(at.start));
+                self.note(at, format!("not TOML: {}", error.message()));
+            }
         }
         errors.is_empty().then_some(table)
     }

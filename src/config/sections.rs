@@ -9,16 +9,17 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::read::{Document, Problem, Section};
-use super::{Jobs, Log, LogFormat, Mqtt, Node, Sentinel, Settings, Workers, load};
-use crate::governor::Policy;
+use super::{Jobs, Log, LogFormat, Mqtt, Node, Sentinel, Settings, Workers, sources};
+use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
+use crate::link::topics::Topics;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const NAME_RULE: &str = "must be 1 to 63 of a-z 0-9 -, in quotes, not starting with -";
+pub(super) const NAME_RULE: &str = "must be 1 to 63 of a-z 0-9 -, in quotes, not starting with -";
 
 /// Reads the whole text: settings when every required key is there, all problems, every key that was asked for.
 pub(super) fn read(file: &str, text: &str) -> (Option<Settings>, Vec<Problem>, BTreeSet<String>) {
@@ -36,7 +37,8 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Settings>, Vec<Problem>, B
 
 /// Every key that some file may have: those of each kind of load source included.
 pub(super) fn keys() -> BTreeSet<String> {
-    let every_kind = load::KINDS.iter().map(|(kind, _)| format!("[[load]]\nkind = \"{kind}\"\n")).collect::<String>();
+    let every_kind =
+        sources::KINDS.iter().map(|(kind, _)| format!("[[load]]\nkind = \"{kind}\"\n")).collect::<String>();
     read("", &every_kind).2
 }
 
@@ -45,7 +47,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let mqtt = mqtt(root.section("mqtt"));
     let governor = root.section("governor");
     let sentinel = sentinel(root.section("sentinel"));
-    let load = load::sources(root);
+    let load = sources::settings(root);
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
     let jobs = jobs(root.section("jobs"));
@@ -57,11 +59,15 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
 fn node(mut section: Section<'_, '_>) -> Option<Node> {
     let site: Option<Name> = section.parsed("site", NAME_RULE);
     let name: Option<Name> = section.parsed("name", NAME_RULE);
-    let root = section.parsed("root", NAME_RULE).or_else(|| "neap".parse().ok());
+    let root = section.text("root", 64).unwrap_or_else(|| "neap".to_owned());
     let site = section.require("site", site, "\"north\" (second level of every topic)");
     let name = section.require("name", name, "\"cell-17\" (unique within its site)");
+    let topics = site.zip(name).map(|(site, name)| Topics::new(&root, site, name));
+    if let Some(Err(error)) = &topics {
+        section.complain("root", &error.to_string());
+    }
     section.finish();
-    Some(Node { site: site?, name: name?, root: root? })
+    Some(Node { topics: topics?.ok()? })
 }
 
 fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
@@ -107,15 +113,20 @@ fn policy(mut section: Section<'_, '_>, workers: u8) -> Policy {
         settle: section.seconds("settle_s", Duration::from_secs(30), span(50, HOUR)),
         settle_max: section.seconds("settle_max_s", Duration::from_secs(600), span(50, DAY)),
         flap_window: section.seconds("flap_window_s", Duration::from_secs(300), span(50, DAY)),
+        raise_every: section.seconds("raise_every_s", Duration::ZERO, span(0, HOUR)),
     };
-    if policy.idle_below > policy.busy_above {
-        let rule = format!("must not be above busy_above ({}): a node would start and stop at once", policy.busy_above);
-        section.complain(if section.has("idle_below") { "idle_below" } else { "busy_above" }, &rule);
-    }
-    if policy.settle_max < policy.settle {
-        let rule =
-            format!("must be at least settle_s ({} s): it is what settle_s grows to", policy.settle.as_secs_f64());
-        section.complain(if section.has("settle_max_s") { "settle_max_s" } else { "settle_s" }, &rule);
+    match policy.check() {
+        Ok(()) | Err(BadPolicy::Workers(_) | BadPolicy::NeverIdle | BadPolicy::SettleTooShort(_)) => {
+            // The ranges of the keys have seen to these.
+        }
+        Err(BadPolicy::LimitsCrossed { busy_above, .. }) => {
+            let rule = format!("must not be above busy_above ({busy_above}): a node would start and stop at once");
+            section.complain(if section.has("idle_below") { "idle_below" } else { "busy_above" }, &rule);
+        }
+        Err(BadPolicy::SettleCrossed { settle, .. }) => {
+            let rule = format!("must be at least settle_s ({} s): it is what settle_s grows to", settle.as_secs_f64());
+            section.complain(if section.has("settle_max_s") { "settle_max_s" } else { "settle_s" }, &rule);
+        }
     }
     section.finish();
     policy

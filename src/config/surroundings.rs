@@ -5,7 +5,8 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{Kind, Mqtt, Settings};
+use super::{Mqtt, Settings};
+use crate::load::Kind;
 
 /// Longest password, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 1024;
@@ -67,7 +68,7 @@ impl Settings {
     /// What is legal but will not work, or not well, on this machine as it is now: one sentence each.
     pub fn surroundings(&self) -> Vec<String> {
         let mut notes = Vec::new();
-        if self.load.is_empty() {
+        if self.load.sources.is_empty() {
             notes.push("no [[load]] is configured: the node stays blind and never runs a job".to_owned());
         }
         if self.mqtt.allow_insecure {
@@ -84,7 +85,7 @@ impl Settings {
                 &mut notes,
             );
         }
-        for source in &self.load {
+        for source in &self.load.sources {
             match &source.kind {
                 Kind::Push { socket, .. } => {
                     folder("the folder of a push socket", socket.parent().unwrap_or(Path::new("/")), &mut notes);

@@ -80,6 +80,11 @@ impl Topics {
         Ok(Self { root: root.to_owned(), site, node })
     }
 
+    /// The first level of all topics.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
     /// The node.
     pub fn node(&self) -> &Name {
         &self.node
@@ -163,6 +168,11 @@ impl Topics {
     /// Holds every node of the site; retained, expires by itself.
     pub fn fleet_hold(&self) -> String {
         format!("{}/{VERSION}/{}/fleet/down/hold", self.root, self.site)
+    }
+
+    /// Where a controller of this site gets the replies to its commands; `controller` is its client id.
+    pub fn reply(&self, controller: &str) -> String {
+        format!("{}/{VERSION}/{}/ctl/{controller}/reply", self.root, self.site)
     }
 
     // ---- subscriptions ----

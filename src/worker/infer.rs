@@ -1,8 +1,7 @@
-//! How is a network computed? The engine behind the worker, and the only file that names tract.
+//! How is a network computed? By tract, which only this file names.
 //!
-//! An [`Engine`] turns the bytes of an ONNX file and the shapes that a request brings into a [`Plan`]; a plan turns inputs
-//! into outputs and can be used again for the same shapes. Shapes are always pinned: tract is ten times slower with
-//! open dimensions, and some graphs cannot even be typed with them.
+//! Shapes are always pinned: tract is ten times slower with open dimensions, and some graphs cannot even be typed with
+//! them.
 //!
 //! What is wrong with a file is said before tract sees it where that is possible ([`Preflight`]), because tract's own
 //! answer may be a panic, an abort or a silently wrong result. The caller still catches panics and limits memory.
@@ -18,6 +17,7 @@ use tract_onnx::prelude::{
     TypedRunnableModel, tensor1,
 };
 
+use super::engine::{Engine, Pinned, Plan};
 use crate::fault::{Code, Fault};
 use crate::model::Port;
 use crate::tensor::{DataType, Tensor, elements};
@@ -33,49 +33,6 @@ pub const DIM_PARAM_BYTES_MAX: usize = 128;
 const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 
 const _: () = assert!(cfg!(target_endian = "little"), "tensors are handed to the engine as they are in memory");
-
-/// One input as a request brings it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pinned {
-    /// Name in the graph.
-    pub name: String,
-    /// Element type.
-    pub datatype: DataType,
-    /// Length of each dimension.
-    pub shape: Vec<usize>,
-}
-
-impl Pinned {
-    /// What these tensors pin.
-    pub fn of(tensors: &[Tensor]) -> Vec<Self> {
-        let pin = |tensor: &Tensor| Self {
-            name: tensor.name.clone(),
-            datatype: tensor.datatype,
-            shape: tensor.shape.clone(),
-        };
-        tensors.iter().map(pin).collect()
-    }
-}
-
-/// Something that can compute networks.
-pub trait Engine {
-    /// Makes a plan for inputs of exactly these names, types and shapes, giving exactly these outputs.
-    ///
-    /// # Errors
-    /// `model.parse`, `model.unsupported_op`, `model.external_data`, `model.shape` or `model.too_large`. May also panic,
-    /// take any amount of memory and any time: the caller is prepared for all of it.
-    fn load(&self, onnx: Vec<u8>, inputs: &[Pinned], outputs: &[Port]) -> Result<Box<dyn Plan>, Fault>;
-}
-
-/// A network, ready to compute for fixed shapes.
-pub trait Plan {
-    /// Computes the outputs, in the order asked for. Keeps nothing from one call to the next.
-    ///
-    /// # Errors
-    /// `model.run` when an operator fails, `model.shape` when the outputs are not the ones declared,
-    /// `output.too_large` when they are larger than any tensor may be.
-    fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Fault>;
-}
 
 /// The engine in use: tract.
 pub struct Tract {
@@ -465,8 +422,7 @@ fn parse(error: &TractError) -> Fault {
 fn refused(otherwise: Code, error: &TractError) -> Fault {
     let text = Brief::of(error).to_string();
     let lower = text.to_lowercase();
-    let unsupported =
-        ["unimplemented", "not implemented", "unsupported", "not supported", "can not be made a typedop"];
+    let unsupported = ["unimplemented", "not implemented", "unsupported", "not supported", "can not be made a typedop"];
     let code = if lower.contains("external data") {
         Code::ModelExternalData
     } else if unsupported.iter().any(|hint| lower.contains(hint)) {

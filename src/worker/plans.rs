@@ -4,8 +4,8 @@
 
 use std::fmt;
 
+use super::engine::{Engine, Pinned, Plan};
 use super::guard;
-use super::infer::{Engine, Pinned, Plan};
 use crate::fault::{Code, Fault};
 use crate::model::Port;
 use crate::tensor::Tensor;
@@ -92,9 +92,8 @@ impl Plans {
         let before = (self.used)().saturating_sub(onnx.len() as u64);
         let engine = &self.engine;
         let (inputs, outputs) = (&key.inputs, &key.outputs);
-        let plan = guard::catch(Code::ModelParse, "the engine cannot load the model", || {
-            engine.load(onnx, inputs, outputs)
-        })?;
+        let plan =
+            guard::catch(Code::ModelParse, "the engine cannot load the model", || engine.load(onnx, inputs, outputs))?;
         let bytes = (self.used)().saturating_sub(before);
         if bytes > self.budget_bytes {
             let text = format!(

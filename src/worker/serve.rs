@@ -14,7 +14,8 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::channel::{Channel, ChannelError};
-use super::infer::{Pinned, Tract};
+use super::engine::Pinned;
+use super::infer::Tract;
 use super::plans::{Key, Plans};
 use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Run, ToWorker, data_bytes};
 use super::{guard, interpret, jail, prepare};
@@ -171,7 +172,8 @@ impl Server {
         });
         self.models.insert(load.digest, Model { source, labels: load.labels, used: self.turn });
         if self.models.len() > MODELS_HELD_MAX {
-            let oldest = self.models.iter().filter(|(digest, _)| **digest != load.digest).min_by_key(|(_, held)| held.used);
+            let oldest =
+                self.models.iter().filter(|(digest, _)| **digest != load.digest).min_by_key(|(_, held)| held.used);
             if let Some(digest) = oldest.map(|(digest, _)| *digest) {
                 self.models.remove(&digest);
             }
@@ -257,9 +259,8 @@ fn network_inputs(
     };
     let (media, raw): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|tensor| tensor.name == accepts);
     let medium = media.iter().find_map(|tensor| tensor.to_strings()?.first().copied()).unwrap_or_default();
-    let prepared = guard::catch(Code::InputDecode, "the medium cannot be decoded", || {
-        prepare::prepare(manifest, medium)
-    })?;
+    let prepared =
+        guard::catch(Code::InputDecode, "the medium cannot be decoded", || prepare::prepare(manifest, medium))?;
     let mut inputs = prepared.inputs;
     for given in raw {
         if let Some(input) = inputs.iter_mut().find(|input| input.name == given.name) {

@@ -2,10 +2,10 @@
 
 use super::{Desk, LOAD_FAILURES_MAX, Now};
 use crate::fault::{Code, Fault};
-use crate::jobs::job::{Event, Job};
+use crate::jobs::job::{Event, Job, Spec};
 use crate::jobs::queue;
 use crate::jobs::store::{Batch, Payload};
-use crate::link::messages::{self, Submit};
+use crate::link::messages::{self, Body};
 use crate::link::{AckToken, Publish};
 use crate::units::{Digest, JobId};
 
@@ -23,9 +23,9 @@ impl Desk {
             }
             return;
         }
-        let payload = Payload::from_publish(message);
-        match self.admit(now, &id, &payload, digest) {
-            Ok(job) => {
+        match self.admit(now, &id, &message, digest) {
+            Ok((job, header_bytes)) => {
+                let payload = Payload { body: message.body, content_type: message.content_type, header_bytes };
                 let batch = Batch {
                     jobs: vec![job.clone()],
                     payloads: vec![(id.clone(), payload)],
@@ -43,34 +43,45 @@ impl Desk {
         }
     }
 
-    fn admit(&self, now: Now, id: &JobId, payload: &Payload, body: Digest) -> Result<Job, Fault> {
-        if payload.retained {
-            let text = format!("job {id} arrived retained: it would run again at every connect; publish it without retain");
+    fn admit(&self, now: Now, id: &JobId, message: &Publish, body: Digest) -> Result<(Job, Option<usize>), Fault> {
+        if message.retain {
+            let text =
+                format!("job {id} arrived retained: it would run again at every connect; publish it without retain");
             return Err(Fault::new(Code::JobRetained, text));
         }
         if self.draining {
-            return Err(Fault::new(Code::NodeDraining, "the node takes no new jobs; send it elsewhere or after a resume"));
+            let text = "the node takes no new jobs; send it elsewhere, or here after a resume";
+            return Err(Fault::new(Code::NodeDraining, text));
         }
         let open = self.jobs.values().filter(|job| !job.is_terminal()).count();
         queue::admit(&self.settings.capacity, open, self.jobs.len())?;
-        let submit = self.parse(now, id, payload)?;
-        let model = &submit.model;
-        let entry = self.library.find(&model.name, model.version, model.digest.as_ref())?;
+        let wire = Body::of(message)?;
+        let header_bytes = wire.header_bytes;
+        let submit = messages::parse_submit(&wire, &self.settings.limits, now.wall)?;
+        let entry = self.library.find(&submit.model.name, submit.model.version, submit.model.digest.as_ref())?;
         if self.load_failures.get(&entry.manifest.digest).is_some_and(|failures| *failures >= LOAD_FAILURES_MAX) {
-            let text = format!("model {} failed to load {LOAD_FAILURES_MAX} times; replace its file", model.name);
+            let name = &submit.model.name;
+            let text = format!("model {name} failed to load {LOAD_FAILURES_MAX} times; replace its file and reload");
             return Err(Fault::new(Code::ModelQuarantined, text));
         }
         for (index, request) in submit.items.iter().enumerate() {
-            entry.manifest.check_inputs(&request.inputs).map_err(|fault| match submit.items.len() {
-                1 => fault,
-                _ => Fault::new(fault.code, format!("item {index}: {}", fault.message)),
+            entry.manifest.check_inputs(&request.inputs).map_err(|fault| match submit.batch {
+                true => Fault::new(fault.code, format!("item {index}: {}", fault.message)),
+                false => fault,
             })?;
         }
-        Ok(submit.into_job(id.clone(), body, now.wall, self.reports.traceparent(payload)))
-    }
-
-    fn parse(&self, now: Now, id: &JobId, payload: &Payload) -> Result<Submit, Fault> {
-        messages::parse_submit(id, payload, &self.settings.limits, now.wall)
+        let spec = Spec {
+            id: id.clone(),
+            body,
+            model: submit.model,
+            priority: submit.priority,
+            deadline: submit.deadline,
+            not_before: submit.not_before,
+            limits: submit.limits,
+            traceparent: messages::traceparent(&message.properties).map(str::to_owned),
+            items: u32::try_from(submit.items.len()).unwrap_or(u32::MAX),
+        };
+        Ok((Job::new(spec, now.wall), header_bytes))
     }
 
     /// A controller takes a job back. Always ends in the job's terminal status.
@@ -93,7 +104,7 @@ impl Desk {
     pub(super) fn forget(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
         match self.jobs.get(id) {
             Some(job) if job.is_terminal() => {
-                self.commit(Batch { drop_data: vec![id.clone()], ..Batch::default() }, ack, None);
+                self.commit(Batch { drop_results: vec![id.clone()], ..Batch::default() }, ack, None);
             }
             Some(_) => {
                 let text = format!("job {id} has not ended; an ack is only for results");
@@ -110,7 +121,7 @@ impl Desk {
 
     fn refuse_event(&mut self, now: Now, id: &JobId, fault: &Fault, ack: Option<AckToken>) {
         tracing::info!(job = %id, %fault, "refused");
-        let batch = Batch { messages: vec![self.reports.refused(id, fault, now.wall)], ..Batch::default() };
+        let batch = Batch { messages: vec![self.reports.alarm(id.as_str(), fault, now.wall)], ..Batch::default() };
         self.commit(batch, ack, None);
     }
 }

@@ -8,9 +8,17 @@ use super::tests::{QUOTA, names, step, submit};
 use super::*;
 use crate::fault::Code;
 
-/// A closed store's bytes, and every state that it ever acknowledged.
-fn sound() -> &'static (Vec<u8>, Vec<Model>) {
-    static SOUND: OnceLock<(Vec<u8>, Vec<Model>)> = OnceLock::new();
+/// Bytes of a store and every state that it ever acknowledged.
+struct Sound {
+    /// As an orderly end leaves them.
+    closed: Vec<u8>,
+    /// As a killed process leaves them: nothing vouches for the last commit but its own checksums.
+    killed: Vec<u8>,
+    states: Vec<Model>,
+}
+
+fn sound() -> &'static Sound {
+    static SOUND: OnceLock<Sound> = OnceLock::new();
     SOUND.get_or_init(|| {
         let disk = Disk::default();
         let mut store = disk.open(QUOTA).unwrap().store;
@@ -23,8 +31,9 @@ fn sound() -> &'static (Vec<u8>, Vec<Model>) {
             model.apply(&batch, &seqs);
             states.push(model);
         }
+        let killed = disk.inode().live;
         drop(store);
-        (disk.inode().live, states)
+        Sound { closed: disk.inode().live, killed, states }
     })
 }
 
@@ -40,11 +49,11 @@ fn open(what: &str, bytes: Vec<u8>) -> Outcome {
     let disk = Disk::with(bytes.clone());
     let mut opened = disk.open(QUOTA).unwrap_or_else(|fault| panic!("{what}: {fault}"));
     let found = Model::of(&opened.store, &opened.jobs, &names());
-    let states = &sound().1;
+    let states = &sound().states;
     let outcome = match &opened.quarantined {
         None if found == states[states.len() - 1] => Outcome::Whole,
         None => {
-            assert!(states.contains(&found), "{what}: neither sound nor reported");
+            assert_eq!(found, states[states.len() - 2], "{what}: neither sound nor reported");
             Outcome::RolledBack
         }
         Some(quarantined) => {
@@ -59,51 +68,70 @@ fn open(what: &str, bytes: Vec<u8>) -> Outcome {
     outcome
 }
 
-/// Where damage can matter: places spread over the file, and every page that is in use.
-fn places(count: usize) -> Vec<usize> {
-    let bytes = &sound().0;
+/// Places where something is written: damage of the rest is none.
+fn places(bytes: &[u8], count: usize) -> Vec<usize> {
     let mut random = Random(17);
     let used: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != 0).collect();
     (0..count).map(|_| used[random.below(used.len())]).collect()
 }
 
+fn with_flipped_bits(bytes: &[u8]) -> Vec<Outcome> {
+    let flip = |at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1 << (at % 8);
+        open(&format!("bit {} of byte {at}", at % 8), bytes)
+    };
+    places(bytes, 250).into_iter().map(flip).collect()
+}
+
+fn count(outcomes: &[Outcome], of: &Outcome) -> usize {
+    outcomes.iter().filter(|outcome| *outcome == of).count()
+}
+
 #[test]
 fn a_flipped_bit_anywhere_is_survived() {
-    let mut quarantined = 0;
-    for at in places(250) {
-        let mut bytes = sound().0.clone();
-        bytes[at] ^= 1 << (at % 8);
-        quarantined += u32::from(open(&format!("bit {} of byte {at}", at % 8), bytes) == Outcome::Quarantined);
-    }
-    assert!(quarantined > 50, "only {quarantined} flips were found out: do they hit data at all?");
+    let outcomes = with_flipped_bits(&sound().closed);
+    let found_out = count(&outcomes, &Outcome::Quarantined);
+    assert!(found_out > 50, "only {found_out} flips were found out: do they hit data at all?");
+    assert_eq!(count(&outcomes, &Outcome::RolledBack), 0, "after an orderly end nothing is undone silently");
+}
+
+#[test]
+fn a_flipped_bit_after_a_kill_undoes_at_most_the_last_commit() {
+    let outcomes = with_flipped_bits(&sound().killed);
+    assert!(count(&outcomes, &Outcome::Quarantined) > 20);
 }
 
 #[test]
 fn any_change_of_the_header_is_survived() {
-    for at in 0..320 {
-        for change in [0x01, 0x02, 0x80, 0xff] {
-            let mut bytes = sound().0.clone();
-            bytes[at] ^= change;
-            open(&format!("byte {at} xor {change:#x}"), bytes);
+    for bytes in [&sound().closed, &sound().killed] {
+        for at in 0..320 {
+            for change in [0x01, 0x02, 0xff] {
+                let mut bytes = bytes.clone();
+                bytes[at] ^= change;
+                open(&format!("byte {at} xor {change:#x}"), bytes);
+            }
         }
     }
 }
 
 #[test]
 fn a_file_cut_anywhere_is_survived_and_never_passes_for_a_fresh_one() {
-    let bytes = &sound().0;
+    let bytes = &sound().closed;
     let mut random = Random(5);
     let mut lengths: Vec<usize> = (0..60).map(|_| random.below(bytes.len())).collect();
     lengths.extend([0, 1, 9, 64, 319, 320, 4095, 4096, 8192, bytes.len() - 1, bytes.len() - 4096]);
     for length in lengths {
         let outcome = open(&format!("cut to {length} bytes"), bytes[..length].to_vec());
         assert_eq!(outcome, Outcome::Quarantined, "cut to {length} bytes");
+        let killed = &sound().killed;
+        open(&format!("killed, cut to {length} bytes"), killed[..length.min(killed.len())].to_vec());
     }
 }
 
 #[test]
 fn zeroed_and_swapped_pages_are_survived() {
-    let bytes = &sound().0;
+    let bytes = &sound().closed;
     let pages = bytes.len() / 4096;
     let mut random = Random(11);
     for _ in 0..40 {

@@ -23,7 +23,7 @@ use crate::fault::{Code, Fault};
 use crate::jobs::job::Job;
 
 /// Memory that redb may use for pages, in bytes; its own default of a gigabyte is more than a node has to spare.
-const CACHE_BYTES: usize = 8 * 1024 * 1024;
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why the store does not work.
 #[derive(Debug)]
@@ -66,11 +66,9 @@ impl Trouble {
 
 impl From<io::Error> for Trouble {
     fn from(err: io::Error) -> Self {
-        match err.kind() {
-            // Reading past the end of the file: it is shorter than it says of itself.
-            ErrorKind::UnexpectedEof | ErrorKind::InvalidData => Self::Corrupt(err.to_string()),
-            _ => Self::Io(err.to_string()),
-        }
+        // Reading past the end of the file: it is shorter than it says of itself.
+        let damaged = matches!(err.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData);
+        if damaged { Self::Corrupt(err.to_string()) } else { Self::Io(err.to_string()) }
     }
 }
 

@@ -271,7 +271,8 @@ pub(super) struct Model {
 /// Names, versions and sizes: bodies would fill the screen.
 impl fmt::Debug for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let jobs: Vec<String> = self.jobs.values().map(|job| format!("{} v{} {:?}", job.id, job.version, job.state)).collect();
+        let jobs: Vec<String> =
+            self.jobs.values().map(|job| format!("{} v{} {:?}", job.id, job.version, job.state)).collect();
         let payloads: Vec<_> = self.payloads.iter().map(|(id, payload)| (id.as_str(), payload.body.len())).collect();
         let items: Vec<_> = self.items.iter().map(|(id, items)| (id.as_str(), items.len())).collect();
         let results: Vec<_> = self.results.iter().map(|(id, body)| (id.as_str(), body.len())).collect();

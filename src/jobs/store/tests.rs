@@ -1,7 +1,7 @@
 //! Does the store keep what it was given, and say so when it cannot?
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -243,6 +243,35 @@ fn a_state_directory_that_cannot_be_made_is_an_error_with_a_remedy() {
     let fault = Store::open(&file.join("state"), QUOTA).unwrap_err();
     assert_eq!(fault.code, Code::StateIo);
     assert!(fault.message.contains("must be writable"), "{fault}");
+}
+
+#[test]
+fn a_file_that_may_have_lost_a_sync_is_replaced_by_a_synced_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("jobs.redb");
+    let mut store = Store::open(folder.path(), QUOTA).unwrap().store;
+    store.commit(&submit("a", 100_000)).unwrap();
+    // As after a commit whose sync failed.
+    recovery::close(store.live.take().unwrap());
+    store.renew = true;
+    let before = fs::metadata(&file).unwrap().ino();
+    store.commit(&submit("b", 10)).unwrap();
+    let after = fs::metadata(&file).unwrap();
+    assert_ne!(after.ino(), before);
+    assert_eq!(after.permissions().mode() & 0o777, 0o600);
+    drop(store);
+    let opened = Store::open(folder.path(), QUOTA).unwrap();
+    assert_eq!((opened.jobs.len(), opened.quarantined), (2, None));
+    assert_eq!(opened.store.payload(&id("a")), Ok(Some(payload(100_000))));
+}
+
+#[test]
+fn the_leavings_of_an_interrupted_start_do_no_harm() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("jobs.redb.new"), "half a store").unwrap();
+    let opened = Store::open(folder.path(), QUOTA).unwrap();
+    assert_eq!((opened.boot, opened.quarantined), (1, None));
+    assert!(!folder.path().join("jobs.redb.new").exists());
 }
 
 #[test]

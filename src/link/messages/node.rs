@@ -172,6 +172,9 @@ pub struct InfoModel {
     pub digest: String,
     /// What it does, one sentence.
     pub summary: String,
+    /// Name of the BYTES tensor that takes an encoded medium; nothing when it takes raw tensors only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepts: Option<String>,
 }
 
 /// Largest limits that a job may ask for.

@@ -154,6 +154,16 @@ pub fn parse_items(body: &Body<'_>) -> Result<Vec<Request>, Fault> {
     Ok(Draft::parse(body, PACKET_BYTES_MAX)?.items)
 }
 
+/// Reads one Open Inference Protocol v2 request whose tensors stand in the JSON, of any length: a controller turns it
+/// into binary tensors before it sends it.
+///
+/// # Errors
+/// `job.malformed` or `input.*`: value, limit and remedy.
+pub fn parse_request(text: &[u8]) -> Result<Request, Fault> {
+    let wire: RequestWire<'_> = json::parse("request", json::text("request", text)?)?;
+    request(&wire, &mut [].as_slice())
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SubmitWire<'a> {
