@@ -82,6 +82,8 @@ codes! {
     InputDatatype = "input.datatype", false;
     /// Wrong rank or dimension.
     InputShape = "input.shape", false;
+    /// A number out of its type's range, not finite, or text that is not base64.
+    InputValue = "input.value", false;
     /// Data longer or shorter than its shape.
     InputLength = "input.length", false;
     /// A picture or sound that cannot be decoded.

@@ -1,1 +1,4 @@
-//! (module of this name: see DESIGN section 5)
+//! How is it used?
+
+#[cfg(feature = "demo")]
+pub mod demo;

@@ -1,1 +1,184 @@
-//! (module of this name: see DESIGN section 5)
+//! Which job goes next, and why does another one wait? Order and admission, as pure functions over jobs.
+//!
+//! Every answer depends on the arguments alone: the same jobs in any order of iteration give the same answer.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::job::{Job, Spec, State, rfc3339};
+use crate::fault::{Code, Fault};
+use crate::units::{JOBS_MAX, JobId, WallTime};
+
+/// How long an id is remembered after its job's deadline, so that a late copy of the submit does not run it again.
+pub const DEDUP_AFTER_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How many jobs the node takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Most jobs known at once, finished ones included. Values above [`JOBS_MAX`] count as that.
+    pub jobs_max: usize,
+    /// Most jobs that are not finished.
+    pub open_max: usize,
+}
+
+/// Whether there is room for one more job besides `open` unfinished of `known` jobs.
+///
+/// A full table refuses new jobs rather than forget a known id: a forgotten id could run twice.
+///
+/// # Errors
+/// `queue.full` with numbers and remedy.
+pub fn admit(capacity: &Capacity, open: usize, known: usize) -> Result<(), Fault> {
+    let known_max = capacity.jobs_max.min(JOBS_MAX);
+    if open >= capacity.open_max {
+        let text =
+            format!("{open} jobs are waiting or running, limit {}: submit again when some are done", capacity.open_max);
+        return Err(Fault::new(Code::QueueFull, text));
+    }
+    if known >= known_max {
+        let text = format!(
+            "{known} jobs are known, limit {known_max}: acknowledge results or wait until old ones are forgotten"
+        );
+        return Err(Fault::new(Code::QueueFull, text));
+    }
+    Ok(())
+}
+
+/// Whether a job with these times can run at all when it arrives at `now`.
+///
+/// # Errors
+/// `job.expired` when its deadline has passed, `job.malformed` when it may not start before its deadline.
+pub fn check_times(spec: &Spec, now: WallTime) -> Result<(), Fault> {
+    let Some(deadline) = spec.deadline else { return Ok(()) };
+    if deadline <= now {
+        let text = format!(
+            "deadline {} had passed when the job arrived at {}: set a later one, and check the sender's clock",
+            rfc3339(deadline),
+            rfc3339(now)
+        );
+        return Err(Fault::new(Code::JobExpired, text));
+    }
+    if let Some(start) = spec.not_before.filter(|start| *start >= deadline) {
+        let text = format!("not_before {} must be earlier than deadline {}", rfc3339(start), rfc3339(deadline));
+        return Err(Fault::new(Code::JobMalformed, text));
+    }
+    Ok(())
+}
+
+/// The job that a free worker takes: highest priority, then earliest deadline, then oldest, then smallest id.
+///
+/// Only jobs that wait, may start at `now` and are not overdue.
+pub fn next<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -> Option<&'a Job> {
+    jobs.into_iter().filter(|job| is_ready(job, now)).min_by(|a, b| rank(a).cmp(&rank(b)))
+}
+
+fn is_ready(job: &Job, now: WallTime) -> bool {
+    job.state == State::Queued && job.not_before.is_none_or(|start| start <= now) && !job.is_overdue(now)
+}
+
+/// Smaller goes first. The id makes the order total.
+fn rank(job: &Job) -> (Reverse<u8>, bool, Option<WallTime>, WallTime, &JobId) {
+    (Reverse(job.priority), job.deadline.is_none(), job.deadline, job.received, &job.id)
+}
+
+/// Ids of unfinished jobs whose deadline has passed at `now`, in order of id.
+pub fn expired<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -> Vec<JobId> {
+    ids(jobs.into_iter().filter(|job| !job.is_terminal() && job.is_overdue(now)))
+}
+
+/// When to look again: the earliest deadline of an unfinished job or start of a waiting one.
+///
+/// A deadline that has passed is returned as it is, so that it is never slept through; [`expired`] names its job.
+pub fn next_moment<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -> Option<WallTime> {
+    let moments = |job: &Job| {
+        let start = job.not_before.filter(|start| job.state == State::Queued && *start > now);
+        [job.deadline, start].into_iter().flatten().min()
+    };
+    jobs.into_iter().filter(|job| !job.is_terminal()).filter_map(moments).min()
+}
+
+/// Ids of finished jobs that may be forgotten with all they left, in order of id.
+///
+/// That is `keep` after they ended, but not before [`DEDUP_AFTER_DEADLINE`] has passed since their deadline.
+pub fn forgettable<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime, keep: Duration) -> Vec<JobId> {
+    let id_is_safe = |job: &Job| job.deadline.is_none_or(|deadline| deadline.after(DEDUP_AFTER_DEADLINE) <= now);
+    ids(jobs.into_iter().filter(|job| has_rested(job, now, keep) && id_is_safe(job)))
+}
+
+/// Ids of finished jobs whose result need not be kept any longer, in order of id: `keep` after they ended.
+pub fn expire_results<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime, keep: Duration) -> Vec<JobId> {
+    ids(jobs.into_iter().filter(|job| has_rested(job, now, keep)))
+}
+
+fn has_rested(job: &Job, now: WallTime, keep: Duration) -> bool {
+    job.is_terminal() && job.changed.after(keep) <= now
+}
+
+fn ids<'a>(jobs: impl Iterator<Item = &'a Job>) -> Vec<JobId> {
+    let mut ids: Vec<JobId> = jobs.map(|job| job.id.clone()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// What besides the jobs themselves decides whether one starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surroundings<'a> {
+    /// Why the node runs nothing now, such as `mode busy: RRU.PrbTotDl 71 > 40`; `None` in a trough.
+    pub closed: Option<&'a str>,
+    /// Workers that could take a job now.
+    pub free_workers: usize,
+}
+
+/// Why a job waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Stable code: `deadline`, `not_before`, `mode`, `behind`, `no_worker` or `next`.
+    pub code: &'static str,
+    /// The same in one sentence.
+    pub sentence: String,
+}
+
+/// Why `job` is not running; `None` when it does not wait. `jobs` are all jobs of the node, itself included or not.
+pub fn why_waiting<'a>(
+    job: &Job,
+    jobs: impl IntoIterator<Item = &'a Job>,
+    surroundings: Surroundings<'_>,
+    now: WallTime,
+) -> Option<Waiting> {
+    if job.state != State::Queued {
+        return None;
+    }
+    let waiting = |code, sentence| Some(Waiting { code, sentence });
+    if let Some(deadline) = job.deadline.filter(|_| job.is_overdue(now)) {
+        return waiting("deadline", format!("deadline {} has passed", rfc3339(deadline)));
+    }
+    if let Some(start) = job.not_before.filter(|start| *start > now) {
+        return waiting("not_before", format!("not_before {}", rfc3339(start)));
+    }
+    if let Some(reason) = surroundings.closed {
+        return waiting("mode", reason.to_owned());
+    }
+    let (mut above, mut earlier) = (0usize, 0usize);
+    for other in jobs.into_iter().filter(|other| is_ready(other, now) && rank(other) < rank(job)) {
+        match other.priority > job.priority {
+            true => above += 1,
+            false => earlier += 1,
+        }
+    }
+    match (above + earlier, surroundings.free_workers) {
+        (0, 0) => waiting("no_worker", "no free worker".to_owned()),
+        (ahead, free) if ahead < free => waiting("next", "a free worker takes it next".to_owned()),
+        _ => waiting("behind", behind(above, earlier)),
+    }
+}
+
+fn behind(above: usize, earlier: usize) -> String {
+    let jobs = |count| if count == 1 { "job" } else { "jobs" };
+    match (above, earlier) {
+        (above, 0) => format!("behind {above} {} of higher priority", jobs(above)),
+        (0, earlier) => format!("behind {earlier} {} of the same priority", jobs(earlier)),
+        (above, earlier) => format!("behind {above} {} of higher and {earlier} of the same priority", jobs(above)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

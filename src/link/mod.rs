@@ -3,6 +3,7 @@
 //! [`topics`] and [`messages`] are pure: names and bodies of PROTOCOL. [`mqtt`] is the client, and the only file that
 //! names rumqttc; agent and command line drive it through [`Link`] commands and events.
 
+pub mod json;
 pub mod messages;
 pub mod mqtt;
 pub mod tensors;

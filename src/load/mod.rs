@@ -1,16 +1,28 @@
 //! How busy is the radio? One file per source, [`fusion`] joins them.
 //!
 //! A source turns something outside (a socket, `/proc`, a recording) into [`Reading`]s. It never decides.
+//! What cannot be read is [`Malformed`], what falls silent goes stale, and both mean busy.
 
 pub mod fusion;
 pub mod host;
 pub mod procfs;
 pub mod push;
+pub mod recorder;
+pub mod sampler;
 pub mod trace;
 
+use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{fmt, io};
 
-use crate::units::{CellId, Instant, SourceId, Utilization};
+use crate::units::{CellId, Instant, SourceId, Utilization, WORKERS_MAX};
+
+/// Observations after which [`Source::read`] returns, so that a flood at one source cannot hold up the others. A
+/// datagram that has been begun is finished.
+pub const READ_MAX: usize = 64;
 
 /// One observation of one cell (or of the host: cell 0) by one source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +108,205 @@ pub trait Source: Send {
     /// When to call [`Source::read`] next; `None` for event-driven sources.
     fn next_poll(&self) -> Option<Instant>;
 
-    /// Hands every waiting observation to `sink`, at most 64 a call; never blocks.
+    /// Hands waiting observations to `sink`, about [`READ_MAX`] a call; never blocks. What is left keeps
+    /// [`Source::fd`] readable or [`Source::next_poll`] in the past.
     fn read(&mut self, now: Instant, sink: &mut dyn FnMut(Observation));
 }
+
+/// Writes the process ids of the agent's own workers to the front of the array and says how many there are.
+/// Called often and from any thread: it must not block.
+pub type OwnWorkers = Arc<dyn Fn(&mut [i32; WORKERS_MAX]) -> usize + Send + Sync>;
+
+/// Which sources there are; the position of a source is its [`SourceId`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// At most `SOURCES_MAX`.
+    pub sources: Vec<SourceSettings>,
+}
+
+impl Settings {
+    /// What [`fusion::Fusion::new`] needs of them.
+    pub fn trust(&self) -> Vec<fusion::Trust> {
+        let trust = |s: &SourceSettings| fusion::Trust { freshness: s.freshness, required: s.required };
+        self.sources.iter().map(trust).collect()
+    }
+}
+
+/// One source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceSettings {
+    /// Name for messages and logs.
+    pub name: String,
+    /// Age at which a reading is no longer believed.
+    pub freshness: Duration,
+    /// Whether nothing may run without this source.
+    pub required: bool,
+    /// Where the readings come from.
+    pub kind: Kind,
+}
+
+/// Where readings come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Kind {
+    /// JSON lines on a Unix datagram socket.
+    Push {
+        /// Path of the socket, made at start and removed at the end.
+        socket: PathBuf,
+        /// Its permission bits, such as 0o660.
+        mode: u32,
+    },
+    /// JSON lines over UDP.
+    PushUdp {
+        /// A loopback address: datagrams carry no proof of who sent them.
+        listen: SocketAddr,
+    },
+    /// CPU time of the RAN.
+    Procfs {
+        /// `/` on a node; a folder of fixtures in tests.
+        root: PathBuf,
+        /// Whose CPU time.
+        what: procfs::What,
+        /// Time between two looks.
+        period: Duration,
+    },
+    /// Replay of a recording.
+    Trace {
+        /// CSV or NDJSON.
+        file: PathBuf,
+        /// Recorded seconds that pass in one second.
+        speed: f64,
+        /// Whether it starts again at its end; otherwise it falls silent.
+        repeat: bool,
+    },
+}
+
+impl SourceSettings {
+    /// Checks what can be checked without opening anything.
+    pub fn check(&self) -> Result<(), OpenError> {
+        let checked = match &self.kind {
+            Kind::Push { socket, mode } => push::check_socket(socket, *mode),
+            Kind::PushUdp { listen } => push::check_listen(*listen),
+            Kind::Procfs { what, period, .. } => procfs::check(what, *period, self.freshness),
+            Kind::Trace { speed, .. } => trace::check_speed(*speed),
+        };
+        let checked = checked.and_then(|()| check_freshness(self.freshness));
+        checked.map_err(|problem| self.error(problem))
+    }
+
+    fn error(&self, problem: Problem) -> OpenError {
+        OpenError { name: self.name.clone(), problem }
+    }
+}
+
+/// Longest freshness: a reading older than an hour says nothing about now.
+pub const FRESHNESS_MAX: Duration = Duration::from_secs(3600);
+
+fn check_freshness(freshness: Duration) -> Result<(), Problem> {
+    if freshness.is_zero() || freshness > FRESHNESS_MAX {
+        let limit = "above 0 and at most 1 h; three times the time between two readings is usual";
+        return Err(Problem::setting("freshness", format!("{freshness:?}"), limit));
+    }
+    Ok(())
+}
+
+/// Opens a source. `now` is when a recording starts to play.
+pub fn open(
+    settings: &SourceSettings,
+    id: SourceId,
+    now: Instant,
+    own_workers: OwnWorkers,
+) -> Result<Box<dyn Source>, OpenError> {
+    settings.check()?;
+    let opened: Result<Box<dyn Source>, Problem> = match &settings.kind {
+        Kind::Push { socket, mode } => push::Push::unix(id, socket, *mode).map(|source| Box::new(source) as _),
+        Kind::PushUdp { listen } => push::Push::udp(id, *listen).map(|source| Box::new(source) as _),
+        Kind::Procfs { root, what, period } => {
+            procfs::open(id, root, what, *period, own_workers).map(|source| Box::new(source) as _)
+        }
+        Kind::Trace { file, speed, repeat } => {
+            trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
+        }
+    };
+    opened.map_err(|problem| settings.error(problem))
+}
+
+/// A source that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("load source {name:?}: {problem}")]
+pub struct OpenError {
+    /// Name of the source in the configuration.
+    pub name: String,
+    /// What is wrong and what to do.
+    #[source]
+    pub problem: Problem,
+}
+
+/// Why a source cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// A value outside its range.
+    #[error("{key} {value} is not allowed: it must be {limit}")]
+    Setting {
+        /// Name of the setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        limit: &'static str,
+    },
+    /// Somebody listens at that socket.
+    #[error("{path} is in use by a live process: stop the other agent, or give this one a socket path of its own")]
+    SocketInUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// Something else is in the socket's place.
+    #[error("{path} is not a socket and is left alone: remove it, or choose another socket path")]
+    NotASocket {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot {attempt} {place}: {error}; {remedy}")]
+    Io {
+        /// What was tried.
+        attempt: &'static str,
+        /// With which path or address.
+        place: String,
+        /// Why not.
+        error: io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A line of a recording that makes no sense.
+    #[error("{file}:{line}: {why}")]
+    Line {
+        /// The recording.
+        file: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// Value and rule.
+        why: String,
+    },
+    /// A recording that cannot be played.
+    #[error("{file}: {why}")]
+    Recording {
+        /// The recording.
+        file: PathBuf,
+        /// Value, limit and remedy.
+        why: String,
+    },
+}
+
+impl Problem {
+    fn setting(key: &'static str, value: impl fmt::Display, limit: &'static str) -> Self {
+        Self::Setting { key, value: value.to_string(), limit }
+    }
+
+    fn io(attempt: &'static str, place: &Path, error: io::Error, remedy: &'static str) -> Self {
+        Self::Io { attempt, place: place.display().to_string(), error, remedy }
+    }
+}
+
+#[cfg(test)]
+mod tests;

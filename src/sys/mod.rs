@@ -4,8 +4,10 @@
 //! container refuses (`ENOSYS`, `EPERM`). Safe wrappers of `rustix` are used where they exist.
 #![expect(unsafe_code, reason = "the one place of the crate where system calls are made by hand")]
 
+pub mod alloc;
 pub mod clock;
 pub mod event;
+pub mod fds;
 pub mod memory;
 pub mod process;
 pub mod sched;

@@ -1,0 +1,165 @@
+//! Which job runs in which worker, how far it is, and how long it really ran?
+//!
+//! Pure bookkeeping of the places ("the bench") that workers offer. Stopped time is never counted as running time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::link::messages::Request;
+use crate::model::library::Entry;
+use crate::units::{Instant, JobId};
+
+/// One place: a worker process, and the run in it.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// The worker is up and takes work.
+    pub ready: bool,
+    /// Tokens of the items it was handed and has not answered; a run that ended may have left some.
+    pub open: Vec<u64>,
+    /// What it runs.
+    pub run: Option<Run>,
+}
+
+/// One attempt of a job in a worker.
+#[derive(Debug)]
+pub(super) struct Run {
+    /// Names this attempt in frames and yield records; never 0.
+    pub token: u64,
+    /// Which job.
+    pub job: JobId,
+    /// Its model.
+    pub model: Arc<Entry>,
+    /// All items of the job; empty until the input has been read from the store.
+    pub requests: Vec<Request>,
+    /// Finished items as they go into the result.
+    pub bodies: Vec<Vec<u8>>,
+    /// Bytes of `bodies`.
+    pub body_bytes: usize,
+    /// Items that ended in an error of their own.
+    pub item_errors: usize,
+    /// Submitted as `items`: the result is a list, and an item may fail alone.
+    pub batch: bool,
+    /// Next item to hand to the worker.
+    pub next: usize,
+    /// Since when it runs, `None` while stopped or not yet handed over.
+    running_since: Option<Instant>,
+    /// Since when it stands stopped.
+    stopped_since: Option<Instant>,
+    /// Running time not yet booked to the job.
+    unbooked: Duration,
+    /// Last progress report.
+    pub reported: Instant,
+}
+
+impl Run {
+    /// A run that waits for its input.
+    pub(super) fn new(token: u64, job: JobId, model: Arc<Entry>, now: Instant) -> Self {
+        Self {
+            token,
+            job,
+            model,
+            requests: Vec::new(),
+            bodies: Vec::new(),
+            body_bytes: 0,
+            item_errors: 0,
+            batch: false,
+            next: 0,
+            running_since: None,
+            stopped_since: None,
+            unbooked: Duration::ZERO,
+            reported: now,
+        }
+    }
+
+    /// The worker has its first item.
+    pub(super) fn begin(&mut self, now: Instant) {
+        if self.stopped_since.is_none() {
+            self.running_since = Some(now);
+        }
+    }
+
+    /// The worker was stopped.
+    pub(super) fn stop(&mut self, now: Instant) {
+        if let Some(since) = self.running_since.take() {
+            self.unbooked += now.since(since);
+        }
+        self.stopped_since.get_or_insert(now);
+    }
+
+    /// The worker was continued; how long it stood.
+    pub(super) fn resume(&mut self, now: Instant) -> Duration {
+        let stopped = self.stopped(now);
+        self.stopped_since = None;
+        if !self.requests.is_empty() {
+            self.running_since = Some(now);
+        }
+        stopped
+    }
+
+    /// How long it has stood; zero when it runs.
+    pub(super) fn stopped(&self, now: Instant) -> Duration {
+        self.stopped_since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    /// Whether it stands stopped.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped_since.is_some()
+    }
+
+    /// Running time since the last call, stops excluded, to be booked to the job.
+    pub(super) fn book(&mut self, now: Instant) -> Duration {
+        if let Some(since) = self.running_since {
+            self.unbooked += now.since(since);
+            self.running_since = Some(now);
+        }
+        std::mem::take(&mut self.unbooked)
+    }
+
+    /// When the running time reaches `left` if nothing stops it; `None` while it does not run.
+    pub(super) fn reaches(&self, left: Duration) -> Option<Instant> {
+        self.running_since.map(|since| since.after(left.saturating_sub(self.unbooked)))
+    }
+
+    /// When it will have stood for `limit`; `None` while it is not stopped.
+    pub(super) fn stands_for(&self, limit: Duration) -> Option<Instant> {
+        self.stopped_since.map(|since| since.after(limit))
+    }
+}
+
+/// All places.
+#[derive(Debug, Default)]
+pub(super) struct Bench {
+    /// By slot number.
+    pub places: Vec<Place>,
+}
+
+impl Bench {
+    /// As many places as there are workers.
+    pub(super) fn new(workers: usize) -> Self {
+        Self { places: std::iter::repeat_with(Place::default).take(workers).collect() }
+    }
+
+    /// The run of that token, and its slot.
+    pub(super) fn by_token(&mut self, token: u64) -> Option<(usize, &mut Run)> {
+        self.runs_mut().find(|(_, run)| run.token == token)
+    }
+
+    /// The slot that runs that job.
+    pub(super) fn slot_of(&self, job: &JobId) -> Option<usize> {
+        self.places.iter().position(|place| place.run.as_ref().is_some_and(|run| run.job == *job))
+    }
+
+    /// A ready place without a run among the first `budget`.
+    pub(super) fn free(&self, budget: u8) -> Option<usize> {
+        self.places.iter().take(usize::from(budget)).position(|place| place.ready && place.run.is_none())
+    }
+
+    /// All runs with their slots.
+    pub(super) fn runs(&self) -> impl Iterator<Item = (usize, &Run)> {
+        self.places.iter().enumerate().filter_map(|(slot, place)| place.run.as_ref().map(|run| (slot, run)))
+    }
+
+    fn runs_mut(&mut self) -> impl Iterator<Item = (usize, &mut Run)> {
+        self.places.iter_mut().enumerate().filter_map(|(slot, place)| place.run.as_mut().map(|run| (slot, run)))
+    }
+}

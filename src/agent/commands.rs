@@ -1,0 +1,203 @@
+//! What does a controller ask of the node itself? `down/cmd/{name}`: request and reply, and the site's hold.
+
+use std::time::Duration;
+
+use super::keeper::Request;
+use super::{Agent, desk::Now, now};
+use crate::fault::{Code, Fault};
+use crate::governor::Order;
+use crate::jobs::job::Job;
+use crate::link::messages::{self, Command, ErrorBody, JobSummary, Pong, Reply, Status};
+use crate::link::{AckToken, Publish, Qos};
+use crate::units::{Instant, JobId};
+
+/// Most command replies that wait for the store at once.
+const WAITING_MAX: usize = 64;
+/// How long a broker keeps a reply.
+const REPLY_EXPIRY_S: u32 = 60;
+/// The site's hold ends by itself after this unless it is renewed (PROTOCOL section 1).
+const FLEET_HOLD_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// Who is waiting for an answer, and for which job's result.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    back: Address,
+    job: JobId,
+}
+
+/// Where a reply goes.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    topic: String,
+    correlation: Option<Vec<u8>>,
+}
+
+impl Agent {
+    /// Carries out a command and replies, if a reply was asked for and may go where it should.
+    pub(super) fn obey(&mut self, now: Now, name: &str, message: &Publish, ack: Option<AckToken>) {
+        let back = self.address(message);
+        let reply = if message.retain {
+            let text = format!("command {name:?} arrived retained: it would run again at every connect; publish it without");
+            Some(Reply::Error(ErrorBody::from(&Fault::new(Code::JobRetained, text))))
+        } else {
+            match messages::parse_command(name, &message.body) {
+                Ok(command) => self.carry_out(now, command, back.as_ref()),
+                Err(fault) => Some(Reply::Error(ErrorBody::from(&fault))),
+            }
+        };
+        if let (Some(reply), Some(back)) = (reply, back) {
+            self.courier.publish(answer(back, &reply));
+        }
+        self.acknowledge(ack);
+    }
+
+    /// `None`: the store has been asked and the reply follows.
+    fn carry_out(&mut self, now: Now, command: Command, back: Option<&Address>) -> Option<Reply> {
+        tracing::info!(command = command.name(), "command");
+        Some(match command {
+            Command::Ping => Reply::Pong(Pong {
+                session: self.desk.reports.session().to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                at: now.wall,
+            }),
+            Command::Describe { job: None } => Reply::Node {
+                info: self.desk.reports.node_info(),
+                state: self.desk.reports.node_state(self.desk.counts()),
+            },
+            Command::Describe { job: Some(id) } => match self.desk.job(&id) {
+                Some(job) => Reply::Job(self.summary(now, job)),
+                None => Reply::Error(ErrorBody::from(&unknown(&id))),
+            },
+            Command::Jobs { max } => Reply::Jobs(self.newest(max).map(|job| self.summary(now, job)).collect()),
+            Command::Result { job } => return self.ask_result(job, back),
+            Command::Drain => {
+                self.desk.set_draining(true);
+                self.sentinel.order(Order::Drain);
+                Reply::Done
+            }
+            Command::Resume => {
+                self.desk.set_draining(false);
+                self.hold_until = None;
+                self.sentinel.order(Order::Resume);
+                self.sentinel.order(Order::Release);
+                Reply::Done
+            }
+            Command::Hold { span } => {
+                self.hold(now.mono, span);
+                Reply::Done
+            }
+        })
+    }
+
+    fn newest(&self, max: u32) -> impl Iterator<Item = &Job> {
+        let mut jobs: Vec<&Job> = self.desk.jobs().collect();
+        jobs.sort_by_key(|job| (job.is_terminal(), std::cmp::Reverse(job.changed)));
+        jobs.into_iter().take(max as usize)
+    }
+
+    fn summary(&self, now: Now, job: &Job) -> JobSummary {
+        JobSummary {
+            id: job.id.to_string(),
+            model: job.model.name.to_string(),
+            priority: job.priority,
+            deadline: job.deadline,
+            waiting: self.desk.why_waiting(now, job),
+            status: Status::of(job),
+        }
+    }
+
+    fn ask_result(&mut self, job: JobId, back: Option<&Address>) -> Option<Reply> {
+        let Some(back) = back else { return None };
+        let refuse = |fault: &Fault| Some(Reply::Error(ErrorBody::from(fault)));
+        match self.desk.job(&job) {
+            None => return refuse(&unknown(&job)),
+            Some(known) if !known.is_terminal() => {
+                let text = format!("job {job} is {}; its result comes when it ends", known.state.as_str());
+                return refuse(&Fault::new(Code::JobUnknown, text));
+            }
+            Some(_) => {}
+        }
+        if self.replies.len() >= WAITING_MAX {
+            return refuse(&Fault::new(Code::QueueFull, format!("{WAITING_MAX} results are being read; ask again")));
+        }
+        self.reply_count += 1;
+        let reply = self.reply_count;
+        if !self.keeper.ask(Request::Result { id: job.clone(), reply }) {
+            return refuse(&Fault::new(Code::StateIo, "the store is not answering; ask again"));
+        }
+        self.replies.insert(reply, Waiting { back: back.clone(), job });
+        None
+    }
+
+    /// The store has answered.
+    pub(super) fn reply_with_result(&mut self, reply: u64, body: Option<Vec<u8>>) {
+        let Some(Waiting { back, job }) = self.replies.remove(&reply) else { return };
+        let reply = match body {
+            Some(body) => Reply::Result(body),
+            None => Reply::Error(ErrorBody::from(&Fault::new(
+                Code::JobUnknown,
+                format!("the result of job {job} is no longer kept; it was acknowledged or its retention ended"),
+            ))),
+        };
+        self.courier.publish(answer(back, &reply));
+    }
+
+    /// The site is held or released. Retained on purpose, so that a node that was away hears of it.
+    pub(super) fn fleet_hold(&mut self, message: &Publish, ack: Option<AckToken>) {
+        match messages::parse_hold(&message.body) {
+            Ok(None) => self.release(),
+            Ok(Some(span)) => self.hold(now().mono, Some(span.unwrap_or(FLEET_HOLD_MAX).min(FLEET_HOLD_MAX))),
+            Err(fault) => {
+                // In doubt the site wants quiet.
+                tracing::warn!(%fault, "unreadable hold of the site: holding");
+                self.hold(now().mono, Some(FLEET_HOLD_MAX));
+            }
+        }
+        self.acknowledge(ack);
+    }
+
+    fn hold(&mut self, now: Instant, span: Option<Duration>) {
+        self.hold_until = span.map(|span| now.after(span));
+        self.sentinel.order(Order::Hold);
+    }
+
+    fn release(&mut self) {
+        self.hold_until = None;
+        self.sentinel.order(Order::Release);
+    }
+
+    /// Ends a hold whose time has come.
+    pub(super) fn end_hold_if_due(&mut self, now: Instant) {
+        if self.hold_until.is_some_and(|until| until <= now) {
+            tracing::info!("hold is over");
+            self.release();
+        }
+    }
+
+    fn address(&self, message: &Publish) -> Option<Address> {
+        let topic = message.response_topic.clone()?;
+        if !self.settings.topics.may_reply_to(&topic) {
+            tracing::warn!(?topic, "no reply: a Response Topic must lie under the protocol's root");
+            return None;
+        }
+        Some(Address { topic, correlation: message.correlation.clone() })
+    }
+}
+
+fn unknown(id: &JobId) -> Fault {
+    Fault::new(Code::JobUnknown, format!("no job {id} is known here; list them with the jobs command"))
+}
+
+fn answer(back: Address, reply: &Reply) -> Publish {
+    Publish {
+        topic: back.topic,
+        body: reply.render(),
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expiry_s: Some(REPLY_EXPIRY_S),
+        content_type: Some(messages::JSON.to_owned()),
+        response_topic: None,
+        correlation: back.correlation,
+        properties: Vec::new(),
+    }
+}

@@ -1,0 +1,515 @@
+//! What becomes of each job? The agent's decisions about jobs, from submit to result.
+//!
+//! No I/O: inputs are methods that carry `now`, outputs are [`Effect`]s that the shell carries out in order. A state
+//! change and the messages that tell of it are always one batch of the store, and a submit is acknowledged to the
+//! broker only after its batch is durable. [`intake`] hears the controller, [`due`] the clock; this file holds the state
+//! and hears store, sentinel and workers.
+
+mod due;
+mod intake;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::bench::Bench;
+use super::keeper::{Fetched, Request as Ask};
+use super::reports::{self, Reports};
+use crate::fault::{Code, Fault};
+use crate::jobs::job::{Event, Job, State, reason};
+use crate::jobs::queue::{self, Capacity, Surroundings};
+use crate::jobs::store::Batch;
+use crate::link::messages::{self, Body, Draft, LimitPolicy};
+use crate::link::{AckToken, Publish};
+use crate::model::library::Library;
+use crate::units::{Digest, Instant, JobId, PACKET_BYTES_MAX, WallTime};
+use crate::worker::handle::{Event as WorkerEvent, Output, Work};
+
+/// Room that a result message keeps for its topic, properties and frame.
+const RESULT_OVERHEAD_BYTES: usize = 64 * 1024;
+/// Largest result: what fits one packet.
+const RESULT_BYTES_MAX: usize = PACKET_BYTES_MAX - RESULT_OVERHEAD_BYTES;
+/// Progress is reported at most this often per job.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// Items a worker may hold: the one it computes and the next, so that it never waits for the journal.
+const ITEMS_AHEAD: usize = 2;
+/// A model that failed to load this often is refused until its digest changes.
+const LOAD_FAILURES_MAX: u32 = 3;
+
+/// Both clocks at one moment: monotonic for spans, wall for deadlines and what people read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Monotonic.
+    pub mono: Instant,
+    /// Wall.
+    pub wall: WallTime,
+}
+
+/// How jobs are handled.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many jobs may be known and open.
+    pub capacity: Capacity,
+    /// Defaults and maxima of a job's limits.
+    pub limits: LimitPolicy,
+    /// A job stopped for longer than this gives its worker's memory back and returns to the queue.
+    pub evict_after: Duration,
+    /// Ended jobs and their results are kept this long.
+    pub retention: Duration,
+}
+
+/// What the shell has to do, in order.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Ask the store.
+    Ask(Ask),
+    /// Hand work to a worker.
+    Work { slot: usize, work: Work },
+    /// Kill a worker; the job has been taken from it already.
+    Kill { slot: usize, why: Code, token: u64 },
+    /// The worker of this slot now runs the job of this token; 0: none. Goes into yield records.
+    Token { slot: usize, token: u64 },
+    /// Acknowledge a message to the broker.
+    Ack(AckToken),
+    /// Publish without going through the store.
+    Publish(Publish),
+    /// Messages may wait in the outbox.
+    Outbox,
+}
+
+/// What waits for a commit.
+#[derive(Debug)]
+struct Pending {
+    ack: Option<AckToken>,
+    submit: Option<JobId>,
+}
+
+/// The desk.
+#[derive(Debug)]
+pub(super) struct Desk {
+    settings: Settings,
+    library: Arc<Library>,
+    pub(super) reports: Reports,
+    jobs: BTreeMap<JobId, Job>,
+    bench: Bench,
+    budget: u8,
+    draining: bool,
+    tickets: u64,
+    tokens: u64,
+    pending: BTreeMap<u64, Pending>,
+    load_failures: BTreeMap<Digest, u32>,
+    effects: VecDeque<Effect>,
+}
+
+impl Desk {
+    /// A desk with the jobs that the store remembers. Those that were running when the last agent ended go back to the
+    /// queue, or end when their attempts are used up.
+    pub(super) fn new(
+        now: Now,
+        settings: Settings,
+        library: Arc<Library>,
+        reports: Reports,
+        workers: usize,
+        jobs: Vec<Job>,
+    ) -> Self {
+        let mut desk = Self {
+            settings,
+            library,
+            reports,
+            jobs: jobs.into_iter().map(|job| (job.id.clone(), job)).collect(),
+            bench: Bench::new(workers),
+            budget: 0,
+            draining: false,
+            tickets: 0,
+            tokens: 0,
+            pending: BTreeMap::new(),
+            load_failures: BTreeMap::new(),
+            effects: VecDeque::new(),
+        };
+        let interrupted: Vec<JobId> = desk
+            .jobs
+            .values()
+            .filter(|job| job.state.is_started())
+            .map(|job| job.id.clone())
+            .collect();
+        for id in interrupted {
+            desk.change(now, &id, Event::Restart);
+        }
+        desk
+    }
+
+    /// The next thing to do.
+    pub(super) fn next_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// All jobs known.
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values()
+    }
+
+    /// A job by id.
+    pub(super) fn job(&self, id: &JobId) -> Option<&Job> {
+        self.jobs.get(id)
+    }
+
+    /// Jobs running (stopped ones included) and waiting.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let queued = self.jobs.values().filter(|job| job.state == State::Queued).count();
+        (self.bench.runs().count(), queued)
+    }
+
+    /// Why a waiting job is not running, as `code: sentence`; `None` for one that is not waiting.
+    pub(super) fn why_waiting(&self, now: Now, job: &Job) -> Option<String> {
+        let closed = self.reports.closed();
+        let free_workers = self.bench.places.iter().filter(|place| place.ready && place.run.is_none()).count();
+        let surroundings = Surroundings { closed: closed.as_deref(), free_workers };
+        let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.wall)?;
+        Some(format!("{}: {}", waiting.code, waiting.sentence))
+    }
+
+    /// Nothing waits for the store.
+    pub(super) fn nothing_pending(&self) -> bool {
+        self.pending.is_empty() && self.effects.is_empty()
+    }
+
+    /// A message that is not for jobs, to be made durable with whatever comes next.
+    pub(super) fn report(&mut self, batch: Batch, ack: Option<AckToken>) {
+        self.commit(batch, ack, None);
+    }
+
+    /// New jobs are refused (and none started) from now on, or taken again.
+    pub(super) fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// The models folder was read again.
+    pub(super) fn set_library(&mut self, library: Arc<Library>) {
+        self.library = library;
+        self.load_failures.clear();
+    }
+
+    /// Limits were changed by a reload.
+    pub(super) fn set_settings(&mut self, settings: Settings) {
+        self.settings = settings;
+    }
+
+    // ---- from the store ----
+
+    /// A batch is durable, or was refused.
+    ///
+    /// # Errors
+    /// When the store refused something other than a submit: promises can no longer be kept.
+    pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
+        let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
+        match (outcome, pending.submit) {
+            (Ok(()), _) => self.effects.push_back(Effect::Outbox),
+            (Err(fault), Some(id)) => {
+                tracing::warn!(job = %id, %fault, "job refused by the store");
+                if let Some(slot) = self.bench.slot_of(&id) {
+                    self.clear(slot);
+                }
+                self.jobs.remove(&id);
+                for message in self.reports.rejected(&id, &fault, now.wall) {
+                    self.effects.push_back(Effect::Publish(reports::publish(message)));
+                }
+            }
+            (Err(fault), None) => return Err(fault),
+        }
+        self.acknowledge(pending.ack);
+        Ok(())
+    }
+
+    /// The input of a job that is to start was read.
+    pub(super) fn fetched(&mut self, now: Now, slot: usize, id: &JobId, outcome: Result<Fetched, Fault>) {
+        let waiting = self.bench.places[slot].run.as_ref().is_some_and(|run| run.job == *id && run.requests.is_empty());
+        if !waiting {
+            return;
+        }
+        let parsed = outcome.and_then(|fetched| {
+            // Limits and deadline were judged at admission; a deadline that passed meanwhile is the queue's business.
+            let payload = &fetched.payload;
+            let (content_type, header_bytes) = (payload.content_type.as_deref(), payload.header_bytes);
+            let submit = Draft::parse(&Body { bytes: &payload.body, content_type, header_bytes }, PACKET_BYTES_MAX)?;
+            Ok((submit, fetched.items))
+        });
+        match parsed {
+            Ok((submit, bodies)) => {
+                let Some(run) = self.bench.places[slot].run.as_mut() else { return };
+                run.next = bodies.len();
+                run.body_bytes = bodies.iter().map(Vec::len).sum();
+                run.item_errors = bodies.iter().filter(|body| messages::is_item_error(body)).count();
+                run.batch = submit.batch;
+                run.bodies = bodies;
+                run.requests = submit.items;
+                run.begin(now.mono);
+                self.feed(slot);
+                self.finish_if_complete(now, slot);
+            }
+            Err(fault) => {
+                self.clear(slot);
+                self.change(now, id, Event::Fault(fault));
+            }
+        }
+    }
+
+    // ---- from the sentinel ----
+
+    /// The governor lets this many workers run.
+    pub(super) fn set_budget(&mut self, budget: u8) {
+        self.budget = budget;
+    }
+
+    /// Workers were stopped: the jobs of these tokens stand.
+    pub(super) fn yielded(&mut self, now: Now, at: Instant, tokens: &[u64]) -> Vec<JobId> {
+        let mut touched = Vec::new();
+        for token in tokens {
+            let Some((_, run)) = self.bench.by_token(*token) else { continue };
+            if !run.is_stopped() {
+                run.stop(at);
+                let id = run.job.clone();
+                self.change(now, &id, Event::Yield);
+                touched.push(id);
+            }
+        }
+        touched
+    }
+
+    /// Workers were continued.
+    pub(super) fn resumed(&mut self, now: Now, at: Instant, tokens: &[u64]) -> Vec<JobId> {
+        let mut touched = Vec::new();
+        for token in tokens {
+            let Some((_, run)) = self.bench.by_token(*token) else { continue };
+            if run.is_stopped() {
+                let stopped = run.resume(at);
+                let id = run.job.clone();
+                self.change(now, &id, Event::Resume { stopped });
+                touched.push(id);
+            }
+        }
+        touched
+    }
+
+    // ---- from the workers ----
+
+    /// A worker is ready, has finished an item, or is gone.
+    pub(super) fn worker(&mut self, now: Now, event: WorkerEvent) {
+        match event {
+            WorkerEvent::Ready { slot, pid, jail } => {
+                for problem in jail {
+                    tracing::warn!(slot, pid, problem, "the worker's jail is not complete");
+                }
+                self.bench.places[slot].ready = true;
+            }
+            WorkerEvent::Done { slot, token, item, outcome } => {
+                let open = &mut self.bench.places[slot].open;
+                if let Some(at) = open.iter().position(|of| *of == token) {
+                    open.remove(at);
+                }
+                self.done(now, slot, token, item, outcome);
+                self.feed(slot);
+            }
+            WorkerEvent::Exited { slot, token, fault, retry_in } => {
+                let place = &mut self.bench.places[slot];
+                place.ready = false;
+                place.open.retain(|of| Some(*of) != token);
+                let Some(fault) = fault else { return };
+                tracing::warn!(slot, %fault, retry_in_ms = retry_in.as_millis(), "worker ended");
+                let ours = self.bench.places[slot].run.as_ref().is_some_and(|run| Some(run.token) == token);
+                if ours {
+                    self.attempt_failed(now, slot, fault);
+                }
+            }
+        }
+    }
+
+    fn done(&mut self, now: Now, slot: usize, token: u64, item: u32, outcome: Result<Output, Fault>) {
+        let Some(run) = self.bench.places[slot].run.as_mut() else { return };
+        let expected = u32::try_from(run.bodies.len()).unwrap_or(u32::MAX);
+        if run.token != token || item != expected {
+            return;
+        }
+        let (body, cpu) = match outcome {
+            Ok(output) => (messages::render_item(&output.tensors), output.cpu + output.load_cpu.unwrap_or_default()),
+            // In a batch, an item that is at fault itself takes its place with its error; the others go on.
+            Err(fault) if run.batch && is_items_own(fault.code) => {
+                run.item_errors += 1;
+                (messages::render_item_error(&fault), Duration::ZERO)
+            }
+            Err(fault) => {
+                self.count_load_failure(slot, &fault);
+                self.attempt_failed(now, slot, fault);
+                return;
+            }
+        };
+        run.body_bytes += body.len();
+        if run.body_bytes > RESULT_BYTES_MAX {
+            let text = format!(
+                "the result is above {RESULT_BYTES_MAX} bytes after item {item} of {}; send fewer items per job",
+                run.requests.len()
+            );
+            self.attempt_failed(now, slot, Fault::new(Code::OutputTooLarge, text));
+            return;
+        }
+        run.bodies.push(body.clone());
+        let ran = run.book(now.mono);
+        let id = run.job.clone();
+        let last = run.bodies.len() == run.requests.len();
+        let report = !last && now.mono.since(run.reported) >= PROGRESS_EVERY;
+        if report {
+            run.reported = now.mono;
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Err(illegal) = job.apply(Event::ItemDone { cpu, ran }, now.wall) {
+            tracing::error!(job = %id, %illegal, "item finished in an impossible state");
+            return;
+        }
+        let mut batch = Batch { jobs: vec![job.clone()], items: vec![(id, item, body)], ..Batch::default() };
+        if report {
+            batch.droppable.push(self.reports.status(job));
+        }
+        self.commit(batch, None, None);
+        self.finish_if_complete(now, slot);
+    }
+
+    fn count_load_failure(&mut self, slot: usize, fault: &Fault) {
+        let Some(run) = self.bench.places[slot].run.as_ref() else { return };
+        if matches!(fault.code, Code::ModelParse | Code::ModelUnsupportedOp | Code::ModelExternalData | Code::ModelShape) {
+            *self.load_failures.entry(run.model.manifest.digest).or_default() += 1;
+        }
+    }
+
+    /// Takes the job from its place and lets its state machine decide: back to the queue or the end.
+    fn attempt_failed(&mut self, now: Now, slot: usize, fault: Fault) {
+        if let Some(id) = self.clear(slot) {
+            self.change(now, &id, Event::Fault(fault));
+        }
+    }
+
+    fn finish_if_complete(&mut self, now: Now, slot: usize) {
+        let Some(run) = self.bench.places[slot].run.as_ref() else { return };
+        if run.requests.is_empty() || run.bodies.len() < run.requests.len() {
+            return;
+        }
+        let id = run.job.clone();
+        let batch = run.batch;
+        let all_failed = batch && run.item_errors == run.requests.len();
+        let model = Arc::clone(&run.model);
+        let bodies = self.bench.places[slot].run.take().map(|run| run.bodies).unwrap_or_default();
+        self.effects.push_back(Effect::Token { slot, token: 0 });
+        if all_failed {
+            let text = format!("all {} items failed; the first: {}", bodies.len(), first_error(&bodies));
+            self.change(now, &id, Event::Fault(Fault::new(Code::ItemsFailed, text)));
+            return;
+        }
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Err(illegal) = job.apply(Event::Succeed, now.wall) {
+            tracing::error!(job = %id, %illegal, "job finished in an impossible state");
+            return;
+        }
+        let body = Reports::result_body(job, &model.manifest, &bodies, batch);
+        let batch = Batch {
+            jobs: vec![job.clone()],
+            messages: vec![self.reports.status(job), self.reports.result(job, body.clone())],
+            results: vec![(id.clone(), body)],
+            drop_payloads: vec![id.clone()],
+            drop_items: vec![id],
+            ..Batch::default()
+        };
+        self.commit(batch, None, None);
+    }
+
+    // ---- shutdown ----
+
+    /// Gives every running job back to the queue, without counting it as a failure.
+    pub(super) fn give_back(&mut self, now: Now) {
+        self.draining = true;
+        for slot in 0..self.bench.places.len() {
+            let stopped = self.bench.places[slot].run.as_ref().map(|run| run.stopped(now.mono));
+            if let (Some(stopped), Some(id)) = (stopped, self.clear(slot)) {
+                self.change(now, &id, Event::Evict { stopped });
+            }
+        }
+    }
+
+    // ---- helpers ----
+
+    /// Applies an event, and commits the new state with the messages that tell of it.
+    fn change(&mut self, now: Now, id: &JobId, event: Event) {
+        let Some(job) = self.jobs.get_mut(id) else { return };
+        if let Err(illegal) = job.apply(event, now.wall) {
+            tracing::error!(job = %id, %illegal, "impossible move, ignored");
+            return;
+        }
+        let passing = matches!(job.state, State::Suspended) || job.reason == reason::RESUMED;
+        let status = vec![self.reports.status(job)];
+        let mut batch = Batch { jobs: vec![job.clone()], ..Batch::default() };
+        // In a long outage yields come and go: their statuses give way before anything else does.
+        if passing { batch.droppable = status } else { batch.messages = status }
+        if job.is_terminal() {
+            let body = Reports::error_body(job);
+            batch.messages.push(self.reports.result(job, body.clone()));
+            batch.results.push((id.clone(), body));
+            batch.drop_payloads.push(id.clone());
+            batch.drop_items.push(id.clone());
+        }
+        self.commit(batch, None, None);
+    }
+
+    /// Takes an ended job from its worker, which is killed: nothing else ends a computation at once.
+    fn detach(&mut self, id: &JobId, why: Code) {
+        if let Some(slot) = self.bench.slot_of(id) {
+            self.kill(slot, why);
+        }
+    }
+
+    /// Empties a place and kills its worker, if it has work of that run; the job's own end has been or is told apart.
+    fn kill(&mut self, slot: usize, why: Code) -> Option<JobId> {
+        let place = &self.bench.places[slot];
+        let token = place.run.as_ref()?.token;
+        let has_work = place.open.contains(&token);
+        if has_work {
+            self.effects.push_back(Effect::Kill { slot, why, token });
+        }
+        self.clear(slot)
+    }
+
+    /// Empties a place whose worker has nothing more of its run.
+    fn clear(&mut self, slot: usize) -> Option<JobId> {
+        let run = self.bench.places[slot].run.take()?;
+        self.effects.push_back(Effect::Token { slot, token: 0 });
+        Some(run.job)
+    }
+
+    fn acknowledge(&mut self, ack: Option<AckToken>) {
+        if let Some(ack) = ack {
+            self.effects.push_back(Effect::Ack(ack));
+        }
+    }
+
+    fn commit(&mut self, batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        self.pending.insert(ticket, Pending { ack, submit });
+        self.effects.push_back(Effect::Ask(Ask::Commit { ticket, batch }));
+    }
+}
+
+/// Faults of one item that leave the other items of its batch alone.
+fn is_items_own(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InputCount
+            | Code::InputName
+            | Code::InputDatatype
+            | Code::InputShape
+            | Code::InputLength
+            | Code::InputDecode
+            | Code::ModelRun
+            | Code::OutputTooLarge
+    )
+}
+
+fn first_error(bodies: &[Vec<u8>]) -> String {
+    bodies.first().map(|body| String::from_utf8_lossy(body).into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,136 @@
+//! What is due? Deadlines, running-time limits, evictions, retention, the next start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::bench::Run;
+use super::{Ask, Desk, Effect, ITEMS_AHEAD, Now};
+use crate::fault::{Code, Fault};
+use crate::jobs::job::Event;
+use crate::jobs::queue;
+use crate::jobs::store::Batch;
+use crate::units::JobId;
+use crate::worker::handle::Work;
+
+impl Desk {
+    /// Whatever is due: deadlines, running-time limits, evictions, retention, the next start.
+    pub(super) fn tick(&mut self, now: Now) {
+        for id in queue::expired(self.jobs.values(), now.wall) {
+            self.change(now, &id, Event::Expire);
+            self.detach(&id, Code::JobExpired);
+        }
+        self.enforce_wall_limits(now);
+        self.evict_long_stopped(now);
+        self.forget_old(now);
+        while !self.draining && self.budget > 0 {
+            let Some(slot) = self.bench.free(self.budget) else { break };
+            let Some(id) = queue::next(self.jobs.values(), now.wall).map(|job| job.id.clone()) else { break };
+            self.start(now, slot, &id);
+        }
+    }
+
+    /// When [`Desk::tick`] is due at the latest, as time from now.
+    pub(super) fn next_tick(&self, now: Now) -> Option<Duration> {
+        let by_wall = queue::next_moment(self.jobs.values(), now.wall).map(|at| at.since(now.wall));
+        let by_run = self.bench.runs().filter_map(|(_, run)| {
+            let job = self.jobs.get(&run.job)?;
+            let limit = run.reaches(job.limits.wall.saturating_sub(job.ran));
+            let evict = run.stands_for(self.settings.evict_after);
+            limit.into_iter().chain(evict).min().map(|at| at.since(now.mono))
+        });
+        by_wall.into_iter().chain(by_run).min()
+    }
+
+    fn enforce_wall_limits(&mut self, now: Now) {
+        let over: Vec<(usize, Fault)> = self
+            .bench
+            .runs()
+            .filter_map(|(slot, run)| {
+                let job = self.jobs.get(&run.job)?;
+                let limit = job.limits.wall;
+                let due = run.reaches(limit.saturating_sub(job.ran))?;
+                let text = || {
+                    format!(
+                        "the job ran for its limit of {} ms and is at item {} of {}; raise limits.wall_ms or send less",
+                        limit.as_millis(),
+                        job.done + 1,
+                        job.items
+                    )
+                };
+                (due <= now.mono).then(|| (slot, Fault::new(Code::WorkerTimeout, text())))
+            })
+            .collect();
+        for (slot, fault) in over {
+            if let Some(id) = self.kill(slot, Code::WorkerTimeout) {
+                self.change(now, &id, Event::Fault(fault));
+            }
+        }
+    }
+
+    fn evict_long_stopped(&mut self, now: Now) {
+        let limit = self.settings.evict_after;
+        let long: Vec<(usize, Duration)> = self
+            .bench
+            .runs()
+            .filter(|(_, run)| run.is_stopped() && run.stopped(now.mono) >= limit)
+            .map(|(slot, run)| (slot, run.stopped(now.mono)))
+            .collect();
+        for (slot, stopped) in long {
+            if let Some(id) = self.kill(slot, Code::WorkerCrashed) {
+                self.change(now, &id, Event::Evict { stopped });
+            }
+        }
+    }
+
+    fn forget_old(&mut self, now: Now) {
+        let forget = queue::forgettable(self.jobs.values(), now.wall, self.settings.retention);
+        if !forget.is_empty() {
+            for id in &forget {
+                self.jobs.remove(id);
+            }
+            self.commit(Batch { forget, ..Batch::default() }, None, None);
+        }
+    }
+
+    fn start(&mut self, now: Now, slot: usize, id: &JobId) {
+        let Some(model) = self.jobs.get(id).map(|job| job.model.clone()) else { return };
+        match self.library.find(&model.name, model.version, model.digest.as_ref()) {
+            Ok(entry) => {
+                self.tokens += 1;
+                let token = self.tokens;
+                self.change(now, id, Event::Start);
+                self.bench.places[slot].run = Some(Run::new(token, id.clone(), entry, now.mono));
+                self.effects.push_back(Effect::Token { slot, token });
+                // The store answers in order: when the input arrives, the attempt is durable.
+                self.effects.push_back(Effect::Ask(Ask::Fetch { id: id.clone(), slot }));
+            }
+            Err(fault) => {
+                self.change(now, id, Event::Start);
+                self.change(now, id, Event::Fault(fault));
+            }
+        }
+    }
+
+    /// Hands the worker its next items: the one it computes and one more, so that it never waits for the journal.
+    pub(super) fn feed(&mut self, slot: usize) {
+        let place = &mut self.bench.places[slot];
+        let Some(run) = place.run.as_mut() else { return };
+        let Some(limits) = self.jobs.get(&run.job).map(|job| job.limits) else { return };
+        while place.open.len() < ITEMS_AHEAD
+            && let Some(request) = run.requests.get_mut(run.next)
+        {
+            let work = Work {
+                token: run.token,
+                item: u32::try_from(run.next).unwrap_or(u32::MAX),
+                model: Arc::clone(&run.model),
+                inputs: std::mem::take(&mut request.inputs),
+                interpret: request.interpret,
+                memory_bytes: limits.memory_bytes,
+                output_bytes: limits.output_bytes,
+            };
+            run.next += 1;
+            place.open.push(run.token);
+            self.effects.push_back(Effect::Work { slot, work });
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What does a controller want? Submit, cancel, ack.
+
+use super::{Desk, LOAD_FAILURES_MAX, Now};
+use crate::fault::{Code, Fault};
+use crate::jobs::job::{Event, Job, Spec};
+use crate::jobs::queue;
+use crate::jobs::store::{Batch, Payload};
+use crate::link::messages::{self, Body};
+use crate::link::{AckToken, Publish};
+use crate::units::{Digest, JobId};
+
+impl Desk {
+    /// A job arrived.
+    pub(super) fn submit(&mut self, now: Now, id: JobId, message: Publish, ack: Option<AckToken>) {
+        let digest = digest(&message.body);
+        if let Some(known) = self.jobs.get(&id) {
+            if known.body == digest {
+                let again = self.reports.status(known);
+                self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+            } else {
+                let text = format!("job {id} is known with another body; send the new one under a new id");
+                self.refuse_event(now, &id, &Fault::new(Code::JobIdConflict, text), ack);
+            }
+            return;
+        }
+        match self.admit(now, &id, &message, digest) {
+            Ok((job, header_bytes)) => {
+                let payload = Payload { body: message.body, content_type: message.content_type, header_bytes };
+                let batch = Batch {
+                    jobs: vec![job.clone()],
+                    payloads: vec![(id.clone(), payload)],
+                    messages: vec![self.reports.status(&job)],
+                    ..Batch::default()
+                };
+                self.jobs.insert(id.clone(), job);
+                self.commit(batch, ack, Some(id));
+            }
+            Err(fault) => {
+                tracing::info!(job = %id, %fault, "job refused");
+                let batch = Batch { messages: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
+                self.commit(batch, ack, None);
+            }
+        }
+    }
+
+    fn admit(&self, now: Now, id: &JobId, message: &Publish, body: Digest) -> Result<(Job, Option<usize>), Fault> {
+        if message.retain {
+            let text =
+                format!("job {id} arrived retained: it would run again at every connect; publish it without retain");
+            return Err(Fault::new(Code::JobRetained, text));
+        }
+        if self.draining {
+            let text = "the node takes no new jobs; send it elsewhere, or here after a resume";
+            return Err(Fault::new(Code::NodeDraining, text));
+        }
+        let open = self.jobs.values().filter(|job| !job.is_terminal()).count();
+        queue::admit(&self.settings.capacity, open, self.jobs.len())?;
+        let wire = Body::of(message)?;
+        let header_bytes = wire.header_bytes;
+        let submit = messages::parse_submit(&wire, &self.settings.limits, now.wall)?;
+        let entry = self.library.find(&submit.model.name, submit.model.version, submit.model.digest.as_ref())?;
+        if self.load_failures.get(&entry.manifest.digest).is_some_and(|failures| *failures >= LOAD_FAILURES_MAX) {
+            let name = &submit.model.name;
+            let text = format!("model {name} failed to load {LOAD_FAILURES_MAX} times; replace its file and reload");
+            return Err(Fault::new(Code::ModelQuarantined, text));
+        }
+        for (index, request) in submit.items.iter().enumerate() {
+            entry.manifest.check_inputs(&request.inputs).map_err(|fault| match submit.batch {
+                true => Fault::new(fault.code, format!("item {index}: {}", fault.message)),
+                false => fault,
+            })?;
+        }
+        let spec = Spec {
+            id: id.clone(),
+            body,
+            model: submit.model,
+            priority: submit.priority,
+            deadline: submit.deadline,
+            not_before: submit.not_before,
+            limits: submit.limits,
+            traceparent: messages::traceparent(&message.properties).map(str::to_owned),
+            items: u32::try_from(submit.items.len()).unwrap_or(u32::MAX),
+        };
+        Ok((Job::new(spec, now.wall), header_bytes))
+    }
+
+    /// A controller takes a job back. Always ends in the job's terminal status.
+    pub(super) fn cancel(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
+        match self.jobs.get(id) {
+            None => self.refuse_unknown(now, id, ack),
+            Some(job) if job.is_terminal() => {
+                let again = self.reports.status(job);
+                self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+            }
+            Some(_) => {
+                self.change(now, id, Event::Cancel);
+                self.detach(id, Code::JobCanceled);
+                self.acknowledge(ack);
+            }
+        }
+    }
+
+    /// A controller has the result: the data may go. The id stays known until retention ends, against repeats.
+    pub(super) fn forget(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
+        match self.jobs.get(id) {
+            Some(job) if job.is_terminal() => {
+                self.commit(Batch { drop_results: vec![id.clone()], ..Batch::default() }, ack, None);
+            }
+            Some(_) => {
+                let text = format!("job {id} has not ended; an ack is only for results");
+                self.refuse_event(now, id, &Fault::new(Code::JobMalformed, text), ack);
+            }
+            None => self.refuse_unknown(now, id, ack),
+        }
+    }
+
+    fn refuse_unknown(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
+        let fault = Fault::new(Code::JobUnknown, format!("no job {id} is known here; list them with the jobs command"));
+        self.refuse_event(now, id, &fault, ack);
+    }
+
+    fn refuse_event(&mut self, now: Now, id: &JobId, fault: &Fault, ack: Option<AckToken>) {
+        tracing::info!(job = %id, %fault, "refused");
+        let batch = Batch { messages: vec![self.reports.alarm(id.as_str(), fault, now.wall)], ..Batch::default() };
+        self.commit(batch, ack, None);
+    }
+}
+
+fn digest(body: &[u8]) -> Digest {
+    use sha2::Digest as _;
+    Digest(sha2::Sha256::digest(body).into())
+}

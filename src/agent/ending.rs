@@ -1,0 +1,111 @@
+//! How is the agent told something new, and how does it stop? SIGHUP and SIGTERM.
+
+use std::time::Duration;
+
+use super::desk::Desk;
+use super::parts::{job_settings, open_library};
+use super::{Agent, Mouths, now};
+use crate::governor::Order;
+use crate::link;
+
+/// From SIGTERM to the last words: time for the outbox to be delivered.
+const FLUSH_MAX: Duration = Duration::from_millis(700);
+/// From the last words to the end of the link.
+const GOODBYE_MAX: Duration = Duration::from_millis(900);
+
+impl Agent {
+    /// Brings into force what can be brought into force, and names the rest.
+    pub(super) fn read_settings_again(&mut self) {
+        let fresh = match (self.reload)() {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                tracing::error!(%error, "configuration not reloaded, the old one stays in force");
+                return;
+            }
+        };
+        match open_library(&fresh.models_dir) {
+            Ok(library) => {
+                self.desk.reports.set_library(&library);
+                self.desk.set_library(library);
+                self.settings.models_dir.clone_from(&fresh.models_dir);
+            }
+            Err(error) => tracing::error!(%error, "models not reloaded"),
+        }
+        // The number of workers is part of the policy, but processes are made at the start only.
+        let mut policy = fresh.policy.clone();
+        policy.workers = self.settings.policy.workers;
+        match self.sentinel.set_policy(policy.clone()) {
+            Ok(()) => {
+                self.desk.reports.set_policy(&policy);
+                self.settings.policy = policy;
+            }
+            Err(error) => tracing::error!(%error, "policy not reloaded"),
+        }
+        let kept = self.settings.needs_restart(&fresh);
+        if !kept.is_empty() {
+            tracing::warn!(sections = kept.join(", "), "changed, but only a restart brings it into force");
+        }
+        let evict_after = self.settings.workers.evict_after;
+        let mut jobs = job_settings(&fresh);
+        jobs.evict_after = evict_after;
+        self.desk.set_settings(jobs);
+        let (state_dir, spool_bytes) = (self.settings.jobs.state_dir.clone(), self.settings.jobs.spool_bytes);
+        self.settings.jobs = fresh.jobs;
+        self.settings.jobs.state_dir = state_dir;
+        self.settings.jobs.spool_bytes = spool_bytes;
+        tracing::info!("configuration reloaded: governor, limits of jobs, models");
+        if self.connected {
+            self.courier.publish(self.desk.reports.info(now().wall));
+        }
+    }
+
+    /// Refuse jobs, stop workers, give running jobs back, flush, last words: all within two seconds.
+    pub(super) async fn end(mut self, mut mouths: Mouths) {
+        let began = now().mono;
+        tracing::info!("stopping");
+        self.sentinel.order(Order::Drain);
+        self.desk.give_back(now());
+        if let Err(error) = self.perform() {
+            tracing::error!(%error, "while stopping");
+        }
+        for handle in self.handles.drain(..) {
+            handle.stop().await;
+        }
+        let flushed = tokio::time::timeout(FLUSH_MAX, self.flush(&mut mouths)).await;
+        if flushed.is_err() && self.connected {
+            tracing::warn!("messages left in the outbox; they are sent after the next start");
+        }
+        self.courier.shut_down(self.desk.reports.death(now().wall));
+        let closed = tokio::time::timeout(GOODBYE_MAX, async {
+            loop {
+                tokio::select! {
+                    event = mouths.link.recv() => if matches!(event, None | Some(link::Event::Closed)) { return },
+                    () = self.courier.room() => self.courier.flush(),
+                    _ = mouths.terminate.recv() => return,
+                }
+            }
+        });
+        if closed.await.is_err() {
+            tracing::warn!("the broker did not take the goodbye in time");
+        }
+        self.keeper.stop();
+        self.sentinel.stop();
+        tracing::info!(ms = now().mono.since(began).as_millis(), "stopped");
+    }
+
+    /// Everything committed, and, while connected, everything delivered. A second SIGTERM cuts it short.
+    async fn flush(&mut self, mouths: &mut Mouths) {
+        let committed = |desk: &Desk| desk.nothing_pending();
+        while !(committed(&self.desk) && (!self.connected || self.outbox.is_idle())) {
+            if self.perform().is_err() || self.move_outbox().is_err() {
+                return;
+            }
+            tokio::select! {
+                Some(answer) = mouths.store.recv() => if self.hear_store(answer).is_err() { return },
+                Some(event) = mouths.link.recv() => self.hear_link(event),
+                () = self.courier.room() => self.courier.flush(),
+                _ = mouths.terminate.recv() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What is the agent made of? Every part, made from the configuration and joined to the others.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::courier::Courier;
+use super::desk::{self, Desk};
+use super::keeper::Keeper;
+use super::outbox::Outbox;
+use super::reports::{self, Reports};
+use super::{Agent, Error, Mouths, Reload, now, telemetry};
+use crate::config::Settings;
+use crate::jobs::queue::Capacity;
+use crate::jobs::store::{Opened, Quota, Store};
+use crate::link::messages::{Info, InfoLimits, LimitPolicy};
+use crate::link::{Publish, mqtt};
+use crate::load::host::Host;
+use crate::model::library::Library;
+use crate::sentinel::{self, YieldClass};
+use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
+use crate::worker::gate::Gate;
+use crate::worker::handle;
+
+/// Worker events that may wait for the loop.
+const WORKER_EVENTS_MAX: usize = 64;
+/// Messages that may wait for a broker before droppable ones give way.
+const OUTBOX_MESSAGES_MAX: usize = 10_000;
+/// The Will is published this long after the connection was lost, so that a short outage is not a death.
+const WILL_DELAY_S: u32 = 30;
+/// Wait before a worker that ended is started again: first and longest.
+const RESTART_FIRST: Duration = Duration::from_millis(100);
+const RESTART_MAX: Duration = Duration::from_secs(10);
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::System { what, source }
+}
+
+impl Agent {
+    /// Makes every part. The sentinel is the first that can act and the workers are the last, so that no worker ever
+    /// exists that nobody could stop.
+    pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
+        let library = open_library(&settings.models_dir)?;
+        let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
+        let Opened { store, jobs, boot, quarantined } = Store::open(&settings.jobs.state_dir, quota)?;
+        tracing::info!(boot, jobs = jobs.len(), "state opened");
+        if let Some(old) = quarantined {
+            tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside, starting empty");
+        }
+        let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
+
+        let gate = Gate::new();
+        let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
+        let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
+        let info = inventory(&settings, &library, sentinel.class());
+        let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
+
+        let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?)?;
+        let (worker_events, workers) = mpsc::channel(WORKER_EVENTS_MAX);
+        let handles = (0..usize::from(settings.workers.count))
+            .map(|slot| {
+                let worker = worker_settings(&settings, slot);
+                handle::start(slot, worker, Arc::clone(&gate), sentinel.worker_changed_fn(), worker_events.clone())
+            })
+            .collect();
+        let places = usize::from(settings.workers.count);
+        let desk = Desk::new(now(), job_settings(&settings), library, reports, places, jobs);
+        let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
+        let mouths = Mouths {
+            link,
+            workers,
+            store: answers,
+            sentinel: AsyncFd::new(bell).map_err(system("cannot watch the sentinel"))?,
+            terminate: signal(SignalKind::terminate()).map_err(system("cannot hear SIGTERM"))?,
+            interrupt: signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
+            hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
+        };
+        let agent = Self {
+            settings,
+            reload,
+            desk,
+            keeper,
+            outbox: Outbox::default(),
+            courier: Courier::new(commands),
+            sentinel,
+            gate,
+            handles,
+            telemetry: telemetry::Telemetry::default(),
+            replies: BTreeMap::new(),
+            reply_count: 0,
+            hold_until: None,
+            connected: false,
+        };
+        Ok((agent, mouths))
+    }
+}
+
+/// Reads the models folder; a model with a mistake is left out and said so.
+pub(super) fn open_library(folder: &Path) -> Result<Arc<Library>, Error> {
+    let library =
+        Library::open(folder).map_err(|why| Error::Models { path: folder.to_owned(), why: why.to_string() })?;
+    for problem in library.problems() {
+        tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
+    }
+    Ok(Arc::new(library))
+}
+
+/// How jobs are handled.
+pub(super) fn job_settings(settings: &Settings) -> desk::Settings {
+    let jobs = &settings.jobs;
+    desk::Settings {
+        capacity: Capacity { jobs_max: JOBS_MAX, open_max: jobs.open_max },
+        limits: LimitPolicy { defaults: jobs.limits, maxima: jobs.limits_max, body_bytes_max: PACKET_BYTES_MAX },
+        evict_after: settings.workers.evict_after,
+        retention: jobs.retention,
+    }
+}
+
+fn sentinel_settings(settings: &Settings) -> sentinel::Settings {
+    sentinel::Settings {
+        policy: settings.policy.clone(),
+        load: settings.load.clone(),
+        priority: settings.sentinel.priority,
+        confirm_freeze: settings.sentinel.confirm_freeze,
+        confirm_kill: settings.sentinel.confirm_kill,
+    }
+}
+
+fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, Error> {
+    let mqtt = &settings.mqtt;
+    let topics = &settings.node.topics;
+    // A password that cannot be used is an error now, not at the hundredth connect.
+    mqtt.password()?;
+    Ok(mqtt::Settings {
+        allow_insecure: mqtt.allow_insecure,
+        username: mqtt.username.clone(),
+        password_file: mqtt.password_file.clone(),
+        keep_alive: mqtt.keep_alive,
+        session_expiry: mqtt.session_expiry,
+        subscriptions: topics.node_subscriptions(),
+        will: Some(will),
+        will_delay_s: WILL_DELAY_S,
+        ..mqtt::Settings::new(&mqtt.host, mqtt.port, topics.client_id())
+    })
+}
+
+fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
+    handle::Settings {
+        exe: PathBuf::from("/proc/self/exe"),
+        core: settings.workers.cores.get(slot).copied(),
+        memory_bytes: settings.workers.memory_bytes,
+        item_memory_bytes_max: settings.jobs.limits_max.memory_bytes,
+        backoff_first: RESTART_FIRST,
+        backoff_max: RESTART_MAX,
+    }
+}
+
+fn inventory(settings: &Settings, library: &Library, class: YieldClass) -> Info {
+    let host = Host::new(&settings.jobs.state_dir).read();
+    let maxima = settings.jobs.limits_max;
+    Info {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine: host.machine,
+        kernel: host.kernel,
+        cores: u32::try_from(host.cores).unwrap_or(u32::MAX),
+        memory_bytes: host.memory_bytes,
+        workers: u32::from(settings.workers.count),
+        yield_class: match class {
+            YieldClass::Fifo(priority) => format!("fifo {priority}"),
+            YieldClass::ShortSlice => "short-slice".to_owned(),
+            YieldClass::Other => "other".to_owned(),
+        },
+        sandbox: "process: no_new_privs, rlimits, SCHED_IDLE; no seccomp or Landlock in this version".to_owned(),
+        sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
+        models: reports::models(library),
+        limits: InfoLimits {
+            wall_ms: u64::try_from(maxima.wall.as_millis()).unwrap_or(u64::MAX),
+            memory_bytes: maxima.memory_bytes,
+            attempts: maxima.attempts,
+            output_bytes: maxima.output_bytes,
+            items: u32::try_from(ITEMS_MAX).unwrap_or(u32::MAX),
+            manifest_bytes: MANIFEST_BYTES_MAX as u64,
+            packet_bytes: PACKET_BYTES_MAX as u64,
+        },
+    }
+}

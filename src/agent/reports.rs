@@ -1,0 +1,366 @@
+//! How is it said? Everything the agent publishes, put into words and envelopes of PROTOCOL.
+
+use std::time::Duration;
+
+use super::desk::Now;
+use super::telemetry::Counters;
+use crate::fault::Fault;
+use crate::governor::{Decision, Mode, Policy, Reason};
+use crate::jobs::job::{Job, State};
+use crate::jobs::store::Message;
+use crate::link::messages::{
+    self, ErrorBody, Info, InfoModel, LoadSample, Metrics, NodeEvent, NodeState, Progress, ResultHead, Status, YieldEvent,
+};
+use crate::link::topics::Topics;
+use crate::link::{Publish, Qos};
+use crate::load::fusion::{Fused, FusedLoad};
+use crate::model::Manifest;
+use crate::model::library::Library;
+use crate::sentinel::YieldRecord;
+use crate::units::{Instant, JobId, SourceId, Utilization, WallTime};
+
+/// How long a broker keeps reports for an absent controller.
+const REPORT_EXPIRY_S: u32 = 24 * 60 * 60;
+/// How long a broker keeps telemetry.
+const TELEMETRY_EXPIRY_S: u32 = 60;
+/// What a node is before the sentinel's first decision.
+const FIRST: Decision = Decision { budget: 0, mode: Mode::Starting, reason: Reason::NoSampleYet };
+
+/// What is known of the node for its reports.
+#[derive(Debug)]
+pub(super) struct Reports {
+    topics: Topics,
+    session: String,
+    info: Info,
+    sources: Vec<String>,
+    settle: Duration,
+    decision: Decision,
+    since: WallTime,
+    load: Option<Fused>,
+}
+
+impl Reports {
+    /// Reports of a new session.
+    pub(super) fn new(topics: Topics, info: Info, sources: Vec<String>, policy: &Policy, now: WallTime) -> Self {
+        Self {
+            topics,
+            session: messages::new_id(),
+            info,
+            sources,
+            settle: policy.settle,
+            decision: FIRST,
+            since: now,
+            load: None,
+        }
+    }
+
+    /// The policy changed.
+    pub(super) fn set_policy(&mut self, policy: &Policy) {
+        self.settle = policy.settle;
+    }
+
+    /// The models changed.
+    pub(super) fn set_library(&mut self, library: &Library) {
+        self.info.models = models(library);
+    }
+
+    /// The governor decided, at that monotonic moment.
+    pub(super) fn set_decision(&mut self, now: Now, at: Instant, decision: Decision) {
+        if decision.mode != self.decision.mode {
+            let ago = i64::try_from(now.mono.since(at).as_millis()).unwrap_or(0);
+            self.since = WallTime::from_millis(now.wall.as_millis() - ago);
+        }
+        self.decision = decision;
+    }
+
+    /// The load that decides.
+    pub(super) fn set_load(&mut self, fused: &Fused) {
+        self.load = Some(*fused);
+    }
+
+    /// This run of the agent.
+    pub(super) fn session(&self) -> &str {
+        &self.session
+    }
+
+    // ---- the node ----
+
+    /// Why nothing runs, as `mode: reason`; `None` in a trough.
+    pub(super) fn closed(&self) -> Option<String> {
+        (self.decision.mode != Mode::Trough).then(|| format!("mode {}: {}", self.decision.mode.as_str(), self.reason()))
+    }
+
+    fn source(&self, id: SourceId) -> &str {
+        self.sources.get(usize::from(id.0)).map_or("?", String::as_str)
+    }
+
+    fn metric(&self) -> &'static str {
+        self.load.map_or("load", |fused| fused.metric.as_str())
+    }
+
+    fn reason(&self) -> String {
+        let metric = self.metric();
+        match self.decision.reason {
+            Reason::NoSampleYet => "no load sample yet".to_owned(),
+            Reason::NoSource => "no load source is to be trusted".to_owned(),
+            Reason::Stale(id) => format!("source {} is silent for longer than its freshness", self.source(id)),
+            Reason::Malformed(id) => format!("source {} sent something that makes no sense", self.source(id)),
+            Reason::Late(id) => format!("source {} reported late slots", self.source(id)),
+            Reason::Above { source, level, limit } => {
+                format!("{metric} {level} ≥ {limit} ({})", self.source(source))
+            }
+            Reason::NotBelow { source, level, limit } => {
+                format!("{metric} {level}, not below {limit} ({})", self.source(source))
+            }
+            Reason::Settling { .. } => format!("{metric} is low, not yet for the settle time"),
+            Reason::Low { source, level, limit } => {
+                format!("{metric} {level} < {limit} for {} s ({})", self.settle.as_secs_f64(), self.source(source))
+            }
+            Reason::Held => "held by order".to_owned(),
+            Reason::Draining => "draining by order".to_owned(),
+        }
+    }
+
+    pub(super) fn node_state(&self, (running, queued): (usize, usize)) -> NodeState {
+        let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
+        NodeState::Online {
+            session: self.session.clone(),
+            since: self.since,
+            mode: self.decision.mode.as_str().to_owned(),
+            reason: self.reason(),
+            running: count(running),
+            queued: count(queued),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Retained state of a living node.
+    pub(super) fn state(&self, counts: (usize, usize), now: WallTime) -> Publish {
+        self.retained("neap.node.state", self.topics.state(), self.node_state(counts).render(), now)
+    }
+
+    /// What the broker says when the node is gone without a word.
+    pub(super) fn will(&self, now: WallTime) -> Publish {
+        self.retained("neap.node.state", self.topics.state(), NodeState::will(&self.session).render(), now)
+    }
+
+    /// The last words of a clean stop.
+    pub(super) fn death(&self, now: WallTime) -> Publish {
+        self.retained("neap.node.state", self.topics.state(), NodeState::death(&self.session).render(), now)
+    }
+
+    /// Whether somebody (a late Will) says that this living node is dead.
+    pub(super) fn is_false_death(&self, body: &[u8]) -> bool {
+        matches!(NodeState::parse(body), Ok(NodeState::Offline { .. }))
+    }
+
+    /// The inventory.
+    pub(super) fn node_info(&self) -> Info {
+        self.info.clone()
+    }
+
+    /// Retained inventory.
+    pub(super) fn info(&self, now: WallTime) -> Publish {
+        self.retained("neap.node.info", self.topics.info(), self.info.render(), now)
+    }
+
+    fn retained(&self, type_: &str, topic: String, body: Vec<u8>, now: WallTime) -> Publish {
+        Publish { retain: true, expiry_s: None, ..publish(self.message(type_, topic, "", body, None, now)) }
+    }
+
+    // ---- jobs ----
+
+    /// Where a job stands.
+    pub(super) fn status(&self, job: &Job) -> Message {
+        let trace = job.traceparent.as_deref();
+        let body = Status::of(job).render();
+        self.message("neap.job.status", self.topics.job(&job.id), job.id.as_str(), body, trace, job.changed)
+    }
+
+    /// A submit that was not accepted: status and error.
+    pub(super) fn rejected(&self, id: &JobId, fault: &Fault, now: WallTime) -> Vec<Message> {
+        let status = Status {
+            status: State::Rejected,
+            version: 1,
+            attempt: 0,
+            at: now,
+            reason: fault.code.as_str().to_owned(),
+            progress: Progress { done: 0, total: 0 },
+            yields: 0,
+            suspended: Duration::ZERO,
+            error: Some(ErrorBody::from(fault)),
+        };
+        let error = messages::render_error(fault);
+        vec![
+            self.message("neap.job.status", self.topics.job(id), id.as_str(), status.render(), None, now),
+            self.message("neap.job.result", self.topics.result(id), id.as_str(), error, None, now),
+        ]
+    }
+
+    /// Body of a job's result: one item object, or all of the batch.
+    pub(super) fn result_body(job: &Job, model: &Manifest, items: &[Vec<u8>], batch: bool) -> Vec<u8> {
+        let head = ResultHead {
+            id: &job.id,
+            model: &model.name,
+            version: model.version,
+            digest: &model.digest,
+            attempt: job.attempt,
+            wall: job.ran,
+            cpu: job.cpu,
+            yields: job.yields,
+            suspended: job.suspended,
+        };
+        messages::render_result(&head, items, batch)
+    }
+
+    /// Body of the result of a job that ended without one.
+    pub(super) fn error_body(job: &Job) -> Vec<u8> {
+        use crate::fault::Code;
+        let fault = job.fault.clone().unwrap_or_else(|| match job.state {
+            State::Canceled => Fault::new(Code::JobCanceled, format!("job {} was taken back by its controller", job.id)),
+            State::TimedOut => Fault::new(Code::JobExpired, format!("the deadline of job {} passed", job.id)),
+            State::Queued
+            | State::InProgress
+            | State::Suspended
+            | State::Succeeded
+            | State::Failed
+            | State::Rejected => Fault::new(Code::JobAttempts, format!("job {} ended without a result", job.id)),
+        });
+        messages::render_error(&fault)
+    }
+
+    /// The result's message.
+    pub(super) fn result(&self, job: &Job, body: Vec<u8>) -> Message {
+        let trace = job.traceparent.as_deref();
+        self.message("neap.job.result", self.topics.result(&job.id), job.id.as_str(), body, trace, job.changed)
+    }
+
+    // ---- events and telemetry ----
+
+    /// Something that is not a job's status went wrong: an event for people.
+    pub(super) fn alarm(&self, subject: &str, fault: &Fault, now: WallTime) -> Message {
+        let event = NodeEvent::Alarm { code: fault.code.as_str().to_owned(), message: fault.message.clone(), at: now };
+        self.message("neap.node.alarm", self.topics.event(), subject, event.render(), None, now)
+    }
+
+    /// Inference gave way.
+    pub(super) fn yielded(&self, record: &YieldRecord, jobs: &[JobId], now: WallTime) -> Message {
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let known = matches!(record.reason, Reason::Above { .. });
+        let event = NodeEvent::Yield(YieldEvent {
+            source: self.source(record.source).to_owned(),
+            reason: reason_word(&record.reason).to_owned(),
+            metric: record.metric.as_str().to_owned(),
+            value: known.then_some(record.level),
+            threshold: known.then_some(record.threshold),
+            detect_us: micros(record.detect()),
+            decide_us: micros(record.decide()),
+            stop_us: micros(record.stop()),
+            total_us: micros(record.total()),
+            workers: u32::from(record.workers),
+            jobs: jobs.iter().map(ToString::to_string).collect(),
+            at: now,
+        });
+        self.message("neap.node.yield", self.topics.event(), "", event.render(), None, now)
+    }
+
+    /// Inference goes on.
+    pub(super) fn resumed(&self, workers: u8, jobs: &[JobId], now: WallTime) -> Message {
+        let jobs = jobs.iter().map(ToString::to_string).collect();
+        let event = NodeEvent::Resume { workers: u32::from(workers), jobs, at: now };
+        self.message("neap.node.resume", self.topics.event(), "", event.render(), None, now)
+    }
+
+    /// The load that decides, once there is one.
+    pub(super) fn load(&self, now: WallTime) -> Option<Publish> {
+        let fused = self.load?;
+        let (source, value): (SourceId, Option<Utilization>) = match fused.load {
+            FusedLoad::Level(id, level) => (id, Some(level)),
+            FusedLoad::Late(id) | FusedLoad::Malformed(id) | FusedLoad::Stale(id) => (id, None),
+            FusedLoad::Unheard => return None,
+        };
+        let sample = LoadSample {
+            source: self.source(source).to_owned(),
+            cell: fused.cell.0,
+            metric: fused.metric.as_str().to_owned(),
+            value,
+            at: now,
+        };
+        Some(self.telemetry("neap.node.load", self.topics.load(), sample.render(), now))
+    }
+
+    /// Counters since the start.
+    pub(super) fn metrics(&self, counters: &Counters, now: WallTime) -> Publish {
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let metrics = Metrics {
+            session: self.session.clone(),
+            yields: counters.yields.count(),
+            yield_p50_us: counters.yields.p50(),
+            yield_p99_us: counters.yields.p99(),
+            yield_max_us: counters.yields.max(),
+            cpu_after_stop_us: micros(counters.cpu_after_stop),
+            messages_refused: counters.refused,
+            telemetry_dropped: counters.dropped,
+            reports_overflowed: counters.overflowed,
+            at: now,
+        };
+        self.telemetry("neap.node.metrics", self.topics.metrics(), metrics.render(), now)
+    }
+
+    fn telemetry(&self, type_: &str, topic: String, body: Vec<u8>, now: WallTime) -> Publish {
+        let message = self.message(type_, topic, "", body, None, now);
+        Publish { qos: Qos::AtMostOnce, expiry_s: Some(TELEMETRY_EXPIRY_S), ..publish(message) }
+    }
+
+    fn message(
+        &self,
+        type_: &str,
+        topic: String,
+        subject: &str,
+        body: Vec<u8>,
+        trace: Option<&str>,
+        at: WallTime,
+    ) -> Message {
+        let properties = messages::envelope(type_, subject, &self.topics.source(), &messages::new_id(), at, trace);
+        Message { topic, body, expiry_s: Some(REPORT_EXPIRY_S), properties, queued: at }
+    }
+}
+
+/// A stored message as the link sends it.
+pub(super) fn publish(message: Message) -> Publish {
+    Publish {
+        topic: message.topic,
+        body: message.body,
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expiry_s: message.expiry_s,
+        content_type: Some(messages::JSON.to_owned()),
+        response_topic: None,
+        correlation: None,
+        properties: message.properties,
+    }
+}
+
+/// The models of a library, as the inventory lists them.
+pub(super) fn models(library: &Library) -> Vec<InfoModel> {
+    library
+        .entries()
+        .map(|entry| InfoModel {
+            name: entry.manifest.name.to_string(),
+            version: entry.manifest.version,
+            digest: entry.manifest.digest.to_string(),
+            summary: entry.manifest.summary.clone(),
+        })
+        .collect()
+}
+
+fn reason_word(reason: &Reason) -> &'static str {
+    match reason {
+        Reason::Above { .. } | Reason::NotBelow { .. } | Reason::Settling { .. } | Reason::Low { .. } => "above",
+        Reason::Late(_) => "late",
+        Reason::Malformed(_) => "malformed",
+        Reason::Stale(_) | Reason::NoSource | Reason::NoSampleYet => "stale",
+        Reason::Held => "held",
+        Reason::Draining => "draining",
+    }
+}

@@ -1,0 +1,335 @@
+//! How busy is the demo's radio? Plays a station's day to the agent, and watches from outside what workers use.
+
+use std::io::{self, ErrorKind};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::Duration;
+
+use super::Event;
+use super::measure::{self, Meter, Usage};
+use crate::load::push;
+use crate::sim::day::{Compressed, Day, SAMPLES};
+use crate::sys::clock;
+use crate::units::{CellId, Instant, Utilization};
+
+/// The load is told again at least this often, well within the freshness of `config/lab.toml`.
+const REPEAT: Duration = Duration::from_millis(40);
+/// When the agent's socket is full, the next attempt follows after this.
+const RETRY: Duration = Duration::from_millis(1);
+/// Cell numbers are 1, 2, … like physical cell ids.
+const FIRST_CELL: u64 = 1;
+
+/// What is played.
+#[derive(Clone, Debug)]
+pub(super) struct Emulator {
+    /// The day.
+    pub(super) day: Day,
+    /// How long it takes; afterwards the radio is idle until [`Emulator::play`] is told to stop.
+    pub(super) length: Compressed,
+    /// From here on the radio is busy.
+    pub(super) busy_above: Utilization,
+    /// Below this it is in a trough.
+    pub(super) idle_below: Utilization,
+    /// Process id of the agent, whose children are the workers.
+    pub(super) agent: u32,
+}
+
+/// What the emulator is told while it plays.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    idle: AtomicBool,
+    stop: AtomicBool,
+}
+
+impl Orders {
+    /// Cuts the day short: from now on the radio is idle.
+    pub(super) fn idle(&self) {
+        self.idle.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends the emulator.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What was played and seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Played {
+    /// What the workers used.
+    pub(super) usage: Usage,
+    /// Time with the load below `idle_below`.
+    pub(super) trough: Duration,
+    /// Time with the load at or above `busy_above`.
+    pub(super) busy: Duration,
+    /// Datagrams the agent's socket took.
+    pub(super) sent: u64,
+    /// Datagrams it did not take at the first attempt.
+    pub(super) refused: u64,
+}
+
+impl Emulator {
+    /// Plays the day to the agent's socket until it is told to stop; meant for a thread of its own.
+    ///
+    /// # Errors
+    /// When no datagram socket can be made or `socket` does not exist.
+    pub(super) fn play(&self, socket: &Path, orders: &Orders, screen: &SyncSender<Event>) -> io::Result<Played> {
+        let to = UnixDatagram::unbound()?;
+        to.set_nonblocking(true)?;
+        to.connect(socket)?;
+        let mut run = Run::new(self, clock::now());
+        while !orders.stop.load(Ordering::Relaxed) {
+            run.is_cut |= orders.idle.load(Ordering::Relaxed);
+            run.turn(&to, screen);
+            let now = clock::now();
+            thread::sleep(run.next_turn(now).since(now));
+        }
+        Ok(run.end(clock::now()))
+    }
+
+    /// The load of each cell in sample `index`; idle after the day's end.
+    fn loads(&self, index: Option<usize>) -> impl Iterator<Item = Utilization> {
+        self.day.cells().iter().map(move |cell| index.map_or(Utilization::IDLE, |index| cell.at(index)))
+    }
+}
+
+/// A day being played.
+struct Run<'a> {
+    emulator: &'a Emulator,
+    meter: Meter,
+    played: Played,
+    workers: Vec<i32>,
+    started: Instant,
+    /// Sample in force, `None` after the day's end; the outer one until the first is sent.
+    index: Option<Option<usize>>,
+    /// The rest of the day is left out.
+    is_cut: bool,
+    level: Level,
+    level_since: Instant,
+    /// When the load was last told.
+    told: Instant,
+    /// A datagram that the agent's socket has not taken yet.
+    unsent: Option<String>,
+}
+
+/// What the load means to the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Idle,
+    Between,
+    Busy,
+}
+
+impl<'a> Run<'a> {
+    fn new(emulator: &'a Emulator, now: Instant) -> Self {
+        let workers = measure::children(emulator.agent);
+        let mut meter = Meter::default();
+        meter.read(&measure::cpu_of(&workers));
+        Self {
+            emulator,
+            meter,
+            played: Played::default(),
+            workers,
+            started: now,
+            index: None,
+            is_cut: false,
+            level: Level::Between,
+            level_since: now,
+            told: now,
+            unsent: None,
+        }
+    }
+
+    /// Does what is due now.
+    fn turn(&mut self, to: &UnixDatagram, screen: &SyncSender<Event>) {
+        let now = clock::now();
+        if self.meter.late_at().is_some_and(|late| late <= now) {
+            self.read_clocks();
+            self.meter.late();
+        }
+        let elapsed = now.since(self.started);
+        let plays = elapsed < self.emulator.length.length && !self.is_cut;
+        let index = plays.then(|| self.emulator.length.index(elapsed));
+        if self.index != Some(index) {
+            self.begin(index, to, screen);
+        } else if self.unsent.is_some() {
+            self.send(to);
+        } else if now >= self.told.after(REPEAT) {
+            self.tell(index, now, to);
+            // Not while it matters: looking for new workers takes longer than reading the clocks of known ones.
+            self.workers = measure::children(self.emulator.agent);
+            self.read_clocks();
+        }
+    }
+
+    /// Begins a sample. The clocks are read before the agent can know of a rise, and before it can know of a fall.
+    fn begin(&mut self, index: Option<usize>, to: &UnixDatagram, screen: &SyncSender<Event>) {
+        let load = self.emulator.loads(index).max().unwrap_or(Utilization::FULL);
+        let level = self.emulator.level(load);
+        let (rises, falls) =
+            (level == Level::Busy && self.level != level, level != Level::Busy && self.level == Level::Busy);
+        if falls {
+            self.workers = measure::children(self.emulator.agent);
+        }
+        if rises || falls {
+            self.read_clocks();
+        }
+        let now = clock::now();
+        if rises {
+            self.meter.rises(now);
+        }
+        if falls {
+            self.meter.falls();
+        }
+        self.tell(index, now, to);
+        self.change_level(level, now);
+        self.index = Some(index);
+        // A full screen queue only costs the picture, never the figures.
+        let _ = screen.try_send(Event::Load { index: index.unwrap_or(SAMPLES), load });
+    }
+
+    fn read_clocks(&mut self) {
+        self.meter.read(&measure::cpu_of(&self.workers));
+    }
+
+    /// Tells the agent the load of every cell, stamped `now`.
+    fn tell(&mut self, index: Option<usize>, now: Instant, to: &UnixDatagram) {
+        let mut lines = String::new();
+        for (cell, load) in (FIRST_CELL..).zip(self.emulator.loads(index)) {
+            let downlink = u8::try_from(load.permille() / 10).unwrap_or(100);
+            // Most traffic of a mobile network flows down.
+            let uplink = downlink / 3;
+            lines.push_str(&push::encode(CellId(cell), Some(downlink), Some(uplink), Some(0), Some(now), false));
+        }
+        self.told = now;
+        self.unsent = Some(lines);
+        self.send(to);
+    }
+
+    fn send(&mut self, to: &UnixDatagram) {
+        let Some(lines) = &self.unsent else { return };
+        match to.send(lines.as_bytes()) {
+            Ok(_) => self.played.sent += 1,
+            // A full socket takes it a moment later; a dead agent is noticed by whoever started it.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.played.refused += 1;
+                return;
+            }
+            Err(_) => self.played.refused += 1,
+        }
+        self.unsent = None;
+    }
+
+    fn change_level(&mut self, level: Level, now: Instant) {
+        let spent = now.since(self.level_since);
+        match self.level {
+            Level::Idle => self.played.trough += spent,
+            Level::Busy => self.played.busy += spent,
+            Level::Between => {}
+        }
+        (self.level, self.level_since) = (level, now);
+    }
+
+    /// When there is something to do again.
+    fn next_turn(&self, now: Instant) -> Instant {
+        if self.unsent.is_some() {
+            return now.after(RETRY);
+        }
+        let sample = match self.index {
+            Some(Some(index)) => Some(self.started.after(self.emulator.length.start(index + 1))),
+            Some(None) | None => None,
+        };
+        [sample, self.meter.late_at()].into_iter().flatten().fold(self.told.after(REPEAT), Ord::min)
+    }
+
+    /// Closes what is open.
+    fn end(mut self, now: Instant) -> Played {
+        self.read_clocks();
+        self.meter.falls();
+        self.change_level(Level::Between, now);
+        Played { usage: self.meter.usage(), ..self.played }
+    }
+}
+
+impl Emulator {
+    fn level(&self, load: Utilization) -> Level {
+        if load >= self.busy_above {
+            Level::Busy
+        } else if load < self.idle_below {
+            Level::Idle
+        } else {
+            Level::Between
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+
+    use super::*;
+    use crate::units::Utilization;
+
+    fn emulator(millis: u64) -> Emulator {
+        let percent = |percent| Utilization::from_percent(percent).unwrap();
+        Emulator {
+            day: Day::new(3),
+            length: Compressed { length: Duration::from_millis(millis) },
+            busy_above: percent(40),
+            idle_below: percent(25),
+            agent: std::process::id(),
+        }
+    }
+
+    #[test]
+    fn every_sample_of_the_day_reaches_the_socket_and_then_the_radio_is_idle() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.sock");
+        let agent = UnixDatagram::bind(&path).unwrap();
+        agent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (screen, _shown) = sync_channel(1);
+        let (orders, emulator) = (Orders::default(), emulator(1500));
+
+        let (played, highest, last) = thread::scope(|scope| {
+            let playing = scope.spawn(|| emulator.play(&path, &orders, &screen));
+            let mut highest = 0;
+            let mut buffer = [0; 4096];
+            let mut idle_in_a_row = 0;
+            let mut last = String::new();
+            while idle_in_a_row < 20 {
+                let length = agent.recv(&mut buffer).unwrap();
+                last = String::from_utf8(buffer[..length].to_vec()).unwrap();
+                let levels: Vec<u64> = last
+                    .lines()
+                    .map(|line| {
+                        serde_json::from_str::<serde_json::Value>(line).unwrap()["RRU.PrbTotDl"].as_u64().unwrap()
+                    })
+                    .collect();
+                let level = levels.into_iter().max().unwrap();
+                highest = highest.max(level);
+                idle_in_a_row = if level == 0 { idle_in_a_row + 1 } else { 0 };
+            }
+            orders.stop();
+            (playing.join().unwrap().unwrap(), highest, last)
+        });
+
+        let expected = (0..SAMPLES).map(|index| emulator.day.load(index).permille() / 10).max().unwrap();
+        assert!(highest >= 40 && highest <= u64::from(expected), "highest {highest} of {expected}");
+        assert_eq!(last.lines().count(), emulator.day.cells().len());
+        assert!(last.contains("mono_ns"), "{last}");
+        assert!(played.usage.busy_periods > 0 && played.trough > Duration::ZERO && played.busy > Duration::ZERO);
+    }
+
+    #[test]
+    fn limits_cut_the_load_into_idle_between_and_busy() {
+        let emulator = emulator(1);
+        let level = |percent| emulator.level(Utilization::from_percent(percent).unwrap());
+        assert_eq!(
+            [level(24), level(25), level(39), level(40)],
+            [Level::Idle, Level::Between, Level::Between, Level::Busy]
+        );
+    }
+}

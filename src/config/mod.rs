@@ -1,0 +1,236 @@
+//! What did the operator ask for? TOML → checked settings; the one place with defaults.
+//!
+//! [`Settings::read`] finds every mistake of a file at once, each with file:line:column, what is allowed and what to
+//! do. A file that is right says nothing about the machine; [`Settings::surroundings`] looks at that.
+
+mod read;
+mod sections;
+mod sources;
+mod surroundings;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use read::Problem;
+pub use surroundings::PasswordError;
+
+use crate::governor::Policy;
+use crate::jobs::job::Limits;
+use crate::link::topics::Topics;
+use crate::load;
+
+/// Largest configuration file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Everything an agent is told, checked: each value in its range, paths absolute, relations kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Who this node is.
+    pub node: Node,
+    /// How it reaches its controller.
+    pub mqtt: Mqtt,
+    /// When inference may run; `workers` comes from `[workers] count`.
+    pub policy: Policy,
+    /// How the yield path runs.
+    pub sentinel: Sentinel,
+    /// Where load is read, in the order of the file.
+    pub load: load::Settings,
+    /// Who computes.
+    pub workers: Workers,
+    /// Which work is taken, and what is kept of it.
+    pub jobs: Jobs,
+    /// Folder of the models.
+    pub models_dir: PathBuf,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// `[node]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Root, site and name, as every topic of the node has them.
+    pub topics: Topics,
+}
+
+/// `[mqtt]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mqtt {
+    /// Host name or address of the broker.
+    pub host: String,
+    /// TCP port of the broker.
+    pub port: u16,
+    /// User name, when the broker wants one.
+    pub username: Option<String>,
+    /// File that holds the password, readable by its owner only.
+    pub password_file: Option<PathBuf>,
+    /// Keep-alive interval.
+    pub keep_alive: Duration,
+    /// How long the broker keeps the session of an absent node.
+    pub session_expiry: Duration,
+    /// Whether plaintext to a broker on another machine is accepted.
+    pub allow_insecure: bool,
+}
+
+/// `[sentinel]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sentinel {
+    /// `SCHED_FIFO` priority; `None`: an ordinary thread with a short slice.
+    pub priority: Option<u8>,
+    /// A worker not confirmed stopped after this is frozen by its cgroup.
+    pub confirm_freeze: Duration,
+    /// A worker not confirmed stopped after this is killed.
+    pub confirm_kill: Duration,
+}
+
+/// `[workers]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// Worker processes, one harvest core each.
+    pub count: u8,
+    /// Cores they are pinned to, one each; empty: the kernel chooses.
+    pub cores: Vec<usize>,
+    /// Memory for models and tensors of one worker, in bytes.
+    pub memory_bytes: u64,
+    /// A worker stopped for longer than this is killed and its job queued again.
+    pub evict_after: Duration,
+}
+
+/// `[jobs]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Jobs {
+    /// Folder of the durable state.
+    pub state_dir: PathBuf,
+    /// Most jobs that wait or run at once.
+    pub open_max: usize,
+    /// How long ended jobs and their results stay queryable.
+    pub retention: Duration,
+    /// Most bytes of inputs, results and undelivered messages on disk.
+    pub spool_bytes: u64,
+    /// Limits of a job that names none.
+    pub limits: Limits,
+    /// Limits that no job may exceed.
+    pub limits_max: Limits,
+}
+
+/// `[log]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Least important level that is written.
+    pub level: tracing::Level,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("config.invalid: cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is far longer than any configuration.
+    #[error("config.invalid: {} is longer than {FILE_BYTES_MAX} bytes: is it a configuration file?", path.display())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The file has mistakes: all of them, in the order of the file.
+    #[error("{}", problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))]
+    Invalid {
+        /// At least one.
+        problems: Vec<Problem>,
+    },
+}
+
+impl Settings {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// When it cannot be read or has mistakes; the text then has one line for each.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+        let mut text = String::new();
+        let file = File::open(path).map_err(unreadable)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(Error::TooLarge { path: path.to_owned() });
+        }
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Checks the text of a file; `file` is how its mistakes name it.
+    ///
+    /// # Errors
+    /// When it has mistakes.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
+        let (settings, problems, _) = sections::read(file, text);
+        match settings {
+            Some(settings) if problems.is_empty() => Ok(settings),
+            Some(_) | None => Err(Error::Invalid { problems }),
+        }
+    }
+
+    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, the limits of
+    /// `[jobs]`, the models folder) are reloaded.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let limits_aside = |jobs: &Jobs| (jobs.state_dir.clone(), jobs.spool_bytes);
+        let differs = [
+            ("node", self.node != new.node),
+            ("mqtt", self.mqtt != new.mqtt),
+            ("sentinel", self.sentinel != new.sentinel),
+            ("load", self.load != new.load),
+            ("workers", self.workers != new.workers),
+            ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
+            ("log", self.log != new.log),
+        ];
+        differs.into_iter().filter_map(|(section, differs)| differs.then_some(section)).collect()
+    }
+}
+
+/// Every key a file may have, as `section.key`.
+pub fn keys() -> BTreeSet<String> {
+    sections::keys()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn minimal() -> Settings {
+        let text = "[node]\nsite = \"north\"\nname = \"cell-17\"\n[mqtt]\nhost = \"127.0.0.1\"\n";
+        Settings::parse("minimal.toml", text).unwrap()
+    }
+
+    #[test]
+    fn a_change_of_policy_needs_no_restart_but_a_change_of_broker_does() {
+        let old = minimal();
+        let mut new = old.clone();
+        new.policy.settle = Duration::from_secs(5);
+        assert_eq!(old.needs_restart(&new), Vec::<&str>::new());
+        new.mqtt.port = 8_883;
+        new.jobs.open_max = 5;
+        assert_eq!(old.needs_restart(&new), ["mqtt"]);
+    }
+
+    #[test]
+    fn a_file_that_is_too_long_is_not_read_to_its_end() {
+        let error = Settings::read(Path::new("/dev/zero")).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    }
+}

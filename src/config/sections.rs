@@ -1,0 +1,238 @@
+//! Which keys has each section, with which default and range, and how must they relate?
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::Level;
+
+use super::read::{Document, Problem, Section};
+use super::{Jobs, Log, LogFormat, Mqtt, Node, Sentinel, Settings, Workers, sources};
+use crate::governor::{BadPolicy, Policy};
+use crate::jobs::job::Limits;
+use crate::link::topics::Topics;
+use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const NAME_RULE: &str = "must be 1 to 63 of a-z 0-9 -, in quotes, not starting with -";
+
+/// Reads the whole text: settings when every required key is there, all problems, every key that was asked for.
+pub(super) fn read(file: &str, text: &str) -> (Option<Settings>, Vec<Problem>, BTreeSet<String>) {
+    let document = Document::new(file, text);
+    let table = document.parse();
+    let settings = table.as_ref().and_then(|table| {
+        let mut root = Section::root(&document, table);
+        let settings = settings(&mut root);
+        root.finish();
+        settings
+    });
+    let (problems, known) = document.finish();
+    (settings, problems, known)
+}
+
+/// Every key that some file may have: those of each kind of load source included.
+pub(super) fn keys() -> BTreeSet<String> {
+    let every_kind =
+        sources::KINDS.iter().map(|(kind, _)| format!("[[load]]\nkind = \"{kind}\"\n")).collect::<String>();
+    read("", &every_kind).2
+}
+
+fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
+    let node = node(root.section("node"));
+    let mqtt = mqtt(root.section("mqtt"));
+    let governor = root.section("governor");
+    let sentinel = sentinel(root.section("sentinel"));
+    let load = sources::settings(root);
+    let workers = workers(root.section("workers"));
+    let policy = policy(governor, workers.count);
+    let jobs = jobs(root.section("jobs"));
+    let models_dir = models(root.section("models"));
+    let log = log(root.section("log"));
+    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, jobs, models_dir, log })
+}
+
+fn node(mut section: Section<'_, '_>) -> Option<Node> {
+    let site: Option<Name> = section.parsed("site", NAME_RULE);
+    let name: Option<Name> = section.parsed("name", NAME_RULE);
+    let root = section.text("root", 64).unwrap_or_else(|| "neap".to_owned());
+    let site = section.require("site", site, "\"north\" (second level of every topic)");
+    let name = section.require("name", name, "\"cell-17\" (unique within its site)");
+    let topics = site.zip(name).map(|(site, name)| Topics::new(&root, site, name));
+    if let Some(Err(error)) = &topics {
+        section.complain("root", &error.to_string());
+    }
+    section.finish();
+    Some(Node { topics: topics?.ok()? })
+}
+
+fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
+    let host = section.text("host", 253);
+    let port = section.integer("port", 1883, 1..=65_535, "TCP port");
+    let username = section.text("username", 256);
+    let password_file = section.path("password_file");
+    let keep_alive = section.seconds("keep_alive_s", Duration::from_secs(30), Duration::from_secs(5)..=HOUR);
+    let session_expiry = section.seconds("session_expiry_s", 7 * DAY, Duration::from_secs(60)..=30 * DAY);
+    let allow_insecure = section.flag("allow_insecure", false);
+    let host = section.require("host", host, "\"127.0.0.1\" (the broker)");
+    if let Some(host) = &host {
+        if host.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@')) {
+            section.complain("host", "must be a host name or an address, without scheme, path or port");
+        } else if !is_loopback(host) && !allow_insecure {
+            section.complain(
+                "host",
+                "is another machine, and the connection is not encrypted: use a broker or a tunnel on 127.0.0.1, \
+                 or accept plaintext with allow_insecure = true",
+            );
+        }
+    }
+    if password_file.is_some() && username.is_none() && !section.has("username") {
+        section.complain("password_file", "needs a user name as well: add username = \"…\"");
+    }
+    section.finish();
+    let port = u16::try_from(port).ok()?;
+    Some(Mqtt { host: host?, port, username, password_file, keep_alive, session_expiry, allow_insecure })
+}
+
+/// Whether that host is this machine, as far as its name says.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn policy(mut section: Section<'_, '_>, workers: u8) -> Policy {
+    let span = |least_ms: u64, most: Duration| Duration::from_millis(least_ms)..=most;
+    let policy = Policy {
+        workers,
+        busy_above: section.percent("busy_above", 40),
+        idle_below: section.percent("idle_below", 15),
+        settle: section.seconds("settle_s", Duration::from_secs(30), span(50, HOUR)),
+        settle_max: section.seconds("settle_max_s", Duration::from_secs(600), span(50, DAY)),
+        flap_window: section.seconds("flap_window_s", Duration::from_secs(300), span(50, DAY)),
+        raise_every: section.seconds("raise_every_s", Duration::ZERO, span(0, HOUR)),
+    };
+    match policy.check() {
+        Ok(()) | Err(BadPolicy::Workers(_) | BadPolicy::NeverIdle | BadPolicy::SettleTooShort(_)) => {
+            // The ranges of the keys have seen to these.
+        }
+        Err(BadPolicy::LimitsCrossed { busy_above, .. }) => {
+            let rule = format!("must not be above busy_above ({busy_above}): a node would start and stop at once");
+            section.complain(if section.has("idle_below") { "idle_below" } else { "busy_above" }, &rule);
+        }
+        Err(BadPolicy::SettleCrossed { settle, .. }) => {
+            let rule = format!("must be at least settle_s ({} s): it is what settle_s grows to", settle.as_secs_f64());
+            section.complain(if section.has("settle_max_s") { "settle_max_s" } else { "settle_s" }, &rule);
+        }
+    }
+    section.finish();
+    policy
+}
+
+fn sentinel(mut section: Section<'_, '_>) -> Sentinel {
+    let priority = section.optional_integer("priority", 1..=98, "SCHED_FIFO, below that of the RAN");
+    let sentinel = Sentinel {
+        priority: priority.and_then(|priority| u8::try_from(priority).ok()),
+        confirm_freeze: section.millis("confirm_freeze_ms", 50, 5..=10_000),
+        confirm_kill: section.millis("confirm_kill_ms", 500, 10..=60_000),
+    };
+    if sentinel.confirm_freeze >= sentinel.confirm_kill {
+        let key = if section.has("confirm_kill_ms") { "confirm_kill_ms" } else { "confirm_freeze_ms" };
+        section.complain(key, "confirm_kill_ms must be above confirm_freeze_ms: freezing is tried before killing");
+    }
+    section.finish();
+    sentinel
+}
+
+fn workers(mut section: Section<'_, '_>) -> Workers {
+    let count = section.integer("count", 1, 1..=WORKERS_MAX as u64, "worker processes");
+    let cores = section.integers("cores", WORKERS_MAX, 0..=1023);
+    let workers = Workers {
+        count: u8::try_from(count).unwrap_or(u8::MAX),
+        cores: cores.into_iter().filter_map(|core| usize::try_from(core).ok()).collect(),
+        memory_bytes: section.integer("memory_mib", 512, 32..=65_536, "MiB for each worker") * MIB,
+        evict_after: section.seconds("evict_after_s", Duration::from_secs(900), Duration::from_secs(1)..=DAY),
+    };
+    if !workers.cores.is_empty() && workers.cores.len() != usize::from(workers.count) {
+        let rule = format!("must name one core for each of the {} workers, or none at all", workers.count);
+        section.complain("cores", &rule);
+    }
+    section.finish();
+    workers
+}
+
+fn jobs(mut section: Section<'_, '_>) -> Jobs {
+    let retention_h = section.integer("retention_h", 168, 1..=8_760, "hours");
+    let state_dir = section.path("state_dir").unwrap_or_else(|| PathBuf::from("/var/lib/neap"));
+    let open_max = section.integer("open_max", 1_000, 1..=JOBS_MAX as u64, "jobs that wait or run");
+    let (limits, limits_max) = limits(&mut section);
+    let jobs = Jobs {
+        state_dir,
+        open_max: usize::try_from(open_max).unwrap_or(JOBS_MAX),
+        retention: Duration::from_secs(retention_h * 3600),
+        spool_bytes: section.integer("spool_mib", 64, 1..=1_048_576, "MiB") * MIB,
+        limits,
+        limits_max,
+    };
+    section.finish();
+    jobs
+}
+
+/// A job's limits come in pairs: `KEY` for a job that names none, `KEY_max` that no job may exceed.
+fn limits(section: &mut Section<'_, '_>) -> (Limits, Limits) {
+    let output_kib_max = PACKET_BYTES_MAX as u64 / KIB * 3 / 4;
+    let wall = pair(section, ["wall_s", "wall_s_max"], [600, 3_600], 1..=604_800, "seconds");
+    let memory = pair(section, ["memory_mib", "memory_mib_max"], [256, 512], 1..=65_536, "MiB");
+    let attempts = pair(section, ["attempts", "attempts_max"], [3, 10], 1..=100, "attempts");
+    let output = pair(section, ["output_kib", "output_kib_max"], [256, 2_048], 1..=output_kib_max, "KiB");
+    let limits = |at: usize| Limits {
+        wall: Duration::from_secs(wall[at]),
+        memory_bytes: memory[at] * MIB,
+        attempts: u32::try_from(attempts[at]).unwrap_or(1),
+        output_bytes: output[at] * KIB,
+    };
+    (limits(0), limits(1))
+}
+
+fn pair(
+    section: &mut Section<'_, '_>,
+    [key, key_max]: [&'static str; 2],
+    [default, default_max]: [u64; 2],
+    range: RangeInclusive<u64>,
+    unit: &str,
+) -> [u64; 2] {
+    let value = section.integer(key, default, range.clone(), unit);
+    let most = section.integer(key_max, default_max, range, unit);
+    // A lowered maximum lowers a default that nobody wrote.
+    let value = if section.has(key) { value } else { value.min(most) };
+    if value > most {
+        section.complain(key, &format!("must not be above {key_max} ({most})"));
+    }
+    [value, most]
+}
+
+fn models(mut section: Section<'_, '_>) -> PathBuf {
+    let folder = section.path("dir").unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
+    section.finish();
+    folder
+}
+
+fn log(mut section: Section<'_, '_>) -> Log {
+    let levels = [
+        ("error", Level::ERROR),
+        ("warn", Level::WARN),
+        ("info", Level::INFO),
+        ("debug", Level::DEBUG),
+        ("trace", Level::TRACE),
+    ];
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let log = Log {
+        level: section.one_of("level", &levels).unwrap_or(Level::INFO),
+        format: section.one_of("format", &formats).unwrap_or(LogFormat::Text),
+    };
+    section.finish();
+    log
+}

@@ -1,0 +1,125 @@
+//! Which load sources are there, and which keys has each kind?
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::read::Section;
+use super::sections::NAME_RULE;
+use crate::load::procfs::{CORES_MAX, PERIOD_DEFAULT, Select, What};
+use crate::load::{Kind, Problem, Settings, SourceSettings};
+use crate::units::{Name, SOURCES_MAX};
+
+/// Values of `kind`.
+pub(super) const KINDS: [(&str, Word); 4] =
+    [("push", Word::Push), ("push_udp", Word::PushUdp), ("procfs", Word::Procfs), ("trace", Word::Trace)];
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Word {
+    Push,
+    PushUdp,
+    Procfs,
+    Trace,
+}
+
+/// Reads every `[[load]]`.
+pub(super) fn settings(root: &mut Section<'_, '_>) -> Settings {
+    let mut sources: Vec<SourceSettings> = Vec::new();
+    for mut section in root.sections("load", SOURCES_MAX) {
+        if let Some(source) = source(&mut section) {
+            if sources.iter().any(|earlier| earlier.name == source.name) {
+                section.complain("name", "is the name of an earlier source as well: reports must tell them apart");
+            }
+            check(&section, &source);
+            sources.push(source);
+        }
+        section.finish();
+    }
+    Settings { sources }
+}
+
+fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
+    let word = section.one_of("kind", &KINDS);
+    let word = section.require("kind", word, "\"push\" (or \"push_udp\", \"procfs\", \"trace\")");
+    let name: Option<Name> = section.parsed("name", NAME_RULE);
+    let name = section.require("name", name, "\"du\" (what reports call this source)");
+    let freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
+    let required = section.flag("required", true);
+    let kind = match word {
+        Some(Word::Push) => push(section),
+        Some(Word::PushUdp) => push_udp(section),
+        Some(Word::Procfs) => procfs(section),
+        Some(Word::Trace) => trace(section),
+        None => None,
+    };
+    Some(SourceSettings { name: name?.as_str().to_owned(), freshness, required, kind: kind? })
+}
+
+/// The source's own rules, at the key they are about.
+fn check(section: &Section<'_, '_>, source: &SourceSettings) {
+    let Err(error) = source.check() else { return };
+    match error.problem {
+        Problem::Setting { key, limit, .. } => {
+            let key = match key {
+                "freshness" => "freshness_ms",
+                "period" => "period_ms",
+                "name" => "process",
+                key => key,
+            };
+            section.complain(key, &format!("must be {limit}"));
+        }
+        problem => section.complain("kind", &problem.to_string()),
+    }
+}
+
+fn push(section: &mut Section<'_, '_>) -> Option<Kind> {
+    let socket = section.path("socket").unwrap_or_else(|| PathBuf::from("/run/neap/load.sock"));
+    let mode = section.integer("mode", 0o660, 0..=0o777, "permission bits, e.g. 0o660");
+    if mode & 0o002 != 0 {
+        section.complain("mode", "lets every user of the machine push load: use 0o660 and a group");
+    }
+    Some(Kind::Push { socket, mode: u32::try_from(mode).ok()? })
+}
+
+fn push_udp(section: &mut Section<'_, '_>) -> Option<Kind> {
+    let listen = section.parsed("listen", "must be an address and port in quotes, e.g. \"127.0.0.1:9700\"");
+    let listen: SocketAddr = section.require("listen", listen, "\"127.0.0.1:9700\"")?;
+    Some(Kind::PushUdp { listen })
+}
+
+fn procfs(section: &mut Section<'_, '_>) -> Option<Kind> {
+    let cores = section.integers("cores", CORES_MAX, 0..=CORES_MAX as u64 - 1);
+    let cgroup = section.path("cgroup");
+    let process = section.text("process", 64);
+    let pids = section.integers("pids", 64, 1..=4_194_304);
+    let default_ms = u64::try_from(PERIOD_DEFAULT.as_millis()).unwrap_or(100);
+    let period: Duration = section.millis("period_ms", default_ms, 1..=60_000);
+    let given: Vec<&str> = ["cgroup", "process", "pids"].into_iter().filter(|key| section.has(key)).collect();
+    if let [_, second, ..] = given[..] {
+        section.complain(second, "only one of cgroup, process and pids may say whose CPU time is load");
+    }
+    let found = (!cores.is_empty()).then_some(cores);
+    let cores: Vec<usize> = section
+        .require("cores", found, "[0, 1] (the RAN's cores: all of them in use is 100 %)")?
+        .into_iter()
+        .filter_map(|core| usize::try_from(core).ok())
+        .collect();
+    let threads = |select| What::Threads { select, cores: cores.len() };
+    let what = match (cgroup, process) {
+        (Some(path), _) => What::Cgroup { path, cores: cores.len() },
+        (None, Some(name)) => threads(Select::Name(name)),
+        (None, None) if !pids.is_empty() => {
+            threads(Select::Pids(pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()).collect()))
+        }
+        (None, None) => What::Cores(cores),
+    };
+    Some(Kind::Procfs { root: PathBuf::from("/"), what, period })
+}
+
+fn trace(section: &mut Section<'_, '_>) -> Option<Kind> {
+    let speed = section.number("speed", 1.0, 0.001..=100_000.0);
+    let repeat = section.flag("repeat", false);
+    let file = section.path("file");
+    let file = section.require("file", file, "\"/usr/share/neap/day.csv\" (a recording)")?;
+    Some(Kind::Trace { file, speed, repeat })
+}

@@ -1,1 +1,0 @@
-//! (module of this name: see DESIGN section 5)

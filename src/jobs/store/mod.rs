@@ -1,0 +1,397 @@
+//! What must survive a crash, and how is it kept? Jobs, their inputs and outputs, and the messages not yet delivered.
+//!
+//! # Layout
+//!
+//! One redb file, `jobs.redb` in the state directory (0700; the file 0600), beside it `jobs.lock`, locked as long as
+//! an agent runs. Tables:
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | text | number: `schema`, `boots` (runs of the agent), `commits` (transactions), `next_seq` |
+//! | `jobs` | job id | JSON: [`Job`], durations in ns, moments in ms since 1970 |
+//! | `payloads` | job id | frame: content type and header length, then the submit's body |
+//! | `items` | (job id, index) | output of one finished item, as the caller encoded it |
+//! | `results` | job id | body of the result, as it was published |
+//! | `outbox` | sequence number | frame: topic, expiry, properties, droppable, then the message's body |
+//!
+//! A frame is a JSON head behind its length (four bytes, little-endian), then the body byte for byte. Heads and jobs are
+//! JSON because an operator can read them, a field can be added without a migration (older versions skip it), and the
+//! time goes to the sync, not to the encoding. A change that an older reader would misread raises `schema`. Checksums
+//! are redb's: XXH3 with 128 bits over every page, from the root down.
+//!
+//! # Transactions
+//!
+//! A [`Batch`] is written whole or not at all: a state, the outputs that led to it and the messages that tell of it
+//! never disagree. [`Store::commit_many`] writes several batches in one transaction, with one `fdatasync`. Sequence
+//! numbers of messages are given in the transaction, rise for ever and are never used twice.
+//!
+//! redb commits in one phase: of a commit that was cut short nothing is seen after the next open, because its pages do
+//! not match their checksums. The price is that damage to the pages of the very last commit, after an unclean end,
+//! cannot be told from a commit cut short: it is undone.
+//!
+//! # Recovery
+//!
+//! Opening checks all pages and reads all records once. A store with damage (`state.corrupt`) or of a newer schema
+//! (`state.version`) is renamed to `jobs.redb.corrupt-N` or `jobs.redb.newer-N`, at most 8 of each, and an empty one is
+//! started; [`Opened::quarantined`] tells. A new store is made under another name and renamed when it is whole, so an
+//! empty or cut file is damage, never a fresh start.
+//!
+//! After an error in a commit the file is closed and opened again with all checks; the counter `commits` then tells
+//! whether the transaction is in it, and the caller gets that answer. If it was the sync that failed, the file is copied
+//! to a new one first, because the kernel may believe that pages are written which are not.
+
+mod medium;
+mod records;
+mod recovery;
+mod tally;
+mod transaction;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use redb::{ReadTransaction, ReadableDatabase};
+
+use self::medium::{Folder, Medium};
+use self::records::{ITEMS, OUTBOX, PAYLOADS, RESULTS, decode_message, decode_payload};
+use self::recovery::{Live, Trouble, contained};
+pub use self::recovery::{Quarantined, panic_is_contained};
+use self::tally::{Plan, Tally};
+use super::job::Job;
+use crate::fault::Fault;
+use crate::units::{JobId, WallTime};
+
+/// How much the store may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    /// Records of payloads, items, results and messages, in bytes. Above it payloads are refused; what belongs to jobs
+    /// already accepted is always taken.
+    pub bytes: u64,
+    /// Messages in the outbox. Above it the oldest droppable ones give way; the others are always kept.
+    pub messages: usize,
+}
+
+/// Input of a job, as it was submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Body of the submit.
+    pub body: Vec<u8>,
+    /// Its MQTT content type.
+    pub content_type: Option<String>,
+    /// `inference-header-content-length`: bytes of JSON before the binary tensors.
+    pub header_bytes: Option<usize>,
+}
+
+/// A message on its way to the controller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Full topic.
+    pub topic: String,
+    /// Body.
+    pub body: Vec<u8>,
+    /// Broker forgets it after this many seconds.
+    pub expiry_s: Option<u32>,
+    /// MQTT 5 user properties.
+    pub properties: Vec<(String, String)>,
+    /// When it was put into the outbox.
+    pub queued: WallTime,
+}
+
+/// Changes that belong together. Removals are applied before additions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Jobs to be written, new or changed.
+    pub jobs: Vec<Job>,
+    /// Inputs of new jobs; the only part that the byte quota can refuse.
+    pub payloads: Vec<(JobId, Payload)>,
+    /// Outputs of finished items.
+    pub items: Vec<(JobId, u32, Vec<u8>)>,
+    /// Results.
+    pub results: Vec<(JobId, Vec<u8>)>,
+    /// Messages that must arrive.
+    pub messages: Vec<Message>,
+    /// Messages that may be lost when the outbox is full, oldest first.
+    pub droppable: Vec<Message>,
+    /// Messages that arrived, by sequence number; unknown numbers are passed over.
+    pub delivered: Vec<u64>,
+    /// Jobs to be forgotten, with payload, items and result.
+    pub forget: Vec<JobId>,
+    /// Payloads no longer needed.
+    pub drop_payloads: Vec<JobId>,
+    /// Jobs whose item outputs are no longer needed.
+    pub drop_items: Vec<JobId>,
+    /// Results no longer needed.
+    pub drop_results: Vec<JobId>,
+}
+
+impl Batch {
+    /// This batch and then `other`, as one: what `other` removes is not there afterwards, what it writes is.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        let gone = |id: &JobId, also: &[JobId]| other.forget.contains(id) || also.contains(id);
+        self.jobs.retain(|job| !gone(&job.id, &[]) && !other.jobs.iter().any(|later| later.id == job.id));
+        self.payloads.retain(|(id, _)| !gone(id, &other.drop_payloads));
+        self.items.retain(|(id, _, _)| !gone(id, &other.drop_items));
+        self.results.retain(|(id, _)| !gone(id, &other.drop_results));
+        self.jobs.extend(other.jobs);
+        self.payloads.extend(other.payloads);
+        self.items.extend(other.items);
+        self.results.extend(other.results);
+        self.messages.extend(other.messages);
+        self.droppable.extend(other.droppable);
+        self.delivered.extend(other.delivered);
+        self.forget.extend(other.forget);
+        self.drop_payloads.extend(other.drop_payloads);
+        self.drop_items.extend(other.drop_items);
+        self.drop_results.extend(other.drop_results);
+        self
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn payload_bytes(&self) -> u64 {
+        self.payloads.iter().map(|(_, payload)| payload.body.len() as u64).sum()
+    }
+}
+
+/// What opening a store gives.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Every job in it, in order of id. Those under way belong to a run that ended: apply `Restart` to them.
+    pub jobs: Vec<Job>,
+    /// Which run of the agent on this store this is, from 1.
+    pub boot: u64,
+    /// The store that could not be used, when there was one.
+    pub quarantined: Option<Quarantined>,
+}
+
+/// The durable store. Made for one thread that owns it; every commit waits for the disk.
+pub struct Store {
+    medium: Box<dyn Medium>,
+    /// `None` after an error, until it could be opened again.
+    live: Option<Live>,
+    /// A sync failed: the file must be copied before it is opened again.
+    renew: bool,
+    quota: Quota,
+    tally: Tally,
+    dropped: u64,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.medium.path())
+            .field("bytes", &self.tally.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in the state directory `folder`, which is created when it is missing.
+    ///
+    /// # Errors
+    /// `state.locked` when another agent uses the directory, `state.io` when the file system refuses, `state.corrupt` or
+    /// `state.version` only when a store that cannot be used cannot be set aside either.
+    pub fn open(folder: &Path, quota: Quota) -> Result<Opened, Fault> {
+        let medium = Folder::take(folder).map_err(|trouble| trouble.fault(&folder.join(medium::FILE)))?;
+        Self::open_on(Box::new(medium), quota)
+    }
+
+    fn open_on(medium: Box<dyn Medium>, quota: Quota) -> Result<Opened, Fault> {
+        let started = recovery::start(&*medium)?;
+        let tally = started.contents.tally;
+        let store = Self { medium, live: Some(started.live), renew: false, quota, tally, dropped: 0 };
+        Ok(Opened { store, jobs: started.contents.jobs, boot: started.boot, quarantined: started.quarantined })
+    }
+
+    /// Whether a job with a payload of that many bytes can be stored now: to be asked before it is accepted.
+    ///
+    /// # Errors
+    /// `spool.full` with numbers and remedy.
+    pub fn admit(&self, payload_bytes: u64) -> Result<(), Fault> {
+        self.tally.admit(&self.quota, 0, payload_bytes)
+    }
+
+    /// Makes one batch durable and returns the sequence numbers of its messages: `messages` first, then `droppable`.
+    ///
+    /// # Errors
+    /// As [`Store::commit_many`].
+    pub fn commit(&mut self, batch: &Batch) -> Result<Vec<u64>, Fault> {
+        let mut answers = self.commit_many(std::slice::from_ref(batch));
+        answers.pop().expect("one batch, one answer")
+    }
+
+    /// Makes several batches durable in one transaction, applied in their order. Each gets its own answer: one whose
+    /// payloads do not fit is refused with `spool.full` and holds up no other.
+    ///
+    /// # Errors
+    /// `spool.full`, `state.io`, `state.corrupt`. While [`Store::is_open`] the refused batches have left no trace. When
+    /// not, the last group is in the file or it is not: repeat it until it is accepted. That may send messages twice,
+    /// which receivers must expect anyway.
+    pub fn commit_many(&mut self, batches: &[Batch]) -> Vec<Result<Vec<u64>, Fault>> {
+        if let Err(fault) = self.ensure_open() {
+            return batches.iter().map(|_| Err(fault.clone())).collect();
+        }
+        let mut taken = 0;
+        let mut admit = |batch: &Batch| {
+            let bytes = batch.payload_bytes();
+            if bytes > 0 {
+                self.tally.admit(&self.quota, taken, bytes)?;
+                taken += bytes;
+            }
+            Ok(())
+        };
+        let verdicts: Vec<Result<(), Fault>> = batches.iter().map(&mut admit).collect();
+        let accepted: Vec<&Batch> =
+            batches.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(batch, _)| batch).collect();
+        let plan = Plan::new(&self.tally, &self.quota, &accepted);
+        let outcome = if accepted.iter().all(|batch| batch.is_empty()) { Ok(()) } else { self.write(&plan, &accepted) };
+        let mut seqs = plan.seqs.into_iter();
+        let mut answer = |verdict: Result<(), Fault>| {
+            verdict?;
+            outcome.clone()?;
+            Ok(seqs.next().unwrap_or_default().collect())
+        };
+        verdicts.into_iter().map(&mut answer).collect()
+    }
+
+    fn write(&mut self, plan: &Plan, batches: &[&Batch]) -> Result<(), Fault> {
+        let Some(live) = &self.live else { return Err(self.closed()) };
+        let trouble = match contained(|| transaction::write(&live.database, &self.tally, plan, batches)) {
+            Ok(change) => {
+                change.settle(plan, &mut self.tally);
+                self.dropped += plan.dropped.len() as u64;
+                return Ok(());
+            }
+            Err(trouble) => trouble,
+        };
+        let fault = trouble.fault(self.medium.path());
+        let expected = self.tally.commits + 1;
+        if let Some(live) = self.live.take() {
+            self.renew |= live.sync_failed.load(Ordering::Relaxed);
+            recovery::close(live);
+        }
+        if self.reopen().is_ok() && self.tally.commits == expected {
+            self.dropped += plan.dropped.len() as u64;
+            return Ok(());
+        }
+        Err(fault)
+    }
+
+    fn ensure_open(&mut self) -> Result<(), Fault> {
+        if self.live.is_some() {
+            return Ok(());
+        }
+        self.reopen().map_err(|trouble| trouble.fault(self.medium.path()))
+    }
+
+    fn reopen(&mut self) -> Result<(), Trouble> {
+        if self.renew {
+            self.medium.renew()?;
+            self.renew = false;
+        }
+        let (live, contents) = recovery::reopen(&*self.medium)?;
+        self.tally = contents.tally;
+        self.live = Some(live);
+        Ok(())
+    }
+
+    /// Input of a job.
+    ///
+    /// # Errors
+    /// `state.io` or `state.corrupt` when it cannot be read.
+    pub fn payload(&self, id: &JobId) -> Result<Option<Payload>, Fault> {
+        self.read(|transaction| {
+            let value = transaction.open_table(PAYLOADS)?.get(id.as_str())?;
+            Ok(value.map(|value| decode_payload(value.value())).transpose()?)
+        })
+    }
+
+    /// Outputs of the finished items of a job, in their order.
+    ///
+    /// # Errors
+    /// `state.io` or `state.corrupt` when they cannot be read, or when one is missing between others.
+    pub fn items(&self, id: &JobId) -> Result<Vec<Vec<u8>>, Fault> {
+        self.read(|transaction| {
+            let items = transaction.open_table(ITEMS)?;
+            let mut outputs = Vec::new();
+            for (entry, expected) in items.range((id.as_str(), 0)..=(id.as_str(), u32::MAX))?.zip(0u32..) {
+                let (key, output) = entry?;
+                if key.value().1 != expected {
+                    return Err(Trouble::Corrupt(format!("job {id} has no item {expected}")));
+                }
+                outputs.push(output.value().to_vec());
+            }
+            Ok(outputs)
+        })
+    }
+
+    /// Result of a job.
+    ///
+    /// # Errors
+    /// `state.io` or `state.corrupt` when it cannot be read.
+    pub fn result(&self, id: &JobId) -> Result<Option<Vec<u8>>, Fault> {
+        self.read(|transaction| {
+            Ok(transaction.open_table(RESULTS)?.get(id.as_str())?.map(|body| body.value().to_vec()))
+        })
+    }
+
+    /// The next messages after sequence number `after`, at most `max`, in order; 0 begins at the oldest.
+    ///
+    /// # Errors
+    /// `state.io` or `state.corrupt` when they cannot be read.
+    pub fn outbox(&self, after: u64, max: usize) -> Result<Vec<(u64, Message)>, Fault> {
+        self.read(|transaction| {
+            let outbox = transaction.open_table(OUTBOX)?;
+            let mut messages = Vec::new();
+            for entry in outbox.range(after.saturating_add(1)..)?.take(max) {
+                let (seq, record) = entry?;
+                messages.push((seq.value(), decode_message(record.value())?.0));
+            }
+            Ok(messages)
+        })
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, Trouble>) -> Result<T, Fault> {
+        let Some(live) = &self.live else { return Err(self.closed()) };
+        contained(|| work(&live.database.begin_read()?)).map_err(|trouble| trouble.fault(self.medium.path()))
+    }
+
+    fn closed(&self) -> Fault {
+        Trouble::Io("closed after an error; the next commit opens it again".to_owned()).fault(self.medium.path())
+    }
+
+    /// Messages that are not delivered.
+    pub fn outbox_len(&self) -> usize {
+        self.tally.outbox.len()
+    }
+
+    /// Bytes that count against the quota.
+    pub fn bytes(&self) -> u64 {
+        self.tally.bytes
+    }
+
+    /// Droppable messages that gave way since the store was opened.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Whether the file is in use; not after an error, until a commit could open it again.
+    pub fn is_open(&self) -> bool {
+        self.live.is_some()
+    }
+}
+
+#[cfg(test)]
+mod corruption_tests;
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod test_medium;
+#[cfg(test)]
+mod tests;

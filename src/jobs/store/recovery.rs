@@ -1,0 +1,337 @@
+//! What is in the file, and can it be trusted? Opening, checking, reading everything once, setting aside.
+//!
+//! Each step over a file that may be damaged runs in [`contained`], and the database itself lives outside of that call:
+//! so that it is never dropped while a panic unwinds.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
+
+use super::medium::{Medium, Watched};
+use super::records::{
+    ITEMS, JOBS, KEY_BOOTS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_SCHEMA, META, OUTBOX, PAYLOADS, RESULTS, SCHEMA, Unreadable,
+    decode_job, decode_message, decode_payload,
+};
+use super::tally::{Queued, Tally};
+use crate::fault::{Code, Fault};
+use crate::jobs::job::Job;
+
+/// Memory that redb may use for pages, in bytes; its own default of a gigabyte is more than a node has to spare.
+const CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why the store does not work.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Somebody else uses it.
+    Locked(String),
+    /// Written with a newer schema.
+    Newer(u64),
+    /// What is in the file makes no sense.
+    Corrupt(String),
+    /// The file system refused.
+    Io(String),
+}
+
+impl Trouble {
+    /// The same as a fault that names the file and the remedy.
+    pub(super) fn fault(&self, path: &Path) -> Fault {
+        let path = path.display();
+        match self {
+            Self::Locked(holder) => {
+                let text =
+                    format!("{path} is in use by {holder}: stop it, or give this agent a state directory of its own");
+                Fault::new(Code::StateLocked, text)
+            }
+            Self::Newer(found) => {
+                let text = format!(
+                    "{path} has schema {found}, this version reads up to {SCHEMA}: install a newer version to read it"
+                );
+                Fault::new(Code::StateVersion, text)
+            }
+            Self::Corrupt(why) => Fault::new(Code::StateCorrupt, format!("{path} cannot be read: {why}")),
+            Self::Io(why) => {
+                let text =
+                    format!("{path}: {why}; the state directory must be writable and its file system must have space");
+                Fault::new(Code::StateIo, text)
+            }
+        }
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(err: io::Error) -> Self {
+        // Reading past the end of the file: it is shorter than it says of itself.
+        let damaged = matches!(err.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData);
+        if damaged { Self::Corrupt(err.to_string()) } else { Self::Io(err.to_string()) }
+    }
+}
+
+impl From<redb::Error> for Trouble {
+    fn from(err: redb::Error) -> Self {
+        use redb::Error;
+        if let Error::Io(err) = err {
+            return err.into();
+        }
+        if matches!(err, Error::DatabaseAlreadyOpen | Error::LockProtocolMismatch) {
+            return Self::Locked("another process".to_owned());
+        }
+        let refused =
+            matches!(err, Error::PreviousIo | Error::DatabaseClosed | Error::Unsupported | Error::ValueTooLarge(_));
+        if refused { Self::Io(err.to_string()) } else { Self::Corrupt(err.to_string()) }
+    }
+}
+
+/// One `From` per error type of redb: they all widen to `redb::Error`.
+macro_rules! trouble_from {
+    ($($error:ty),+) => { $(impl From<$error> for Trouble {
+        fn from(err: $error) -> Self {
+            redb::Error::from(err).into()
+        }
+    })+ };
+}
+
+trouble_from!(
+    redb::StorageError,
+    redb::DatabaseError,
+    redb::TableError,
+    redb::TransactionError,
+    redb::CommitError,
+    redb::SetDurabilityError
+);
+
+impl From<Unreadable> for Trouble {
+    fn from(err: Unreadable) -> Self {
+        Self::Corrupt(err.to_string())
+    }
+}
+
+thread_local! {
+    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a panic on this thread will be caught and turned into a fault by the store.
+///
+/// redb can panic over a damaged file. A panic hook that ends the process must ask this first, or one bad sector keeps
+/// the agent from ever starting.
+pub fn panic_is_contained() -> bool {
+    CONTAINED.get()
+}
+
+/// Runs `work`, and makes a panic in it a [`Trouble::Corrupt`]. Whatever `work` touched must be thrown away then.
+pub(super) fn contained<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    let outer = CONTAINED.replace(true);
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    CONTAINED.set(outer);
+    outcome.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+        Err(Trouble::Corrupt(format!("reading it panicked: {text}")))
+    })
+}
+
+/// An open database and whether one of its syncs failed.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) database: Database,
+    pub(super) sync_failed: Arc<AtomicBool>,
+}
+
+/// What a store held when it was opened.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub(super) jobs: Vec<Job>,
+    pub(super) tally: Tally,
+}
+
+/// A store that could not be used and lies beside the new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Where it is now; nothing in it was changed by the agent.
+    pub path: PathBuf,
+    /// Why: `state.corrupt` or `state.version`.
+    pub fault: Fault,
+}
+
+/// A store that is ready for a new run of the agent.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) live: Live,
+    pub(super) contents: Contents,
+    /// Which run this is, from 1.
+    pub(super) boot: u64,
+    pub(super) quarantined: Option<Quarantined>,
+}
+
+/// Opens the store for a new run. One that cannot be used is set aside, never deleted, and an empty one takes its place.
+pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
+    let path = medium.path();
+    if !medium.exists().map_err(|err| Trouble::from(err).fault(path))? {
+        return create(medium, None).map_err(|trouble| trouble.fault(path));
+    }
+    let trouble = match resume(medium) {
+        Ok(started) => return Ok(started),
+        Err(trouble) => trouble,
+    };
+    let Fault { code, message } = trouble.fault(path);
+    let kind = match trouble {
+        Trouble::Corrupt(_) => "corrupt",
+        Trouble::Newer(_) => "newer",
+        Trouble::Locked(_) | Trouble::Io(_) => return Err(Fault::new(code, message)),
+    };
+    let aside = medium.set_aside(kind);
+    let aside = aside.map_err(|err| Fault::new(code, format!("{message}; and it could not be set aside: {err}")))?;
+    let text = format!("{message}; it is kept as {}, the agent starts with an empty store", aside.display());
+    let quarantined = Quarantined { path: aside, fault: Fault::new(code, text) };
+    create(medium, Some(quarantined)).map_err(|trouble| trouble.fault(path))
+}
+
+/// An empty store. It takes its name only when it is whole, so a file of that name always has a schema.
+fn create(medium: &dyn Medium, quarantined: Option<Quarantined>) -> Result<Started, Trouble> {
+    let live = open_database(|| medium.create())?;
+    checked(live, quarantined, |database| {
+        lay_out(database)?;
+        medium.publish()?;
+        Ok(())
+    })
+}
+
+/// The store that is there, for a new run.
+fn resume(medium: &dyn Medium) -> Result<Started, Trouble> {
+    checked(open_database(|| medium.open())?, None, |_| Ok(()))
+}
+
+/// The store that is there, for the run that already used it.
+pub(super) fn reopen(medium: &dyn Medium) -> Result<(Live, Contents), Trouble> {
+    let live = open_database(|| medium.open())?;
+    match contained(|| read_all(&live.database)) {
+        Ok(contents) => Ok((live, contents)),
+        Err(trouble) => {
+            close(live);
+            Err(trouble)
+        }
+    }
+}
+
+fn checked(
+    live: Live,
+    quarantined: Option<Quarantined>,
+    prepare: impl FnOnce(&Database) -> Result<(), Trouble>,
+) -> Result<Started, Trouble> {
+    let outcome = contained(|| {
+        prepare(&live.database)?;
+        let mut contents = read_all(&live.database)?;
+        let boot = count_boot(&live.database)?;
+        contents.tally.commits += 1;
+        Ok((contents, boot))
+    });
+    match outcome {
+        Ok((contents, boot)) => Ok(Started { live, contents, boot, quarantined }),
+        Err(trouble) => {
+            close(live);
+            Err(trouble)
+        }
+    }
+}
+
+/// Drops a database that gave trouble. Dropping writes, so it may fail and even panic; nothing depends on it.
+pub(super) fn close(live: Live) {
+    // The database is rebuilt from its last commit at the next open, whatever happens here.
+    let _ = contained(|| {
+        drop(live);
+        Ok(())
+    });
+}
+
+/// Opens with redb's check of every page: a damaged file is an error then, where a plain open would trust it.
+fn open_database(backend: impl FnOnce() -> io::Result<Box<dyn redb::StorageBackend>>) -> Result<Live, Trouble> {
+    let sync_failed = Arc::new(AtomicBool::new(false));
+    let watched = Watched::new(backend()?, Arc::clone(&sync_failed));
+    let database = contained(|| {
+        let mut builder = Database::builder();
+        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+        Ok(builder.create_with_backend(watched)?)
+    })?;
+    Ok(Live { database, sync_failed })
+}
+
+/// Writes the schema number and makes all tables, empty.
+fn lay_out(database: &Database) -> Result<(), Trouble> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        meta.insert(KEY_SCHEMA, SCHEMA)?;
+        meta.insert(KEY_NEXT_SEQ, 1)?;
+        transaction.open_table(JOBS)?;
+        transaction.open_table(PAYLOADS)?;
+        transaction.open_table(ITEMS)?;
+        transaction.open_table(RESULTS)?;
+        transaction.open_table(OUTBOX)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn count_boot(database: &Database) -> Result<u64, Trouble> {
+    let transaction = database.begin_write()?;
+    let boot = {
+        let mut meta = transaction.open_table(META)?;
+        let number = |key: &str| Ok::<u64, Trouble>(meta.get(key)?.map_or(0, |value| value.value()));
+        let (boot, commits) = (number(KEY_BOOTS)? + 1, number(KEY_COMMITS)? + 1);
+        meta.insert(KEY_BOOTS, boot)?;
+        meta.insert(KEY_COMMITS, commits)?;
+        boot
+    };
+    transaction.commit()?;
+    Ok(boot)
+}
+
+/// Reads every record once: what does not read back is found now, not in the middle of a job.
+fn read_all(database: &Database) -> Result<Contents, Trouble> {
+    let transaction = database.begin_read()?;
+    let (commits, next_seq) = read_meta(&transaction)?;
+    let mut jobs = Vec::new();
+    for entry in transaction.open_table(JOBS)?.iter()? {
+        let (id, record) = entry?;
+        jobs.push(decode_job(id.value(), record.value())?);
+    }
+    let mut bytes = 0;
+    for entry in transaction.open_table(PAYLOADS)?.iter()? {
+        let (_, value) = entry?;
+        decode_payload(value.value())?;
+        bytes += value.value().len() as u64;
+    }
+    for entry in transaction.open_table(ITEMS)?.iter()? {
+        bytes += entry?.1.value().len() as u64;
+    }
+    for entry in transaction.open_table(RESULTS)?.iter()? {
+        bytes += entry?.1.value().len() as u64;
+    }
+    let mut outbox = BTreeMap::new();
+    for entry in transaction.open_table(OUTBOX)?.iter()? {
+        let (seq, value) = entry?;
+        let (_, droppable) = decode_message(value.value())?;
+        outbox.insert(seq.value(), Queued { droppable, bytes: value.value().len() as u64 });
+    }
+    bytes += outbox.values().map(|queued| queued.bytes).sum::<u64>();
+    Ok(Contents { jobs, tally: Tally { bytes, outbox, next_seq, commits } })
+}
+
+/// Checks the schema first: of a newer one no other table may be touched.
+fn read_meta(transaction: &ReadTransaction) -> Result<(u64, u64), Trouble> {
+    if !transaction.list_tables()?.any(|table| table.name() == META.name()) {
+        return Err(Trouble::Corrupt("it has no schema number".to_owned()));
+    }
+    let meta = transaction.open_table(META)?;
+    let number = |key: &str| Ok::<_, Trouble>(meta.get(key)?.map(|value| value.value()));
+    match number(KEY_SCHEMA)? {
+        Some(SCHEMA) => {}
+        Some(newer) if newer > SCHEMA => return Err(Trouble::Newer(newer)),
+        Some(_) | None => return Err(Trouble::Corrupt("it has no schema number that was ever used".to_owned())),
+    }
+    Ok((number(KEY_COMMITS)?.unwrap_or(0), number(KEY_NEXT_SEQ)?.unwrap_or(1)))
+}

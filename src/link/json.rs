@@ -1,0 +1,109 @@
+//! Is this text JSON that we are willing to read? Depth, numbers that JSON does not have, one error sentence.
+//!
+//! Unknown and repeated fields are refused by the structs themselves (`deny_unknown_fields`, derived `Deserialize`).
+
+use serde::Deserialize;
+
+use crate::fault::{Code, Fault};
+
+/// Deepest nesting of a message.
+pub const DEPTH_MAX: usize = 16;
+
+/// Reads `text` as `T`, after the depth and the numbers were checked.
+///
+/// # Errors
+/// `job.malformed` naming `what`, the reason, line and column; `input.value` for `NaN` and `Infinity`.
+pub fn parse<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Fault> {
+    check(what, text)?;
+    serde_json::from_str(text).map_err(|error| Fault::new(Code::JobMalformed, format!("{what}: {error}")))
+}
+
+/// Bytes as text.
+///
+/// # Errors
+/// `job.malformed` with the place of the first byte that is not UTF-8.
+pub fn text<'a>(what: &str, bytes: &'a [u8]) -> Result<&'a str, Fault> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        Fault::new(Code::JobMalformed, format!("{what}: not UTF-8 at byte {}; send JSON text", error.valid_up_to()))
+    })
+}
+
+fn check(what: &str, text: &str) -> Result<(), Fault> {
+    let bytes = text.as_bytes();
+    let (mut depth, mut at) = (0_usize, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = string_end(bytes, at),
+            b'[' | b'{' if depth == DEPTH_MAX => {
+                let text = format!("{what}: nested deeper than {DEPTH_MAX} levels at byte {at}; flatten it");
+                return Err(Fault::new(Code::JobMalformed, text));
+            }
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b'N' | b'I' => {
+                let word: String = text[at..].chars().take_while(char::is_ascii_alphabetic).take(16).collect();
+                let text = format!("{what}: {word} at byte {at} is not a JSON number; only finite numbers are allowed");
+                return Err(Fault::new(Code::InputValue, text));
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
+/// Where the string that starts with the quote at `start` ends: at its closing quote, or at the end of the text.
+pub(super) fn string_end(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<serde_json::Value, Fault> {
+        parse("test", text)
+    }
+
+    #[test]
+    fn sixteen_levels_are_read_and_seventeen_refused() {
+        let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(read(&nested(16)).is_ok());
+        let fault = read(&nested(17)).unwrap_err();
+        assert_eq!(fault.code, Code::JobMalformed);
+        assert!(fault.message.contains("16 levels"), "{fault}");
+        assert!(read(&nested(100_000)).is_err());
+    }
+
+    #[test]
+    fn brackets_and_nan_inside_strings_are_text() {
+        assert!(read(&format!("\"{}\"", "[".repeat(50))).is_ok());
+        assert!(read(r#""a \" [NaN] Infinity""#).is_ok());
+    }
+
+    #[test]
+    fn nan_and_infinity_are_named() {
+        for word in ["NaN", "Infinity"] {
+            let fault = read(&format!("[1, -{word}]")).unwrap_err();
+            assert_eq!(fault.code, Code::InputValue);
+            assert!(fault.message.contains(word), "{fault}");
+        }
+    }
+
+    #[test]
+    fn broken_text_is_refused_with_its_place() {
+        let fault = read("{\"a\": ").unwrap_err();
+        assert_eq!(fault.code, Code::JobMalformed);
+        assert!(fault.message.contains("line 1"), "{fault}");
+        assert!(read("\"abc\\").is_err());
+        assert!(text("test", b"ab\xff").unwrap_err().message.contains("byte 2"));
+    }
+}

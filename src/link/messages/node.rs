@@ -1,0 +1,244 @@
+//! What a node says about itself: `up/state` (birth, mode, death, Will) and `up/info` (inventory).
+
+use serde::{Deserialize, Serialize};
+
+use super::{BadMessage, parse, render, time};
+use crate::units::WallTime;
+
+const WHAT: &str = "node state";
+
+/// Birth and mode, or death, of a node; retained.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// The agent runs.
+    Online {
+        /// Names this run of the agent; a death of another session is stale.
+        session: String,
+        /// When the mode began.
+        since: WallTime,
+        /// `starting busy settling trough held blind draining`.
+        mode: String,
+        /// Why, for people.
+        reason: String,
+        /// Jobs in progress, suspended ones included.
+        running: u32,
+        /// Jobs waiting.
+        queued: u32,
+        /// Version of the agent.
+        version: String,
+    },
+    /// It does not.
+    Offline {
+        /// The run that ended.
+        session: String,
+        /// `lost` (the Will) or `shutdown`.
+        cause: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct StateWire {
+    online: bool,
+    session: String,
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::optional", default)]
+    since: Option<WallTime>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    running: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queued: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<String>,
+}
+
+impl NodeState {
+    /// The Will: what the broker says when the node is gone without a word.
+    pub fn will(session: &str) -> Self {
+        Self::Offline { session: session.to_owned(), cause: "lost".to_owned() }
+    }
+
+    /// The last words of a clean stop.
+    pub fn death(session: &str) -> Self {
+        Self::Offline { session: session.to_owned(), cause: "shutdown".to_owned() }
+    }
+
+    /// Which run of the agent says this, or died.
+    pub fn session(&self) -> &str {
+        match self {
+            Self::Online { session, .. } | Self::Offline { session, .. } => session,
+        }
+    }
+
+    /// The body.
+    pub fn render(&self) -> Vec<u8> {
+        render(&self.to_wire())
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// When it is not a state.
+    pub fn parse(body: &[u8]) -> Result<Self, BadMessage> {
+        Self::from_wire(parse(WHAT, body)?)
+    }
+
+    pub(super) fn to_wire(&self) -> StateWire {
+        let nothing = StateWire {
+            online: false,
+            session: self.session().to_owned(),
+            since: None,
+            mode: None,
+            reason: None,
+            running: None,
+            queued: None,
+            version: None,
+            cause: None,
+        };
+        match self.clone() {
+            Self::Online { session: _, since, mode, reason, running, queued, version } => StateWire {
+                online: true,
+                since: Some(since),
+                mode: Some(mode),
+                reason: Some(reason),
+                running: Some(running),
+                queued: Some(queued),
+                version: Some(version),
+                ..nothing
+            },
+            Self::Offline { session: _, cause } => StateWire { cause: Some(cause), ..nothing },
+        }
+    }
+
+    pub(super) fn from_wire(wire: StateWire) -> Result<Self, BadMessage> {
+        if !wire.online {
+            return Ok(Self::Offline {
+                session: wire.session,
+                cause: wire.cause.unwrap_or_else(|| "unknown".to_owned()),
+            });
+        }
+        let missing = |field| BadMessage::new(WHAT, format!("online, but without {field}"));
+        Ok(Self::Online {
+            session: wire.session,
+            since: wire.since.ok_or_else(|| missing("since"))?,
+            mode: wire.mode.ok_or_else(|| missing("mode"))?,
+            reason: wire.reason.unwrap_or_default(),
+            running: wire.running.unwrap_or_default(),
+            queued: wire.queued.unwrap_or_default(),
+            version: wire.version.unwrap_or_default(),
+        })
+    }
+}
+
+/// Inventory of a node; retained.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Version of the agent.
+    pub version: String,
+    /// Instruction set, e.g. `aarch64`.
+    pub machine: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Cores of the host.
+    pub cores: u32,
+    /// Memory of the host.
+    pub memory_bytes: u64,
+    /// Workers, so most cores that inference uses.
+    pub workers: u32,
+    /// How fast a yield can be: scheduling class of the sentinel, e.g. `fifo(50)`.
+    pub yield_class: String,
+    /// Sandbox level of the workers.
+    pub sandbox: String,
+    /// Load sources by name.
+    pub sources: Vec<String>,
+    /// Models that can be asked for.
+    pub models: Vec<InfoModel>,
+    /// Largest limits that a job may ask for.
+    pub limits: InfoLimits,
+}
+
+/// One model of the inventory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfoModel {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: u32,
+    /// `sha256:…` of the ONNX file.
+    pub digest: String,
+    /// What it does, one sentence.
+    pub summary: String,
+    /// Name of the BYTES tensor that takes an encoded medium; nothing when it takes raw tensors only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepts: Option<String>,
+}
+
+/// Largest limits that a job may ask for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfoLimits {
+    /// Running time.
+    pub wall_ms: u64,
+    /// Memory of the worker.
+    pub memory_bytes: u64,
+    /// Attempts that may end in a fault.
+    pub attempts: u32,
+    /// Output of one item.
+    pub output_bytes: u64,
+    /// Items of one job.
+    pub items: u32,
+    /// Body of a submit without binary tensors.
+    pub manifest_bytes: u64,
+    /// MQTT packet.
+    pub packet_bytes: u64,
+}
+
+impl Info {
+    /// The body.
+    pub fn render(&self) -> Vec<u8> {
+        render(self)
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// When it is not an inventory.
+    pub fn parse(body: &[u8]) -> Result<Self, BadMessage> {
+        parse("info", body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_birth_reads_as_the_protocol_writes_it() {
+        let text = r#"{"online":true,"session":"01JD","since":"2026-11-22T01:02:03.120Z","mode":"trough","reason":"RRU.PrbTotDl 6 < 15 for 30 s","running":1,"queued":3,"version":"0.1.0"}"#;
+        let state = NodeState::parse(text.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(state.render()).unwrap(), text);
+    }
+
+    #[test]
+    fn will_and_death_read_as_the_protocol_writes_them() {
+        let will = String::from_utf8(NodeState::will("01JD").render()).unwrap();
+        assert_eq!(will, r#"{"online":false,"session":"01JD","cause":"lost"}"#);
+        let death = NodeState::death("01JD");
+        assert_eq!(NodeState::parse(&death.render()).unwrap(), death);
+        assert!(NodeState::parse(br#"{"online":true,"session":"a"}"#).unwrap_err().to_string().contains("since"));
+    }
+
+    #[test]
+    fn an_inventory_survives() {
+        let info = Info {
+            version: "0.1.0".to_owned(),
+            cores: 2,
+            models: vec![InfoModel { name: "m".to_owned(), version: 1, ..InfoModel::default() }],
+            ..Info::default()
+        };
+        assert_eq!(Info::parse(&info.render()).unwrap(), info);
+    }
+}

@@ -1,0 +1,101 @@
+//! Wall-clock moments as text: RFC 3339, UTC, milliseconds.
+
+use crate::units::WallTime;
+
+/// As it is written: `2026-11-22T06:00:00.000Z`. Moments outside the years 0 to 9999 are written as the nearest inside.
+pub fn format_time(at: WallTime) -> String {
+    // First and last millisecond that RFC 3339, with its four-digit years, can write.
+    const FIRST: i64 = -62_167_219_200_000;
+    const LAST: i64 = 253_402_207_199_999;
+    let timestamp = jiff::Timestamp::from_millisecond(at.as_millis().clamp(FIRST, LAST)).unwrap_or_default();
+    format!("{timestamp:.3}")
+}
+
+/// The moment a text names; another offset than `Z` is converted, less than a millisecond is dropped.
+///
+/// # Errors
+/// When it is not an RFC 3339 moment with an offset.
+pub fn parse_time(text: &str) -> Result<WallTime, String> {
+    match text.parse::<jiff::Timestamp>() {
+        Ok(timestamp) if text.len() <= 64 && !text.contains('[') => {
+            Ok(WallTime::from_millis(timestamp.as_millisecond()))
+        }
+        Ok(_) | Err(_) => {
+            let shown: String = text.chars().take(40).collect();
+            Err(format!("{shown:?} is not a time; write it as 2026-11-22T06:00:00.000Z"))
+        }
+    }
+}
+
+/// For `#[serde(with)]` on fields of type [`WallTime`].
+pub(super) mod required {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{WallTime, format_time, parse_time};
+
+    pub(crate) fn serialize<S: Serializer>(at: &WallTime, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format_time(*at))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WallTime, D::Error> {
+        parse_time(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// For `#[serde(with)]` on fields of type `Option<WallTime>`; needs `default` too.
+pub(super) mod optional {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::{WallTime, format_time, parse_time};
+
+    #[expect(clippy::ref_option, reason = "the signature that serde's `with` asks for")]
+    pub(crate) fn serialize<S: Serializer>(at: &Option<WallTime>, serializer: S) -> Result<S::Ok, S::Error> {
+        match at {
+            Some(at) => serializer.serialize_some(&format_time(*at)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WallTime>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| parse_time(&text)).transpose().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn times_read_as_the_protocol_writes_them() {
+        let at = parse_time("2026-11-22T01:02:03.120Z").unwrap();
+        assert_eq!(format_time(at), "2026-11-22T01:02:03.120Z");
+        assert_eq!(parse_time("2026-11-22T02:02:03.12+01:00").unwrap(), at);
+        assert_eq!(format_time(WallTime::from_millis(0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(format_time(WallTime::from_millis(-1)), "1969-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn what_is_no_time_is_refused_with_an_example() {
+        for bad in ["", "tomorrow", "2026-11-22", "2026-11-22T01:02:03", "2026-02-30T00:00:00Z", "1700000000"] {
+            let why = parse_time(bad).unwrap_err();
+            assert!(why.contains("2026-11-22T06:00:00.000Z"), "{why}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_moment_of_four_digit_years_survives(millis in -62_000_000_000_000_i64..253_000_000_000_000) {
+            let at = WallTime::from_millis(millis);
+            prop_assert_eq!(parse_time(&format_time(at)).unwrap(), at);
+        }
+
+        #[test]
+        fn any_moment_is_written_and_any_text_read_without_panic(millis: i64, text in "\\PC{0,40}") {
+            prop_assert!(parse_time(&format_time(WallTime::from_millis(millis))).is_ok());
+            let _ = parse_time(&text);
+        }
+    }
+}
