@@ -145,7 +145,7 @@ fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, E
         subscriptions: topics.node_subscriptions(),
         will: Some(will),
         will_delay_s: WILL_DELAY_S,
-        ..mqtt::Settings::new(&mqtt.host, mqtt.port, topics.client_id())
+        ..mqtt::Settings::new(&mqtt.host, mqtt.port, format!("neap-{}-{}", topics.site(), topics.node()))
     })
 }
 
