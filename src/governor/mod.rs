@@ -1,28 +1,22 @@
 //! May inference run now, and on how many cores?
 //!
 //! Pure: imports `units` and nothing else, reads no clock; every input carries `now`.
-//! Missing, late or malformed load means busy; a stop is immediate, a start is earned.
+//! Missing, late or malformed load means busy; a stop is immediate, a start is earned:
+//!
+//! * Load at or above `busy_above`, a late slot, a senseless or missing reading: budget 0 in the same call.
+//! * Budget rises only after the load was below `idle_below`, known and fresh, for the whole settle time.
+//! * Between the two limits a trough goes on, and a settling starts over.
+//! * The settle time doubles when a trough ended soon after it began, and halves when troughs last.
+//! * Time that runs backwards counts as time that stands still: it grants nothing.
 
-use std::time::Duration;
+mod policy;
+#[cfg(test)]
+mod tests;
+
+pub use policy::{BadPolicy, Policy, SETTLE_MIN};
 
 use crate::units::{Instant, SourceId, Utilization};
-
-/// How the governor decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// Workers that may run in a trough, 1 to `WORKERS_MAX`.
-    pub workers: u8,
-    /// Load at or above this stops inference at once.
-    pub busy_above: Utilization,
-    /// Load must stay below this for the settle time before inference starts; at most `busy_above`.
-    pub idle_below: Utilization,
-    /// Settle time when calm.
-    pub settle: Duration,
-    /// Longest settle time: it doubles with each yield that follows a start within `flap_window`.
-    pub settle_max: Duration,
-    /// A yield sooner than this after the start counts as flapping; as long without one halves the settle time again.
-    pub flap_window: Duration,
-}
+use policy::Settle;
 
 /// The load of the node at one moment, already fused over all sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +36,8 @@ pub enum Load {
     Late(SourceId),
     /// A source said something that makes no sense.
     Malformed(SourceId),
-    /// A required source has gone silent.
+    /// A required source has gone silent. Others may be fresh until the sample's `fresh_until`; once that has passed,
+    /// none is.
     Stale(SourceId),
     /// No source has ever been heard.
     Unheard,
@@ -80,6 +75,21 @@ pub enum Mode {
     Draining,
 }
 
+impl Mode {
+    /// The mode as it is written in messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Busy => "busy",
+            Self::Settling => "settling",
+            Self::Trough => "trough",
+            Self::Held => "held",
+            Self::Blind => "blind",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// Why the mode is what it is: the material of the published `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -94,13 +104,37 @@ pub enum Reason {
     /// The RAN reported late slots.
     Late(SourceId),
     /// Load at or above `busy_above`.
-    Above { source: SourceId, level: Utilization, limit: Utilization },
-    /// Load between the two limits after a stop.
-    NotBelow { source: SourceId, level: Utilization, limit: Utilization },
+    Above {
+        /// The source with the highest level.
+        source: SourceId,
+        /// Its level.
+        level: Utilization,
+        /// `busy_above`.
+        limit: Utilization,
+    },
+    /// Load between the two limits, and no trough to go on with.
+    NotBelow {
+        /// The source with the highest level.
+        source: SourceId,
+        /// Its level.
+        level: Utilization,
+        /// `idle_below`.
+        limit: Utilization,
+    },
     /// Low, waiting until this moment.
-    Settling { until: Instant },
+    Settling {
+        /// When inference may start if nothing happens.
+        until: Instant,
+    },
     /// Low for long enough.
-    Low { source: SourceId, level: Utilization, limit: Utilization },
+    Low {
+        /// The source with the highest level.
+        source: SourceId,
+        /// Its level.
+        level: Utilization,
+        /// The limit that it is below: `idle_below`, or `busy_above` once the trough has begun.
+        limit: Utilization,
+    },
     /// By order.
     Held,
     /// By order.
@@ -116,4 +150,200 @@ pub struct Decision {
     pub mode: Mode,
     /// Why.
     pub reason: Reason,
+}
+
+/// Decides whether inference may run, and on how many cores. See the module for the rules.
+#[derive(Clone, Debug)]
+pub struct Governor {
+    policy: Policy,
+    settle: Settle,
+    /// Latest moment seen.
+    clock: Instant,
+    latest: Option<Sample>,
+    phase: Phase,
+    held: bool,
+    draining: bool,
+    decision: Decision,
+}
+
+/// Where the load stands, orders aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Not low, or not known.
+    High,
+    /// Low without interruption since then.
+    Low { since: Instant },
+    /// Running since then.
+    Trough { since: Instant },
+}
+
+impl Governor {
+    /// A governor that has heard nothing and lets nothing run.
+    ///
+    /// # Errors
+    /// A policy that cannot work.
+    pub fn new(policy: Policy) -> Result<Self, BadPolicy> {
+        policy.check()?;
+        Ok(Self {
+            settle: Settle::new(&policy),
+            policy,
+            clock: Instant::default(),
+            latest: None,
+            phase: Phase::High,
+            held: false,
+            draining: false,
+            decision: Decision { budget: 0, mode: Mode::Starting, reason: Reason::NoSampleYet },
+        })
+    }
+
+    /// Takes in the load. Returns the decision when its budget or mode has changed.
+    pub fn on_sample(&mut self, now: Instant, sample: Sample) -> Option<Decision> {
+        let now = self.advance(now);
+        // A gap that nobody called a timeout for is a gap all the same.
+        if self.low_level(now).is_err() {
+            self.leave(now);
+        }
+        self.latest = Some(sample);
+        self.update(now)
+    }
+
+    /// Takes in an order. Returns the decision when its budget or mode has changed.
+    pub fn on_order(&mut self, now: Instant, order: Order) -> Option<Decision> {
+        match order {
+            Order::Hold => self.held = true,
+            Order::Release => self.held = false,
+            Order::Drain => self.draining = true,
+            Order::Resume => self.draining = false,
+        }
+        let now = self.advance(now);
+        self.update(now)
+    }
+
+    /// Takes in that time has passed: freshness ran out, the settle time is over. May be called at any time.
+    /// Returns the decision when its budget or mode has changed.
+    pub fn on_timeout(&mut self, now: Instant) -> Option<Decision> {
+        let now = self.advance(now);
+        self.update(now)
+    }
+
+    /// Replaces the policy, without forgetting what was learned about the load. Returns the decision when its budget
+    /// or mode has changed.
+    ///
+    /// # Errors
+    /// A policy that cannot work; the old one stays.
+    pub fn set_policy(&mut self, now: Instant, policy: Policy) -> Result<Option<Decision>, BadPolicy> {
+        policy.check()?;
+        self.policy = policy;
+        self.settle.limit(&self.policy);
+        let now = self.advance(now);
+        Ok(self.update(now))
+    }
+
+    /// When to call [`Governor::on_timeout`] next at the latest.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let expiry = self.latest.map(|sample| sample.fresh_until).filter(|until| *until > self.clock);
+        let step = match self.phase {
+            Phase::High => None,
+            Phase::Low { since } => (!self.forbidden()).then(|| since.after(self.settle.current())),
+            Phase::Trough { since } => (self.decision.budget < self.policy.workers)
+                .then(|| since.after(self.policy.raise_every.saturating_mul(u32::from(self.decision.budget)))),
+        };
+        expiry.into_iter().chain(step).min()
+    }
+
+    /// The decision in force.
+    pub const fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    /// The policy in force.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    fn advance(&mut self, now: Instant) -> Instant {
+        self.clock = self.clock.max(now);
+        self.clock
+    }
+
+    fn forbidden(&self) -> bool {
+        self.held || self.draining
+    }
+
+    fn update(&mut self, now: Instant) -> Option<Decision> {
+        let (budget, mode, reason) = match self.low_level(now) {
+            Err((mode, reason)) => {
+                self.leave(now);
+                (0, mode, reason)
+            }
+            Ok((source, level)) => {
+                self.step(now, level);
+                self.judge(now, source, level)
+            }
+        };
+        let decision = if self.draining {
+            Decision { budget: 0, mode: Mode::Draining, reason: Reason::Draining }
+        } else if self.held {
+            Decision { budget: 0, mode: Mode::Held, reason: Reason::Held }
+        } else {
+            Decision { budget, mode, reason }
+        };
+        let before = std::mem::replace(&mut self.decision, decision);
+        (before.budget != decision.budget || before.mode != decision.mode).then_some(decision)
+    }
+
+    /// The level, when it is known, fresh and below `busy_above`; else why nothing may run.
+    fn low_level(&self, now: Instant) -> Result<(SourceId, Utilization), (Mode, Reason)> {
+        let Some(sample) = self.latest else { return Err((Mode::Starting, Reason::NoSampleYet)) };
+        let silent = now >= sample.fresh_until;
+        let limit = self.policy.busy_above;
+        match sample.load {
+            Load::Unheard => Err((Mode::Blind, Reason::NoSource)),
+            Load::Level(source, _) | Load::Late(source) | Load::Malformed(source) | Load::Stale(source) if silent => {
+                Err((Mode::Blind, Reason::Stale(source)))
+            }
+            Load::Stale(source) => Err((Mode::Busy, Reason::Stale(source))),
+            Load::Malformed(source) => Err((Mode::Busy, Reason::Malformed(source))),
+            Load::Late(source) => Err((Mode::Busy, Reason::Late(source))),
+            Load::Level(source, level) if level >= limit => Err((Mode::Busy, Reason::Above { source, level, limit })),
+            Load::Level(source, level) => Ok((source, level)),
+        }
+    }
+
+    /// The load has gone up, or out of sight.
+    fn leave(&mut self, now: Instant) {
+        if let Phase::Trough { since } = self.phase {
+            self.settle.on_yield(&self.policy, now.since(since));
+        }
+        self.phase = Phase::High;
+    }
+
+    /// Moves the phase with a level that is below `busy_above`.
+    fn step(&mut self, now: Instant, level: Utilization) {
+        let low = level < self.policy.idle_below;
+        self.phase = match self.phase {
+            Phase::Trough { since } if !self.forbidden() => Phase::Trough { since },
+            Phase::Low { since } if low && !self.forbidden() && now.since(since) >= self.settle.current() => {
+                Phase::Trough { since: now }
+            }
+            Phase::Low { since } if low => Phase::Low { since },
+            Phase::High | Phase::Low { .. } | Phase::Trough { .. } if low => Phase::Low { since: now },
+            Phase::High | Phase::Low { .. } | Phase::Trough { .. } => Phase::High,
+        };
+    }
+
+    /// The decision by phase, with a level that is below `busy_above`.
+    fn judge(&self, now: Instant, source: SourceId, level: Utilization) -> (u8, Mode, Reason) {
+        let Policy { idle_below, busy_above, workers, raise_every, .. } = self.policy;
+        match self.phase {
+            Phase::High => (0, Mode::Busy, Reason::NotBelow { source, level, limit: idle_below }),
+            Phase::Low { since } => (0, Mode::Settling, Reason::Settling { until: since.after(self.settle.current()) }),
+            Phase::Trough { since } => {
+                let raises = now.since(since).as_nanos().checked_div(raise_every.as_nanos());
+                let raised = raises.map_or(u8::MAX, |raises| u8::try_from(raises).unwrap_or(u8::MAX).saturating_add(1));
+                let limit = if level < idle_below { idle_below } else { busy_above };
+                (raised.min(workers), Mode::Trough, Reason::Low { source, level, limit })
+            }
+        }
+    }
 }

@@ -29,7 +29,19 @@ pub struct Reading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Observed {
     /// Load level by metric, and the source's running count of late or missed slots, when it has one.
-    Level { metric: Metric, level: Utilization, late: Option<u64> },
+    Level {
+        /// Which figure.
+        metric: Metric,
+        /// How high.
+        level: Utilization,
+        /// Late or missed slots since the RAN started.
+        late: Option<u64>,
+    },
+    /// The running count of late or missed slots alone. Says nothing about the level, so it keeps no level fresh.
+    Late {
+        /// Late or missed slots since the RAN started.
+        count: u64,
+    },
     /// The cell was taken out of service by its RAN: it no longer counts.
     Gone,
 }
@@ -43,6 +55,10 @@ pub enum Metric {
     PrbTotUl,
     /// CPU time of the RAN.
     Cpu,
+    /// Count of late or missed slots.
+    Late,
+    /// None: nothing readable was heard.
+    Unknown,
 }
 
 impl Metric {
@@ -52,6 +68,8 @@ impl Metric {
             Self::PrbTotDl => "RRU.PrbTotDl",
             Self::PrbTotUl => "RRU.PrbTotUl",
             Self::Cpu => "cpu",
+            Self::Late => "late",
+            Self::Unknown => "unknown",
         }
     }
 }

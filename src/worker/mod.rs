@@ -1,15 +1,27 @@
 //! Who computes? Worker processes: the same binary re-executed, one core each, stoppable at any instruction.
 //!
-//! Agent side: [`handle`] owns one worker's life and its frames, [`gate`] stops and continues it (driven by the
-//! sentinel only). Worker side: [`serve`] is the process's main loop, [`jail`] what it gives up first, [`infer`] the
-//! engine (the only file that names tract), [`prepare`] and [`interpret`] what surrounds a network.
 //! Both sides: [`protocol`], the frames between them.
+//! Agent side: [`handle`] is what the agent uses, `supervisor` the task that keeps one worker alive, [`child`] one
+//! process of it, [`verdict`] why it ended, [`gate`] what stops and continues it (driven by the sentinel only).
+//! Worker side: [`serve`] is the process's main loop, [`jail`] what it gives up first, [`channel`] its socket, [`plans`]
+//! what it keeps loaded, [`engine`] what computes and [`infer`] the one that does (the only file that names tract),
+//! [`guard`] what catches panics, [`prepare`] and [`interpret`] what surrounds a network.
 
+// In reading order: both sides, the agent's, the worker's.
+pub mod protocol;
+
+pub mod child;
 pub mod gate;
 pub mod handle;
+mod supervisor;
+pub mod verdict;
+
+pub mod channel;
+pub mod engine;
+pub mod guard;
 pub mod infer;
 pub mod interpret;
 pub mod jail;
+pub mod plans;
 pub mod prepare;
-pub mod protocol;
 pub mod serve;

@@ -1,1 +1,303 @@
-//! (module of this name: see DESIGN section 5)
+//! What does a worker process do all day? It waits for a frame, computes, answers; it ends when the agent does.
+//!
+//! `neap worker` is started by the agent only. It owns no time and no policy: limits come with every item, time limits are
+//! the agent's, and a cancelled item is a killed worker.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::channel::{Channel, ChannelError};
+use super::engine::Pinned;
+use super::infer::Tract;
+use super::plans::{Key, Plans};
+use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Run, ToWorker, data_bytes};
+use super::{guard, interpret, jail, prepare};
+use crate::fault::{Code, Fault};
+use crate::model::manifest::{self, Kind, Manifest};
+use crate::sys::{alloc, clock};
+use crate::tensor::Tensor;
+use crate::units::{Digest, MODEL_BYTES_MAX};
+
+/// Exit code for arguments that make no sense (sysexits `EX_USAGE`).
+pub const EXIT_USAGE: u8 = 64;
+/// Exit code when the jail cannot be entered (sysexits `EX_OSERR`).
+pub const EXIT_JAIL: u8 = 71;
+/// Exit code when the agent sends nonsense or the socket fails (sysexits `EX_PROTOCOL`).
+pub const EXIT_PROTOCOL: u8 = 76;
+/// Most models whose file a worker keeps open; the one unused for longest is closed, and asked for again if needed.
+pub const MODELS_HELD_MAX: usize = 16;
+
+/// Runs a worker until the agent closes the socket. `arguments` are those behind `neap worker`:
+/// `--slot N --parent PID --plan-bytes N --address-bytes N [--core N]`.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::parse(arguments) {
+        Ok(arguments) => arguments,
+        Err(why) => {
+            eprintln!("neap worker: {why}; the agent starts workers by itself, run `neap run` instead");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let notes = match jail::enter(&arguments.jail) {
+        Ok(notes) => notes,
+        Err(error) => {
+            eprintln!("neap worker {}: cannot bind its life to the agent's: {error}", arguments.slot);
+            return ExitCode::from(EXIT_JAIL);
+        }
+    };
+    guard::install();
+    match Server::new(&arguments).serve(notes) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("neap worker {}: {error}", arguments.slot);
+            ExitCode::from(EXIT_PROTOCOL)
+        }
+    }
+}
+
+// === impl Arguments ===
+
+/// What the agent tells a worker when it starts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Arguments {
+    slot: usize,
+    plan_bytes: u64,
+    jail: jail::Settings,
+}
+
+impl Arguments {
+    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut values = BTreeMap::new();
+        let mut arguments = arguments.into_iter();
+        while let Some(name) = arguments.next() {
+            let name = name.into_string().map_err(|name| format!("{} is not text", name.display()))?;
+            let value = arguments.next().and_then(|value| value.into_string().ok());
+            values.insert(name.clone(), value.ok_or_else(|| format!("{name} needs a value"))?);
+        }
+        let mut take = |name: &str| values.remove(name);
+        let parsed = Self {
+            slot: required("--slot", take("--slot"))?,
+            plan_bytes: required("--plan-bytes", take("--plan-bytes"))?,
+            jail: jail::Settings {
+                parent: required("--parent", take("--parent"))?,
+                core: take("--core").map(|core| required("--core", Some(core))).transpose()?,
+                address_bytes: required("--address-bytes", take("--address-bytes"))?,
+            },
+        };
+        match values.keys().next() {
+            Some(name) => Err(format!("{name} is unknown")),
+            None => Ok(parsed),
+        }
+    }
+}
+
+fn required<T: std::str::FromStr>(name: &str, value: Option<String>) -> Result<T, String> {
+    let value = value.ok_or_else(|| format!("{name} is missing"))?;
+    value.parse().map_err(|_| format!("{name} {value:?} is not a number in range"))
+}
+
+// === impl Server ===
+
+/// The state of a worker: what it has been given and what it has made of it.
+struct Server {
+    models: BTreeMap<Digest, Model>,
+    plans: Plans,
+    /// Counts requests, to know which model was used last.
+    turn: u64,
+}
+
+/// A model as the agent handed it over.
+struct Model {
+    /// Its file, or why it cannot be used; said when an item asks for it.
+    source: Result<Source, Fault>,
+    labels: String,
+    used: u64,
+}
+
+struct Source {
+    manifest: Manifest,
+    file: File,
+}
+
+impl Server {
+    fn new(arguments: &Arguments) -> Self {
+        let plans = Plans::new(Box::new(Tract::default()), arguments.plan_bytes, alloc::used);
+        Self { models: BTreeMap::new(), plans, turn: 0 }
+    }
+
+    fn serve(mut self, notes: Vec<String>) -> Result<(), ChannelError> {
+        let stdin = io::stdin();
+        let mut channel = Channel::new(stdin.as_fd());
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        channel.send(&FromWorker::Hello(Hello { version, pid: std::process::id(), notes }))?;
+        while let Some(message) = channel.receive()? {
+            match message {
+                ToWorker::Load(load) => {
+                    let file = channel.take_file();
+                    self.load(load, file);
+                }
+                ToWorker::Run(run) => {
+                    let (token, item) = (run.token, run.item);
+                    let answer = self.run(run);
+                    match channel.send(&answer) {
+                        Err(ChannelError::Frame(error @ BadFrame::TooLong { .. })) => {
+                            let text = format!("the output does not fit a frame: {error}; ask for fewer outputs");
+                            let fault = Fault::new(Code::OutputTooLarge, text);
+                            channel.send(&FromWorker::Failed(Failed { token, item, fault }))?;
+                        }
+                        sent => sent?,
+                    }
+                }
+                ToWorker::Forget(digest) => {
+                    self.models.remove(&digest);
+                    self.plans.forget(digest);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, load: Load, file: Option<File>) {
+        let missing = || Fault::new(Code::ModelParse, "the model's file did not arrive; send the job again");
+        let wrong = |error: manifest::ManifestError| Fault::new(Code::ModelParse, format!("model.toml: {error}"));
+        let source = file.ok_or_else(missing).and_then(|file| {
+            let manifest = manifest::parse(&load.manifest).map_err(wrong)?;
+            Ok(Source { manifest, file })
+        });
+        self.models.insert(load.digest, Model { source, labels: load.labels, used: self.turn });
+        if self.models.len() > MODELS_HELD_MAX {
+            let oldest =
+                self.models.iter().filter(|(digest, _)| **digest != load.digest).min_by_key(|(_, held)| held.used);
+            if let Some(digest) = oldest.map(|(digest, _)| *digest) {
+                self.models.remove(&digest);
+            }
+        }
+    }
+
+    fn run(&mut self, run: Run) -> FromWorker {
+        self.turn += 1;
+        let (token, item, digest) = (run.token, run.item, run.digest);
+        let Some(model) = self.models.get_mut(&digest) else {
+            return FromWorker::NeedModel(NeedModel { token, item, digest });
+        };
+        model.used = self.turn;
+        let started = (clock::now(), clock::own_cpu());
+        alloc::reset_peak();
+        let outcome = compute(&mut self.plans, model, run);
+        alloc::set_limit(alloc::UNLIMITED);
+        match outcome {
+            Ok(Computed { tensors, load_cpu }) => FromWorker::Done(Done {
+                token,
+                item,
+                cpu: clock::own_cpu().saturating_sub(started.1).saturating_sub(load_cpu.unwrap_or_default()),
+                wall: clock::now().since(started.0),
+                load_cpu,
+                peak_bytes: alloc::peak(),
+                tensors,
+            }),
+            Err(fault) => FromWorker::Failed(Failed { token, item, fault }),
+        }
+    }
+}
+
+struct Computed {
+    tensors: Vec<Tensor>,
+    load_cpu: Option<Duration>,
+}
+
+/// Request to answer: check, prepare, load if needed, run, interpret. Memory is limited at every step.
+fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, Fault> {
+    let source = model.source.as_mut().map_err(|fault| fault.clone())?;
+    let manifest = &source.manifest;
+    alloc::set_limit(alloc::used().saturating_add(run.memory_bytes));
+    let (inputs, geometry) = network_inputs(manifest, run.tensors)?;
+    let key = Key { digest: run.digest, inputs: Pinned::of(&inputs), outputs: manifest.outputs.clone() };
+    let mut load_cpu = None;
+    if !plans.touch(&key) {
+        let before = clock::own_cpu();
+        let others = plans.bytes();
+        let limit = alloc::used().saturating_sub(others).saturating_add(plans.budget_bytes());
+        alloc::set_limit(limit.saturating_add(run.memory_bytes));
+        let onnx = read(&mut source.file, run.digest)?;
+        plans.make_room(onnx.len() as u64);
+        plans.load(key.clone(), onnx)?;
+        load_cpu = Some(clock::own_cpu().saturating_sub(before));
+        alloc::set_limit(alloc::used().saturating_add(run.memory_bytes));
+    }
+    let mut tensors = plans.run(&key, inputs)?;
+    if run.interpret {
+        let labels: Vec<&str> = model.labels.lines().collect();
+        tensors = guard::catch(Code::ModelRun, "the outputs cannot be interpreted", || {
+            interpret::interpret(manifest, &labels, geometry.as_ref(), tensors)
+        })?;
+    }
+    let bytes = data_bytes(&tensors);
+    if bytes > run.output_bytes {
+        let text = format!(
+            "the output is {bytes} bytes long, limits.output_bytes allows {}; raise it or ask for the interpreted output",
+            run.output_bytes
+        );
+        return Err(Fault::new(Code::OutputTooLarge, text));
+    }
+    Ok(Computed { tensors, load_cpu })
+}
+
+/// The network's inputs in its order: from a medium, from raw tensors, from defaults.
+fn network_inputs(
+    manifest: &Manifest,
+    tensors: Vec<Tensor>,
+) -> Result<(Vec<Tensor>, Option<prepare::Geometry>), Fault> {
+    let accepts = match (manifest.check_inputs(&tensors)?, &manifest.prepare) {
+        (Kind::Media, Some(prepare)) => prepare.accepts.clone(),
+        (Kind::Raw | Kind::Media, _) => return Ok((manifest.complete(tensors)?, None)),
+    };
+    let (media, raw): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|tensor| tensor.name == accepts);
+    let medium = media.iter().find_map(|tensor| tensor.to_strings()?.first().copied()).unwrap_or_default();
+    let prepared =
+        guard::catch(Code::InputDecode, "the medium cannot be decoded", || prepare::prepare(manifest, medium))?;
+    let mut inputs = prepared.inputs;
+    for given in raw {
+        if let Some(input) = inputs.iter_mut().find(|input| input.name == given.name) {
+            *input = given;
+        }
+    }
+    Ok((inputs, Some(prepared.geometry)))
+}
+
+/// The bytes of a model's file, which are what the digest says or are not used at all.
+fn read(file: &mut File, digest: Digest) -> Result<Vec<u8>, Fault> {
+    let failed = |error: io::Error| Fault::new(Code::ModelParse, format!("the model's file cannot be read: {error}"));
+    let too_large = |bytes: u64| {
+        let text = format!(
+            "the model's file is {bytes} bytes long, at most {MODEL_BYTES_MAX} are allowed; store its weights as \
+             integers or half floats"
+        );
+        Fault::new(Code::ModelTooLarge, text)
+    };
+    let announced = file.metadata().map_err(failed)?.len();
+    if announced > MODEL_BYTES_MAX {
+        return Err(too_large(announced));
+    }
+    let mut onnx = Vec::with_capacity(usize::try_from(announced).unwrap_or_default());
+    file.seek(SeekFrom::Start(0)).map_err(failed)?;
+    // The file may grow while it is read.
+    file.take(MODEL_BYTES_MAX + 1).read_to_end(&mut onnx).map_err(failed)?;
+    if onnx.len() as u64 > MODEL_BYTES_MAX {
+        return Err(too_large(onnx.len() as u64));
+    }
+    let found = Digest(Sha256::digest(&onnx).into());
+    if found != digest {
+        let text = format!("the model's file has the digest {found}, expected {digest}; install the model again");
+        return Err(Fault::new(Code::ModelHashMismatch, text));
+    }
+    Ok(onnx)
+}
+
+#[cfg(test)]
+mod tests;

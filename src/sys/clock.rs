@@ -1,0 +1,84 @@
+//! What time is it, and how much CPU time was used? The only file that reads a clock.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::target;
+use crate::units::{Instant, WallTime};
+
+/// Now, by `CLOCK_MONOTONIC`.
+pub fn now() -> Instant {
+    let time = clock_gettime(ClockId::Monotonic);
+    Instant::from_nanos(u64::try_from(span(time).as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Now, by the wall clock.
+pub fn wall() -> WallTime {
+    let time = clock_gettime(ClockId::Realtime);
+    WallTime::from_millis(time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000))
+}
+
+/// CPU time that this process has used, all threads together.
+pub fn own_cpu() -> Duration {
+    span(clock_gettime(ClockId::ProcessCPUTime))
+}
+
+/// CPU time that another process has used, all threads together, exact to the nanosecond even while it runs.
+///
+/// # Errors
+/// `ESRCH` when there is no such process.
+pub fn process_cpu(pid: i32) -> io::Result<Duration> {
+    let pid = target(pid)?.as_raw_nonzero().get();
+    let mut clock: libc::clockid_t = 0;
+    // SAFETY: `clock` is a valid place for one clock id, and it is written before it is read.
+    let errno = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
+    if errno != 0 {
+        return Err(io::Error::from_raw_os_error(errno));
+    }
+    let mut time = MaybeUninit::<libc::timespec>::uninit();
+    // SAFETY: `time` is a valid place for one timespec; it is read only after the call has filled it.
+    let time = unsafe {
+        if libc::clock_gettime(clock, time.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        time.assume_init()
+    };
+    Ok(Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
+fn span(time: Timespec) -> Duration {
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_monotonic_clock_never_goes_back() {
+        let (first, second) = (now(), now());
+        assert!(first <= second && first > Instant::default());
+    }
+
+    #[test]
+    fn cpu_time_of_ones_own_pid_is_ones_own_cpu_time() {
+        let before = own_cpu();
+        let by_pid = process_cpu(rustix::process::getpid().as_raw_nonzero().get()).unwrap();
+        assert!(before <= by_pid && by_pid <= own_cpu());
+    }
+
+    #[test]
+    fn no_cpu_time_is_read_of_groups_or_of_nobody() {
+        for pid in [0, -1, i32::MIN, i32::MAX] {
+            assert_eq!(process_cpu(pid).unwrap_err().raw_os_error(), Some(libc::ESRCH), "pid {pid}");
+        }
+    }
+
+    #[test]
+    fn the_wall_clock_is_of_this_century() {
+        assert!(wall().as_millis() > 1_600_000_000_000);
+    }
+}

@@ -1,0 +1,415 @@
+//! What keeps a worker alive? One task: a process is started, greeted, fed with one item at a time, buried with its
+//! reason, and started again after a growing wait.
+//!
+//! A model travels to a process once; when the worker has dropped it, it travels again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::child::{Child, Start, Step};
+use super::gate::Gate;
+use super::handle::{Event, Output, Settings, Work};
+use super::protocol::{Done, Failed, FromWorker, Hello, Load, NeedModel, Run, ToWorker, data_bytes};
+use super::verdict::{self, Backoff, Cause, Circumstances};
+use crate::fault::{Code, Fault};
+use crate::model::library::Entry;
+use crate::sys::process::Exit;
+use crate::units::Digest;
+
+/// Events that may wait for the agent before answers are left unread.
+const EVENTS_PENDING_MAX: usize = 4;
+/// Models that the handle remembers as loaded; beyond that it forgets all, and the worker gets them again.
+const MODELS_REMEMBERED_MAX: usize = 64;
+/// Address space beyond plans and items: the program, its stack, frames and what the allocator cannot use.
+const ADDRESS_SLACK_BYTES: u64 = 512 * 1024 * 1024;
+
+/// What the agent wants.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Take this item.
+    Run(Box<Errand>),
+    /// End the work of `token`, or whatever the process does.
+    Kill { why: Code, token: Option<u64> },
+    /// Drop a model.
+    Forget(Digest),
+}
+
+// === impl Errand ===
+
+/// Work on its way through the handle.
+#[derive(Debug)]
+pub(super) struct Errand {
+    token: u64,
+    item: u32,
+    model: Arc<Entry>,
+    memory_bytes: u64,
+    output_bytes: u64,
+    /// The encoded item, kept in case the worker has to be sent it again.
+    frame: Result<Arc<Vec<u8>>, Fault>,
+    /// Whether the process has it.
+    sent: bool,
+    /// Whether the worker has asked for the model once: twice makes no sense.
+    asked: bool,
+}
+
+impl Errand {
+    pub(super) fn new(work: Work) -> Self {
+        let Work { token, item, model, inputs, interpret, memory_bytes, output_bytes } = work;
+        let digest = model.manifest.digest;
+        let run = Run { token, item, digest, interpret, memory_bytes, output_bytes, tensors: inputs };
+        let frame = run.encode().map(Arc::new).map_err(|error| {
+            Fault::new(Code::JobTooLarge, format!("the item does not fit a frame to the worker: {error}"))
+        });
+        Self { token, item, model, memory_bytes, output_bytes, frame, sent: false, asked: false }
+    }
+}
+
+// === impl Supervisor ===
+
+/// The task behind a [`Handle`].
+pub(super) struct Supervisor {
+    slot: usize,
+    settings: Settings,
+    gate: Arc<Gate>,
+    on_changed: Arc<dyn Fn() + Send + Sync>,
+    orders: mpsc::Receiver<Order>,
+    open: Arc<AtomicUsize>,
+    events: mpsc::Sender<Event>,
+    /// Events that the agent has not taken yet.
+    pending: VecDeque<Event>,
+    /// Work in order; the process is at the first if that one is sent.
+    queue: VecDeque<Errand>,
+    /// Models that the process has, as far as we know.
+    loaded: BTreeMap<Digest, Arc<Entry>>,
+    backoff: Backoff,
+    greeted: bool,
+}
+
+/// How the life of a process, or the wait for the next, ends.
+enum End {
+    /// The agent is done with this worker.
+    Stop,
+    /// The process has ended or must end.
+    Exit(Cause),
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        slot: usize,
+        settings: Settings,
+        gate: Arc<Gate>,
+        on_changed: Arc<dyn Fn() + Send + Sync>,
+        orders: mpsc::Receiver<Order>,
+        open: Arc<AtomicUsize>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let backoff = Backoff::new(settings.backoff_first, settings.backoff_max);
+        Self {
+            slot,
+            settings,
+            gate,
+            on_changed,
+            orders,
+            open,
+            events,
+            pending: VecDeque::new(),
+            queue: VecDeque::new(),
+            loaded: BTreeMap::new(),
+            backoff,
+            greeted: false,
+        }
+    }
+
+    pub(super) async fn supervise(mut self) {
+        loop {
+            let (fault, retry_in) = match self.spawn() {
+                Ok(child) => match self.keep(child).await {
+                    Some(end) => end,
+                    None => break,
+                },
+                Err(error) => {
+                    let exe = self.settings.exe.display();
+                    let text = format!("the worker {exe} could not be started: {error}; free memory and processes");
+                    (Fault::new(Code::WorkerStart, text), self.backoff.failed())
+                }
+            };
+            self.bury(fault, retry_in);
+            if self.rest(retry_in).await {
+                break;
+            }
+        }
+        for event in self.pending {
+            // The agent may still listen; if it does not, it does not want to know.
+            let _unheard = self.events.try_send(event);
+        }
+    }
+
+    fn spawn(&self) -> std::io::Result<Child> {
+        let Settings { exe, core, memory_bytes, item_memory_bytes_max, .. } = &self.settings;
+        let address_bytes = memory_bytes.saturating_add(*item_memory_bytes_max).saturating_add(ADDRESS_SLACK_BYTES);
+        Child::spawn(&Start { exe, slot: self.slot, core: *core, plan_bytes: *memory_bytes, address_bytes })
+    }
+
+    /// Works with a process until it ends. `None` when the worker is to be ended for good.
+    async fn keep(&mut self, mut child: Child) -> Option<(Fault, Duration)> {
+        self.greeted = false;
+        self.loaded.clear();
+        self.gate.fill(self.slot, child.pid());
+        (self.on_changed)();
+        let end = self.live(&mut child).await;
+        // First out of the gate, then reaped: the sentinel must never signal an id that the kernel has given away.
+        self.gate.clear(self.slot);
+        child.kill();
+        let pid = child.pid();
+        let ended = child.end().await;
+        let cause = match end {
+            End::Stop => return None,
+            End::Exit(cause) => cause,
+        };
+        let (exit, last_words) = match ended {
+            Ok(ended) => (ended.exit, ended.last_words),
+            Err(error) => {
+                tracing::error!(slot = self.slot, pid, %error, "a worker process could not be waited for");
+                (Exit::Signal(libc::SIGKILL), error.to_string())
+            }
+        };
+        let circumstances = Circumstances {
+            greeted: self.greeted,
+            memory_bytes: self.queue.front().filter(|job| job.sent).map(|job| job.memory_bytes),
+            plan_bytes: self.settings.memory_bytes,
+            last_words: &last_words,
+        };
+        let fault = verdict::fault(&cause, exit, circumstances);
+        let retry_in = match cause {
+            Cause::Killed(_) => Duration::ZERO,
+            Cause::Nonsense(_) | Cause::Gone => self.backoff.failed(),
+        };
+        Some((fault, retry_in))
+    }
+
+    async fn live(&mut self, child: &mut Child) -> End {
+        loop {
+            if let Err(why) = self.dispatch(child) {
+                return End::Exit(Cause::Nonsense(why));
+            }
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    None => return End::Stop,
+                    Some(order) => if let Some(end) = self.obey(order, Some(child)) {
+                        return end;
+                    },
+                },
+                () = deliver(&self.events, &mut self.pending), if !self.pending.is_empty() => {}
+                step = child.step(), if self.pending.len() < EVENTS_PENDING_MAX => match step {
+                    Ok(Step::Quiet) => {}
+                    Ok(Step::Gone) => return End::Exit(Cause::Gone),
+                    Ok(Step::Message(message)) => if let Err(why) = self.hear(*message, child.pid()) {
+                        return End::Exit(Cause::Nonsense(why));
+                    },
+                    Err(error) => return End::Exit(Cause::Nonsense(error.to_string())),
+                },
+            }
+        }
+    }
+
+    /// Sends the first work, and its model if the process does not have it.
+    fn dispatch(&mut self, child: &mut Child) -> Result<(), String> {
+        while self.greeted && self.queue.front().is_some_and(|job| !job.sent) {
+            match self.send_first(child) {
+                Ok(()) => {}
+                Err(Unsent::Worker(why)) => return Err(why),
+                Err(Unsent::Work(fault)) => self.answer(Err(fault)),
+            }
+        }
+        Ok(())
+    }
+
+    fn send_first(&mut self, child: &mut Child) -> Result<(), Unsent> {
+        let Some(job) = self.queue.front_mut() else { return Ok(()) };
+        let frame = Arc::clone(job.frame.as_ref().map_err(|fault| Unsent::Work(fault.clone()))?);
+        let model = &job.model;
+        let digest = model.manifest.digest;
+        if !self.loaded.get(&digest).is_some_and(|loaded| same(loaded, model)) {
+            let load = Load { digest, manifest: model.manifest_text.to_string(), labels: model.labels.to_string() };
+            let load = load.encode().map_err(|error| Unsent::Work(unloadable(model, &error)))?;
+            let file = model.open().map_err(|error| Unsent::Work(unloadable(model, &error)))?;
+            child.send(Arc::new(load), Some(file.into())).map_err(|error| Unsent::Worker(error.to_string()))?;
+            if self.loaded.len() >= MODELS_REMEMBERED_MAX {
+                self.loaded.clear();
+            }
+            self.loaded.insert(digest, Arc::clone(model));
+        }
+        child.send(frame, None).map_err(|error| Unsent::Worker(error.to_string()))?;
+        job.sent = true;
+        self.gate.set_job(self.slot, job.token);
+        Ok(())
+    }
+
+    /// Takes a message in, or says why it makes no sense.
+    fn hear(&mut self, message: FromWorker, pid: i32) -> Result<(), String> {
+        match message {
+            FromWorker::Hello(hello) => self.greet(hello, pid),
+            FromWorker::Done(Done { token, item, cpu, wall, load_cpu, peak_bytes, tensors }) => {
+                let job = self.current(token, item)?;
+                let bytes = data_bytes(&tensors);
+                if bytes > job.output_bytes {
+                    return Err(format!("an output of {bytes} bytes, although {} are allowed", job.output_bytes));
+                }
+                self.backoff.answered();
+                self.answer(Ok(Output { tensors, cpu, wall, load_cpu, peak_bytes }));
+                Ok(())
+            }
+            FromWorker::Failed(Failed { token, item, fault }) => {
+                self.current(token, item)?;
+                self.backoff.answered();
+                self.answer(Err(fault));
+                Ok(())
+            }
+            FromWorker::NeedModel(NeedModel { token, item, digest }) => {
+                let job = self.current(token, item)?;
+                if job.asked || job.model.manifest.digest != digest {
+                    return Err("it asks for a model that it was given".to_owned());
+                }
+                job.asked = true;
+                job.sent = false;
+                self.loaded.remove(&digest);
+                Ok(())
+            }
+        }
+    }
+
+    fn greet(&mut self, hello: Hello, pid: i32) -> Result<(), String> {
+        let own = env!("CARGO_PKG_VERSION");
+        if self.greeted || hello.version != own || i32::try_from(hello.pid) != Ok(pid) {
+            return Err(format!(
+                "a greeting of version {} and pid {}, expected {own} and {pid}",
+                hello.version, hello.pid
+            ));
+        }
+        self.greeted = true;
+        for note in &hello.notes {
+            tracing::warn!(slot = self.slot, pid, "{note}");
+        }
+        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail: hello.notes });
+        Ok(())
+    }
+
+    /// The work that the process is at, if that is what the message is about.
+    fn current(&mut self, token: u64, item: u32) -> Result<&mut Errand, String> {
+        let first = self.queue.front_mut().filter(|job| job.sent && job.token == token && job.item == item);
+        first.ok_or_else(|| format!("an answer to item {item} of job token {token}, which it is not working on"))
+    }
+
+    /// Ends the first work with its outcome.
+    fn answer(&mut self, outcome: Result<Output, Fault>) {
+        let Some(job) = self.queue.pop_front() else { return };
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.gate.set_job(self.slot, 0);
+        self.pending.push_back(Event::Done { slot: self.slot, token: job.token, item: job.item, outcome });
+    }
+
+    /// Follows an order; with `None` for the process while there is none. Some orders end the process.
+    fn obey(&mut self, order: Order, child: Option<&mut Child>) -> Option<End> {
+        match order {
+            Order::Run(job) => self.queue.push_back(*job),
+            Order::Kill { why, token } => {
+                let hit = token.is_none() || self.queue.front().is_some_and(|job| job.sent && Some(job.token) == token);
+                if hit && child.is_some() {
+                    return Some(End::Exit(Cause::Killed(why)));
+                }
+                let fault = verdict::fault(&Cause::Killed(why), Exit::Signal(libc::SIGKILL), IDLE);
+                for job in self.withdraw(|job| Some(job.token) == token) {
+                    let (token, item, outcome) = (job.token, job.item, Err(fault.clone()));
+                    self.pending.push_back(Event::Done { slot: self.slot, token, item, outcome });
+                }
+            }
+            Order::Forget(digest) => {
+                let frame = self.loaded.remove(&digest).map(|_| ToWorker::Forget(digest).encode());
+                if let (Some(child), Some(Ok(frame))) = (child, frame)
+                    && let Err(error) = child.send(Arc::new(frame), None)
+                {
+                    return Some(End::Exit(Cause::Nonsense(error.to_string())));
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes work out of the queue.
+    fn withdraw(&mut self, which: impl Fn(&Errand) -> bool) -> Vec<Errand> {
+        let (out, kept) = std::mem::take(&mut self.queue).into_iter().partition::<Vec<_>, _>(which);
+        self.queue = kept.into();
+        self.open.fetch_sub(out.len(), Ordering::Relaxed);
+        out
+    }
+
+    /// Reports the end of a process and voids the work it was at. A process that never came up voids what waits first:
+    /// its job has attempts, and must not wait for ever.
+    fn bury(&mut self, fault: Fault, retry_in: Duration) {
+        let first = self.queue.front().filter(|job| job.sent || fault.code == Code::WorkerStart);
+        let token = first.map(|job| job.token);
+        // What waits in the channel may be of the same token.
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey(order, None);
+        }
+        self.withdraw(|job| Some(job.token) == token);
+        tracing::warn!(slot = self.slot, ?token, retry_in_ms = retry_in.as_millis(), "worker ended: {fault}");
+        self.pending.push_back(Event::Exited { slot: self.slot, token, fault: Some(fault), retry_in });
+    }
+
+    /// Waits before the next start. `true` when there is to be none.
+    async fn rest(&mut self, retry_in: Duration) -> bool {
+        let rested = tokio::time::sleep(retry_in);
+        tokio::pin!(rested);
+        loop {
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    None => return true,
+                    Some(order) => _ = self.obey(order, None),
+                },
+                () = deliver(&self.events, &mut self.pending), if !self.pending.is_empty() => {}
+                () = &mut rested => return false,
+            }
+        }
+    }
+}
+
+/// Circumstances of work that no process was at.
+const IDLE: Circumstances<'_> = Circumstances { greeted: true, memory_bytes: None, plan_bytes: 0, last_words: "" };
+
+/// Why work was not sent.
+enum Unsent {
+    /// The work itself cannot be: its answer is this fault.
+    Work(Fault),
+    /// The process takes nothing more.
+    Worker(String),
+}
+
+/// Whether a loaded model is still the one asked for: the file may be the same and its manifest another.
+fn same(loaded: &Arc<Entry>, wanted: &Arc<Entry>) -> bool {
+    Arc::ptr_eq(loaded, wanted) || (loaded.manifest_text == wanted.manifest_text && loaded.labels == wanted.labels)
+}
+
+fn unloadable(model: &Entry, error: &dyn std::error::Error) -> Fault {
+    let name = &model.manifest.name;
+    Fault::new(Code::ModelUnknown, format!("model {name} cannot be handed to the worker: {error}; install it again"))
+}
+
+/// Hands one event over when the agent has room for it. Dropping the wait loses nothing.
+async fn deliver(events: &mpsc::Sender<Event>, pending: &mut VecDeque<Event>) {
+    match events.reserve().await {
+        Ok(permit) => {
+            if let Some(event) = pending.pop_front() {
+                permit.send(event);
+            }
+        }
+        // Nobody listens any more.
+        Err(_) => pending.clear(),
+    }
+}
