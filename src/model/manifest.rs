@@ -293,15 +293,17 @@ pub struct Keep {
     pub count_max: usize,
 }
 
-/// The most likely classes. Results: `labels` BYTES [top], `scores` FP32 [top], best first.
+/// The most likely classes. Results: `labels` BYTES [N], `scores` FP32 [N], best first, N at most `top`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labels {
     /// Output with one number a class: [1, classes] or [classes].
     pub scores: String,
     /// Whether the numbers are logits that still need a softmax.
     pub softmax: bool,
-    /// How many classes are named.
+    /// Most classes that are named.
     pub top: usize,
+    /// Lowest score of a class that is named.
+    pub score_min: f32,
 }
 
 /// A line of text, greedily decoded from connectionist temporal classification.

@@ -148,6 +148,7 @@ pub(super) struct RawLabels {
     pub(super) scores: Spanned<String>,
     pub(super) softmax: bool,
     pub(super) top: Spanned<usize>,
+    pub(super) score_min: Option<Spanned<f32>>,
 }
 
 #[derive(Deserialize)]

@@ -13,9 +13,9 @@ pub(super) fn labels(classes: &Labels, labels: &[&str], outputs: &Outputs) -> Re
     }
     let scores = if classes.softmax { softmax(&output.values) } else { output.values };
     let mut ranked: Vec<(usize, f32)> = scores.into_iter().enumerate().collect();
-    // A NaN would otherwise outrank every number.
-    let order = |score: f32| if score.is_nan() { f32::NEG_INFINITY } else { score };
-    ranked.sort_by(|a, b| order(b.1).total_cmp(&order(a.1)).then(a.0.cmp(&b.0)));
+    // Drops what is not a number, too.
+    ranked.retain(|(_, score)| *score >= classes.score_min);
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     ranked.truncate(classes.top);
     let names: Vec<&str> = ranked.iter().filter_map(|(class, _)| labels.get(*class).copied()).collect();
     let scores: Vec<f32> = ranked.iter().map(|(_, score)| *score).collect();

@@ -173,7 +173,8 @@ fn labels(at: &At<'_>, raw: &Spanned<RawLabels>, context: &Context<'_>) -> Resul
     context.needs_labels(at, &raw.span())?;
     let raw = raw.get_ref();
     let scores = context.output(at, &raw.scores, &[1, 2])?.name.clone();
-    Ok(Labels { scores, softmax: raw.softmax, top: at.within(&raw.top, 1, TOP_MAX)? })
+    let score_min = raw.score_min.as_ref().map_or(Ok(f32::MIN), |least| at.within(least, 0.0, 1.0))?;
+    Ok(Labels { scores, softmax: raw.softmax, top: at.within(&raw.top, 1, TOP_MAX)?, score_min })
 }
 
 fn text(at: &At<'_>, raw: &Spanned<RawText>, context: &Context<'_>) -> Result<Text, ManifestError> {
