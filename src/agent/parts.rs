@@ -76,7 +76,7 @@ impl Agent {
             link,
             workers,
             store: answers,
-            sentinel: AsyncFd::new(bell).map_err(system("cannot watch the sentinel"))?,
+            sentinel: AsyncFd::register(bell).map_err(system("cannot watch the sentinel"))?,
             terminate: signal(SignalKind::terminate()).map_err(system("cannot hear SIGTERM"))?,
             interrupt: signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
             hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
