@@ -1,1 +1,231 @@
-//! (module of this name: see DESIGN section 5)
+//! What do we tell the operator? Logs on stderr, limits for lines that the network can cause, the yield histogram.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::units::Instant;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+/// Why logging did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The filter cannot be read.
+    #[error(
+        "log level {level:?} is not understood ({why}): give error, warn, info, debug, trace or off, or a list like info,neap::link=debug"
+    )]
+    Level {
+        /// What was given.
+        level: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Called twice.
+    #[error("logging has already been started in this process")]
+    AlreadyStarted,
+}
+
+/// Starts logging to stderr. `level` is one level, or a list of `target=level`.
+///
+/// # Errors
+/// A level that cannot be read, or a second call.
+pub fn init(level: &str, format: Format, colour: bool) -> Result<(), Error> {
+    let targets = targets(level)?;
+    let registry = tracing_subscriber::registry().with(targets);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    match format {
+        Format::Text => registry.with(layer).try_init(),
+        Format::Json => registry.with(layer.json().flatten_event(true)).try_init(),
+    }
+    .map_err(|_| Error::AlreadyStarted)
+}
+
+/// Checks a level without starting anything.
+///
+/// # Errors
+/// A level that cannot be read.
+pub fn check_level(level: &str) -> Result<(), Error> {
+    targets(level)?;
+    Ok(())
+}
+
+fn targets(level: &str) -> Result<Targets, Error> {
+    let bad = |why: &str| Error::Level { level: level.chars().take(80).collect(), why: why.to_owned() };
+    let targets: Targets = level.parse().map_err(|error| bad(&format!("{error}")))?;
+    // A bare word that is no level reads as a target that logs everything: a typo must not.
+    let known = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    match level.split(',').map(str::trim).find(|part| !part.contains('=') && !known(part)) {
+        Some("") => Err(bad("it is empty, or has an empty part")),
+        Some(part) => Err(bad(&format!("{part:?} is no level"))),
+        None => Ok(targets),
+    }
+}
+
+/// Limits log lines that something outside can cause: at most `burst` in each `span`; the rest is counted.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use neap::{sys::clock, telemetry::LogLimit};
+/// static REFUSED: LogLimit = LogLimit::new(5, Duration::from_secs(10));
+/// if let Some(suppressed) = REFUSED.admit(clock::now()) {
+///     tracing::warn!(suppressed, "refused a message");
+/// }
+/// ```
+#[derive(Debug)]
+pub struct LogLimit {
+    burst: u32,
+    span_ns: u64,
+    /// Begin of the current span, ns of the monotonic clock.
+    begin: AtomicU64,
+    admitted: AtomicU32,
+    suppressed: AtomicU64,
+}
+
+impl LogLimit {
+    /// At most `burst` lines in each `span`.
+    pub const fn new(burst: u32, span: Duration) -> Self {
+        let nanos = span.as_nanos();
+        let span_ns = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
+        let (begin, admitted, suppressed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
+        Self { burst, span_ns, begin, admitted, suppressed }
+    }
+
+    /// Whether to write a line now; if so, how many were left out since the last. Threads that ask in the same moment
+    /// may together get a line more.
+    pub fn admit(&self, now: Instant) -> Option<u64> {
+        let now = now.as_nanos();
+        let begin = self.begin.load(Relaxed);
+        let over = now.saturating_sub(begin) >= self.span_ns || begin == 0;
+        if over && self.begin.compare_exchange(begin, now.max(1), Relaxed, Relaxed).is_ok() {
+            self.admitted.store(0, Relaxed);
+        }
+        if self.admitted.fetch_add(1, Relaxed) < self.burst {
+            return Some(self.suppressed.swap(0, Relaxed));
+        }
+        // Not one more than is counted: the counter must not wrap into a permission.
+        self.admitted.store(self.burst, Relaxed);
+        self.suppressed.fetch_add(1, Relaxed);
+        None
+    }
+}
+
+/// Longest latency that the histogram tells apart, in µs; longer ones count as this.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// Distribution of yield latencies, in µs, exact to three digits. The worst case is exact.
+#[derive(Clone, Debug)]
+pub struct YieldHistogram {
+    histogram: Histogram<u64>,
+    max_us: u64,
+}
+
+impl Default for YieldHistogram {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl YieldHistogram {
+    /// An empty one. All memory is taken here.
+    pub fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
+        Self { histogram: histogram.expect("bounds 1 to 60 000 000 with 3 digits are valid"), max_us: 0 }
+    }
+
+    /// Adds one latency. A begun microsecond counts as a whole one: rounding never flatters.
+    pub fn record(&mut self, latency: Duration) {
+        let us = u64::try_from(latency.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        self.histogram.saturating_record(us);
+        self.max_us = self.max_us.max(us);
+    }
+
+    /// How many were added.
+    pub fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// Median, in µs; 0 when empty.
+    pub fn p50(&self) -> u64 {
+        self.quantile(0.5)
+    }
+
+    /// 99th percentile, in µs; 0 when empty.
+    pub fn p99(&self) -> u64 {
+        self.quantile(0.99)
+    }
+
+    /// 99.9th percentile, in µs; 0 when empty.
+    pub fn p999(&self) -> u64 {
+        self.quantile(0.999)
+    }
+
+    /// Worst case, in µs; 0 when empty.
+    pub fn max(&self) -> u64 {
+        self.max_us
+    }
+
+    fn quantile(&self, quantile: f64) -> u64 {
+        self.histogram.value_at_quantile(quantile).min(self.max_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    #[test]
+    fn levels_and_lists_of_targets_are_understood() {
+        for level in ["off", "error", "WARN", "info", "info,neap::link=debug", "warn, rumqttc=off"] {
+            assert!(check_level(level).is_ok(), "{level}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused_with_what_would_be_right() {
+        for level in ["", "inof", "info,", "info,neap::link=dbg", "loud"] {
+            let sentence = check_level(level).unwrap_err().to_string();
+            assert!(sentence.contains(&format!("{level:?}")) && sentence.contains("error, warn, info"), "{sentence}");
+        }
+    }
+
+    #[test]
+    fn a_log_limit_admits_a_burst_a_span_and_counts_the_rest() {
+        let limit = LogLimit::new(2, Duration::from_secs(1));
+        let answers: Vec<_> = (0..5).map(|ms| limit.admit(at(1000 + ms))).collect();
+        assert_eq!(answers, [Some(0), Some(0), None, None, None]);
+        assert_eq!(limit.admit(at(1999)), None);
+        assert_eq!(limit.admit(at(2000)), Some(4));
+        assert_eq!(limit.admit(at(2001)), Some(0));
+        assert_eq!(limit.admit(at(2002)), None);
+    }
+
+    #[test]
+    fn a_histogram_tells_quantiles_and_the_exact_worst_case() {
+        let mut histogram = YieldHistogram::new();
+        assert_eq!([histogram.p50(), histogram.p99(), histogram.max(), histogram.count()], [0; 4]);
+        (1..=1000).for_each(|us| histogram.record(Duration::from_micros(us)));
+        assert_eq!([histogram.p50(), histogram.p99(), histogram.p999()], [500, 990, 999]);
+        assert_eq!([histogram.max(), histogram.count()], [1000, 1000]);
+        histogram.record(Duration::from_nanos(123_456_789));
+        assert_eq!(histogram.max(), 123_457);
+        histogram.record(Duration::from_secs(1_000_000));
+        assert_eq!([histogram.max(), histogram.count()], [1_000_000_000_000, 1002]);
+    }
+}

@@ -162,6 +162,11 @@ impl Fusion {
         self.late(now).or_else(|| self.malformed()).or_else(|| self.stale(now)).unwrap_or_else(|| self.level(now))
     }
 
+    /// When the last source that has given a level falls silent, or fell: from then on nothing is known.
+    pub fn silent_from(&self) -> Option<Instant> {
+        self.each().filter_map(|(_, source)| source.span()).map(|span| span.last).max()
+    }
+
     /// Sources by id.
     fn each(&self) -> impl Iterator<Item = (SourceId, &Source)> {
         (0..).map(SourceId).zip(&self.sources)

@@ -26,7 +26,8 @@ pub fn own_cpu() -> Duration {
     span(clock_gettime(ClockId::ProcessCPUTime))
 }
 
-/// CPU time that another process has used, all threads together, exact to the nanosecond even while it runs.
+/// CPU time that another process has used, all threads together, in ns. Exact while it does not run. While it runs on
+/// another core the kernel brings the value up to date at its ticks only, so it may lag by one (1 to 10 ms).
 ///
 /// # Errors
 /// `ESRCH` when there is no such process.

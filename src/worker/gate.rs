@@ -106,8 +106,12 @@ pub struct Stop {
     pub pids: [i32; WORKERS_MAX],
     /// Their jobs, 0 when idle.
     pub jobs: [u64; WORKERS_MAX],
+    /// How many threads of each are known.
+    pub threads: [u8; WORKERS_MAX],
     /// Their CPU time right before the signals; `None` when the process had gone.
-    pub cpu: [Option<Duration>; WORKERS_MAX],
+    pub cpu_before: [Option<Duration>; WORKERS_MAX],
+    /// Their CPU time right after the signals.
+    pub cpu_signalled: [Option<Duration>; WORKERS_MAX],
 }
 
 /// What a resume met.
@@ -232,8 +236,8 @@ impl Pass<'_> {
             if pid == 0 || place.state.load(SeqCst) != RUNS {
                 continue;
             }
-            stop.cpu[slot] = clock::process_cpu(pid).ok();
-            place.signal_threads(pid);
+            stop.cpu_before[slot] = clock::process_cpu(pid).ok();
+            stop.threads[slot] = place.signal_threads(pid);
             stop.pids[slot] = pid;
             stop.slots.insert(slot);
         }
@@ -242,6 +246,7 @@ impl Pass<'_> {
             // For threads that were not known. A process that has gone needs no stop.
             let _gone = signal::stop_process(stop.pids[slot]);
             place.state.store(STOPPED, SeqCst);
+            stop.cpu_signalled[slot] = clock::process_cpu(stop.pids[slot]).ok();
             stop.jobs[slot] = place.job.load(SeqCst);
         }
         stop
@@ -277,11 +282,7 @@ impl Pass<'_> {
         }
         // The call fails for no child that is in the table; if it ever does, the stop is not confirmed.
         let seen = signal::poll_stopped(pid).unwrap_or(Seen::Running);
-        let cpu = match seen {
-            Seen::Running => None,
-            Seen::Stopped | Seen::Exited => clock::process_cpu(pid).ok(),
-        };
-        (seen, cpu)
+        (seen, clock::process_cpu(pid).ok())
     }
 
     /// Stops again what somebody else has continued; slots in `unconfirmed` are being looked after already.
@@ -313,11 +314,14 @@ impl Pass<'_> {
 
 impl Slot {
     /// First signal of a stop: to each known thread. A thread that has gone, or whose id is now another process's, is
-    /// refused by the kernel.
-    fn signal_threads(&self, pid: i32) {
+    /// refused by the kernel. Says how many are known.
+    fn signal_threads(&self, pid: i32) -> u8 {
+        let mut known = 0;
         for tid in self.tids.iter().map(|tid| tid.load(SeqCst)).filter(|tid| *tid != 0) {
             let _gone = signal::stop_thread(pid, tid);
+            known += 1;
         }
+        known
     }
 }
 
@@ -392,7 +396,8 @@ mod tests {
         gate.set_job(0, 77);
         let (stop, _) = apply(&gate, 0);
         assert_eq!((stop.slots, stop.pids[0], stop.jobs[0]), (slots([0]), worker.pid(), 77));
-        assert!(stop.cpu[0].is_some());
+        assert!(stop.cpu_before[0].is_some() && stop.cpu_before[0] <= stop.cpu_signalled[0]);
+        assert_eq!(stop.threads[0], 1);
         wait_for(&gate, 0, worker.pid(), Seen::Stopped);
         assert_eq!(apply(&gate, 0).0.slots, Slots::NONE, "nothing is stopped twice");
 

@@ -1,0 +1,505 @@
+//! The yield path with real processes: does the worker's own CPU clock stand still?
+//!
+//! Workers are shells that compute without end; load comes from a socket pair. Where SIGCHLD has to be blocked from
+//! the first thread on, as in the agent, or the process has to die, the test runs itself again as a process of its own.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::*;
+use crate::governor::Mode;
+use crate::load::fusion::Trust;
+use crate::load::{Malformed, Observation, Observed, Reading};
+use crate::sys::signal::{self, Seen};
+use crate::sys::{clock, process, sched};
+use crate::telemetry::YieldHistogram;
+
+/// No assertion depends on a shorter time.
+const FOREVER: Duration = Duration::from_secs(60);
+
+// ---- the world ----
+
+/// A worker that computes until it is killed, killed with the test.
+struct Worker(Child);
+
+impl Worker {
+    fn start() -> Self {
+        let mut command = Command::new("sh");
+        Self(process::tie_to_parent(command.args(["-c", "while :; do :; done"])).spawn().unwrap())
+    }
+
+    /// On one core, of the idle class as a real worker, or normal as the RAN.
+    fn start_on(core: usize, idle: bool) -> Self {
+        // Both are inherited. Not tied: the thread that spawns it is gone at once.
+        let spawn = move || {
+            sched::pin_self(core).unwrap();
+            if idle {
+                sched::idle_self().unwrap();
+            }
+            Self(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+        };
+        std::thread::spawn(spawn).join().unwrap()
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+
+    fn cpu(&self) -> Duration {
+        clock::process_cpu(self.pid()).unwrap()
+    }
+
+    /// Whether it uses no CPU time for a while.
+    fn stands_still(&self) -> bool {
+        let before = self.cpu();
+        std::thread::sleep(Duration::from_millis(100));
+        self.cpu() - before < Duration::from_millis(1)
+    }
+
+    fn wait_until_it_computes(&self) {
+        let (before, end) = (self.cpu(), clock::now().after(FOREVER));
+        while self.cpu() < before + Duration::from_millis(10) {
+            assert!(clock::now() < end, "the worker does not go on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Load by datagram: permille, u16; 9999 makes no sense; 5555 panics.
+struct Fake(UnixDatagram);
+
+impl Source for Fake {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    fn next_poll(&self) -> Option<Instant> {
+        None
+    }
+
+    fn read(&mut self, _: Instant, sink: &mut dyn FnMut(Observation)) {
+        let mut message = [0; 10];
+        while self.0.recv(&mut message).is_ok() {
+            let [low, high, stamp @ ..] = message;
+            let permille = u16::from_le_bytes([low, high]);
+            assert_ne!(permille, 5555, "the test asked for a panic");
+            let source = SourceId(0);
+            sink(Utilization::from_permille(permille).ok_or(Malformed { source, why: "too high" }).map(|level| {
+                Reading {
+                    source,
+                    cell: CellId(7),
+                    stamped: Some(Instant::from_nanos(u64::from_le_bytes(stamp))),
+                    observed: Observed::Level { metric: Metric::PrbTotDl, level, late: None },
+                }
+            }));
+        }
+    }
+}
+
+struct World {
+    gate: Arc<Gate>,
+    sentinel: Sentinel,
+    feed: UnixDatagram,
+    workers: Vec<Worker>,
+}
+
+fn policy(workers: u8) -> Policy {
+    Policy {
+        workers,
+        busy_above: Utilization::from_permille(400).unwrap(),
+        idle_below: Utilization::from_permille(150).unwrap(),
+        settle: Duration::from_millis(2),
+        settle_max: Duration::from_millis(2),
+        flap_window: Duration::ZERO,
+        raise_every: Duration::ZERO,
+    }
+}
+
+/// A sentinel's parts with one source, and the end that feeds it.
+fn parts(policy: Policy, freshness: Duration, priority: Option<u8>) -> (Parts, UnixDatagram) {
+    let (feed, socket) = UnixDatagram::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let parts = Parts {
+        policy,
+        sources: vec![Box::new(Fake(socket))],
+        fusion: Fusion::new(&[Trust { freshness, required: true }]),
+        grace: FOREVER,
+        priority,
+        confirm_kill: FOREVER,
+    };
+    (parts, feed)
+}
+
+/// A sentinel with these parts and workers; nothing was fed.
+fn world_of(parts: Parts, feed: UnixDatagram, workers: Vec<Worker>) -> World {
+    let gate = Gate::new();
+    let sentinel = start_with(parts, Arc::clone(&gate)).unwrap();
+    for (slot, worker) in workers.iter().enumerate() {
+        gate.fill(slot, worker.pid());
+        gate.set_job(slot, 100 + slot as u64);
+        sentinel.worker_changed();
+    }
+    World { gate, sentinel, feed, workers }
+}
+
+fn world(workers: u8, freshness: Duration, priority: Option<u8>) -> World {
+    let (parts, feed) = parts(policy(workers), freshness, priority);
+    world_of(parts, feed, (0..workers).map(|_| Worker::start()).collect())
+}
+
+impl World {
+    fn feed(&self, permille: u16) {
+        let mut message = [0; 10];
+        message[..2].copy_from_slice(&permille.to_le_bytes());
+        message[2..].copy_from_slice(&clock::now().as_nanos().to_le_bytes());
+        self.feed.send(&message).unwrap();
+    }
+
+    /// Takes reports until one is the wanted one.
+    fn wait_for<T>(&self, what: &str, mut wanted: impl FnMut(Report) -> Option<T>) -> T {
+        let end = clock::now().after(FOREVER);
+        loop {
+            self.sentinel.clear_report_fd();
+            while let Some(report) = self.sentinel.reports().pop() {
+                if let Some(found) = wanted(report) {
+                    return found;
+                }
+            }
+            assert!(clock::now() < end, "no {what} within a minute");
+            let second = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
+            poll(&mut [PollFd::new(&self.sentinel.report_fd(), PollFlags::IN)], Some(&second)).unwrap();
+        }
+    }
+
+    fn wait_for_mode(&self, mode: Mode) -> Decision {
+        self.wait_for(mode.as_str(), |report| match report {
+            Report::Mode { decision, .. } if decision.mode == mode => Some(decision),
+            Report::Mode { .. } | Report::Yield(_) | Report::Resumed { .. } => None,
+            Report::Load { .. } | Report::Killed { .. } => None,
+        })
+    }
+
+    fn wait_for_yield(&self) -> YieldRecord {
+        self.wait_for("yield", |report| match report {
+            Report::Yield(record) => Some(record),
+            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => None,
+        })
+    }
+
+    fn begin_trough(&self) {
+        self.feed(60);
+        self.wait_for_mode(Mode::Trough);
+        self.workers.iter().for_each(Worker::wait_until_it_computes);
+    }
+}
+
+// ---- claims ----
+
+#[test]
+fn load_above_the_limit_stops_the_worker_and_low_load_lets_it_go_on() {
+    let world = world(1, FOREVER, None);
+    assert!(world.workers[0].stands_still(), "nothing runs before the load is known");
+    world.begin_trough();
+
+    world.feed(710);
+    let record = world.wait_for_yield();
+    assert!(world.workers[0].stands_still());
+    let [limit, level] = [400, 710].map(|value| Utilization::from_permille(value).unwrap());
+    assert_eq!(record.reason, Reason::Above { source: SourceId(0), level, limit });
+    assert_eq!((record.metric, record.cell), (Metric::PrbTotDl, CellId(7)));
+    assert_eq!((record.level, record.threshold), (level, limit));
+    assert_eq!((record.workers, record.jobs[0], record.jobs[1]), (1, 100, 0));
+    let moments = [record.stamped.unwrap(), record.received, record.decided, record.signalled, record.confirmed];
+    assert!(moments.is_sorted(), "{moments:?}");
+    assert_eq!(record.detect() + record.decide() + record.stop(), record.total());
+    assert!(record.cpu_after <= record.stop(), "one worker cannot compute longer than it took to stop: {record:?}");
+
+    world.feed(60);
+    let jobs = world.wait_for("resume", |report| match report {
+        Report::Resumed { workers, jobs, .. } => Some((workers, jobs[0])),
+        Report::Mode { .. } | Report::Yield(_) | Report::Load { .. } | Report::Killed { .. } => None,
+    });
+    assert_eq!(jobs, (1, 100));
+    world.workers[0].wait_until_it_computes();
+}
+
+#[test]
+fn a_peak_between_two_low_readings_is_a_peak() {
+    let world = world(1, FOREVER, None);
+    world.begin_trough();
+    // Written in one go: the sentinel may well read all of them in one wake.
+    [60, 1000, 60].into_iter().for_each(|permille| world.feed(permille));
+    assert_eq!(world.wait_for_yield().level, Utilization::FULL);
+}
+
+#[test]
+fn a_source_that_falls_silent_stops_the_worker() {
+    let world = world(1, Duration::from_millis(300), None);
+    world.feed(60);
+    world.wait_for_mode(Mode::Trough);
+    let record = world.wait_for_yield();
+    assert_eq!((record.reason, record.stamped), (Reason::Stale(SourceId(0)), None));
+    assert_eq!(world.sentinel.shared.reports.len(), 0, "the yield is the last that happens");
+    assert!(world.workers[0].stands_still());
+}
+
+#[test]
+fn a_senseless_message_stops_the_worker() {
+    let world = world(1, FOREVER, None);
+    world.begin_trough();
+    world.feed(9999);
+    let record = world.wait_for_yield();
+    assert_eq!((record.reason, record.level), (Reason::Malformed(SourceId(0)), Utilization::FULL));
+    assert!(world.workers[0].stands_still());
+}
+
+#[test]
+fn an_order_to_hold_stops_the_worker_until_released() {
+    let world = world(1, FOREVER, None);
+    world.begin_trough();
+    world.sentinel.order(Order::Hold);
+    assert_eq!(world.wait_for_yield().reason, Reason::Held);
+    world.feed(10);
+    assert!(world.workers[0].stands_still());
+    world.sentinel.order(Order::Release);
+    world.wait_for_mode(Mode::Trough);
+    world.workers[0].wait_until_it_computes();
+}
+
+#[test]
+fn fewer_workers_by_policy_stop_the_last_ones() {
+    let world = world(2, FOREVER, None);
+    world.begin_trough();
+    world.sentinel.set_policy(policy(1)).unwrap();
+    let record = world.wait_for_yield();
+    assert_eq!((record.workers, record.jobs[0], record.jobs[1]), (1, 0, 101));
+    assert!(world.workers[1].stands_still());
+    world.workers[0].wait_until_it_computes();
+    assert!(world.sentinel.set_policy(policy(0)).is_err());
+}
+
+#[test]
+fn a_worker_that_comes_in_a_trough_runs_and_one_that_comes_while_busy_does_not() {
+    let mut world = world(1, FOREVER, None);
+    world.begin_trough();
+    world.gate.clear(0);
+    world.workers[0] = Worker::start();
+    world.gate.fill(0, world.workers[0].pid());
+    world.sentinel.worker_changed();
+    world.workers[0].wait_until_it_computes();
+
+    world.feed(500);
+    world.wait_for_yield();
+    world.gate.clear(0);
+    world.workers[0] = Worker::start();
+    world.gate.fill(0, world.workers[0].pid());
+    (world.sentinel.worker_changed_fn())();
+    assert!(world.workers[0].stands_still());
+}
+
+#[test]
+fn a_worker_that_ends_while_it_is_stopped_ends_the_stop() {
+    let world = world(2, FOREVER, None);
+    world.begin_trough();
+    // Killed, not reaped: the table still names it.
+    signal::kill_process(world.workers[1].pid()).unwrap();
+    world.feed(500);
+    assert_eq!(world.wait_for_yield().workers, 2);
+}
+
+#[test]
+fn a_worker_that_gets_no_core_is_displaced_and_not_killed() {
+    let core = *sched::cores().last().unwrap();
+    let (parts, feed) = parts(policy(1), FOREVER, None);
+    let parts = Parts { confirm_kill: Duration::from_millis(100), ..parts };
+    let world = world_of(parts, feed, vec![Worker::start_on(core, true)]);
+    for attempt in 0.. {
+        world.begin_trough();
+        let ran = Worker::start_on(core, false);
+        ran.wait_until_it_computes();
+        std::thread::sleep(Duration::from_millis(50));
+        world.feed(500);
+        let record = world.wait_for("yield", |report| match report {
+            Report::Yield(record) => Some(record),
+            Report::Killed { .. } => panic!("it was killed, though it did not run"),
+            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } => None,
+        });
+        assert!(world.workers[0].stands_still());
+        if record.displaced == 1 {
+            assert!(record.cpu_after <= record.stop(), "{record:?}");
+            break;
+        }
+        assert!(attempt < 20, "the idle worker had the core each time");
+        drop(ran);
+        world.feed(60);
+    }
+}
+
+#[test]
+fn without_a_source_the_node_is_blind_and_nothing_runs() {
+    let (parts, feed) = parts(policy(1), FOREVER, None);
+    let parts = Parts { sources: Vec::new(), fusion: Fusion::new(&[]), grace: Duration::ZERO, ..parts };
+    let world = world_of(parts, feed, vec![Worker::start()]);
+    assert_eq!(world.wait_for_mode(Mode::Blind).reason, Reason::NoSource);
+    assert!(world.workers[0].stands_still());
+}
+
+#[test]
+fn the_end_of_the_sentinel_is_the_end_of_the_run() {
+    let world = world(1, FOREVER, None);
+    world.begin_trough();
+    let World { sentinel, workers, .. } = world;
+    sentinel.stop();
+    assert_eq!(signal::poll_stopped(workers[0].pid()).unwrap(), Seen::Stopped);
+}
+
+#[test]
+fn reports_that_nobody_takes_are_counted_and_hold_up_nothing() {
+    let world = world(1, FOREVER, None);
+    world.begin_trough();
+    for _ in 0..REPORTS_MAX {
+        world.sentinel.order(Order::Hold);
+        world.sentinel.order(Order::Release);
+        std::thread::sleep(Duration::from_micros(200));
+        world.feed(500);
+        world.feed(9999);
+    }
+    let end = clock::now().after(FOREVER);
+    while world.sentinel.overflowed() == 0 {
+        world.feed(60);
+        world.sentinel.order(Order::Hold);
+        std::thread::sleep(Duration::from_millis(3));
+        world.sentinel.order(Order::Release);
+        assert!(clock::now() < end, "no overflow within a minute");
+    }
+    assert_eq!(world.sentinel.reports().len(), REPORTS_MAX);
+    world.sentinel.order(Order::Hold);
+    let deadline = clock::now().after(FOREVER);
+    while signal::poll_stopped(world.workers[0].pid()).unwrap() != Seen::Stopped {
+        assert!(clock::now() < deadline, "a full queue held up the stop");
+    }
+}
+
+#[test]
+fn the_class_is_what_was_permitted() {
+    let with_priority = world(1, FOREVER, Some(5));
+    assert!(matches!(with_priority.sentinel.class(), YieldClass::Fifo(5) | YieldClass::ShortSlice | YieldClass::Other));
+    let without = world(1, FOREVER, None);
+    assert!(matches!(without.sentinel.class(), YieldClass::ShortSlice | YieldClass::Other));
+}
+
+#[test]
+fn more_sources_than_the_tables_hold_are_refused() {
+    let source = || Box::new(Fake(UnixDatagram::unbound().unwrap())) as Box<dyn Source>;
+    let parts = Parts { sources: (0..=SOURCES_MAX).map(|_| source()).collect(), ..parts(policy(1), FOREVER, None).0 };
+    let error = start_with(parts, Gate::new()).unwrap_err();
+    assert_eq!(error.to_string(), "9 load sources are configured, but at most 8 are possible");
+}
+
+// ---- in a process of its own ----
+
+const INSIDE: &str = "NEAP_TEST_INSIDE";
+
+/// Runs one test of this file again, as a process whose every thread blocks SIGCHLD. `None` inside of it.
+fn in_own_process(test: &str) -> Option<Output> {
+    if std::env::var_os(INSIDE).is_some() {
+        return None;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "--nocapture", &format!("sentinel::tests::{test}")]).env(INSIDE, "1");
+    Some(signal::start_with_child_signal_blocked(command.stdin(Stdio::null())).output().unwrap())
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_worker_that_a_stranger_continues_is_stopped_again_at_once() {
+    if let Some(output) = in_own_process("a_worker_that_a_stranger_continues_is_stopped_again_at_once") {
+        assert!(output.status.success(), "{}", text(&output));
+        return;
+    }
+    let world = world(1, FOREVER, None);
+    world.begin_trough();
+    world.feed(500);
+    world.wait_for_yield();
+    let pid = world.workers[0].pid();
+    for _ in 0..20 {
+        signal::continue_process(pid).unwrap();
+        let end = clock::now().after(FOREVER);
+        while signal::poll_stopped(pid).unwrap() != Seen::Stopped {
+            assert!(clock::now() < end, "it went on for a minute");
+        }
+    }
+    assert!(world.workers[0].stands_still());
+}
+
+#[test]
+fn a_panic_stops_the_worker_and_aborts_the_process() {
+    if let Some(output) = in_own_process("a_panic_stops_the_worker_and_aborts_the_process") {
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(output.status.signal(), Some(6), "{}", text(&output));
+        let said = text(&output);
+        let pid: i32 = said.split("worker ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        signal::kill_process(pid).unwrap();
+        assert!(status.contains("State:\tT"), "{status}");
+        return;
+    }
+    let mut world = world(1, FOREVER, None);
+    world.gate.clear(0);
+    // Not tied to this process: it has to be stopped, not dead, when this process is gone.
+    let mut command = Command::new("sh");
+    command.args(["-c", "while :; do :; done"]).stdout(Stdio::null()).stderr(Stdio::null());
+    world.workers[0] = Worker(command.spawn().unwrap());
+    world.gate.fill(0, world.workers[0].pid());
+    world.sentinel.worker_changed();
+    world.begin_trough();
+    let said = format!("worker {} \n", world.workers[0].pid());
+    std::io::Write::write_all(&mut std::io::stdout(), said.as_bytes()).unwrap();
+    world.feed(5555);
+    std::thread::sleep(FOREVER);
+}
+
+/// How long yields take on this machine: `NEAP_YIELDS=500 cargo test --lib -- --nocapture how_long_yields_take`.
+/// Asserts only that each is confirmed; the figures are for reading.
+#[test]
+fn how_long_yields_take() {
+    if let Some(output) = in_own_process("how_long_yields_take") {
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output).lines().filter(|line| line.starts_with("class")).for_each(|line| eprintln!("{line}"));
+        return;
+    }
+    let yields = std::env::var("NEAP_YIELDS").ok().and_then(|count| count.parse().ok()).unwrap_or(20);
+    for (priority, workers) in [(Some(5), 1), (Some(5), 2), (None, 1)] {
+        let world = world(workers, FOREVER, priority);
+        let mut total = YieldHistogram::new();
+        let (mut stop, mut cpu) = (YieldHistogram::new(), YieldHistogram::new());
+        for _ in 0..yields {
+            world.feed(60);
+            world.wait_for_mode(Mode::Trough);
+            std::thread::sleep(Duration::from_millis(5));
+            world.feed(900);
+            let record = world.wait_for_yield();
+            total.record(record.total());
+            stop.record(record.stop());
+            cpu.record(record.cpu_after);
+        }
+        assert_eq!(total.count(), yields);
+        let line = |name: &str, h: &YieldHistogram| format!("{name} p50 {} p99 {} max {}", h.p50(), h.p99(), h.max());
+        let lines = [line("total", &total), line("stop", &stop), line("cpu_after", &cpu)].join(", ");
+        eprintln!("class {:?}, {workers} worker(s), {yields} yields, us: {lines}", world.sentinel.class());
+    }
+}
