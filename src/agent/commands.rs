@@ -176,7 +176,7 @@ impl Agent {
 
     fn address(&self, message: &Publish) -> Option<Address> {
         let topic = message.response_topic.clone()?;
-        if !self.settings.topics.may_reply_to(&topic) {
+        if !self.settings.node.topics.may_reply_to(&topic) {
             tracing::warn!(?topic, "no reply: a Response Topic must lie under the protocol's root");
             return None;
         }
