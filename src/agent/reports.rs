@@ -350,6 +350,7 @@ pub(super) fn models(library: &Library) -> Vec<InfoModel> {
             version: entry.manifest.version,
             digest: entry.manifest.digest.to_string(),
             summary: entry.manifest.summary.clone(),
+            accepts: entry.manifest.prepare.as_ref().map(|prepare| prepare.accepts.clone()),
         })
         .collect()
 }

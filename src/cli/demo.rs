@@ -24,7 +24,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Settings;
-use crate::link::topics::Topics;
 use crate::model::library::Library;
 use crate::sim::broker::{self, Broker};
 use crate::sim::controller::{self, Assortment, News, Phase, Tally};
@@ -324,8 +323,7 @@ fn start_controller(
     phases: watch::Receiver<Phase>,
     sender: SyncSender<Event>,
 ) -> Result<JoinHandle<Option<Tally>>, Error> {
-    let topics = Topics::new(settings.node.root.as_str(), settings.node.site.clone(), settings.node.name.clone());
-    let topics = topics.map_err(|error| Error::Configuration(error.to_string()))?;
+    let topics = settings.node.topics.clone();
     let plan = controller::Plan {
         host: settings.mqtt.host.clone(),
         port: settings.mqtt.port,
