@@ -29,14 +29,31 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::governor::{BadPolicy, Decision, Governor, Order, Policy, Reason};
 use crate::load::fusion::{Fused, Fusion};
-use crate::load::{Metric, Source};
+use crate::load::{self, Metric, Source};
 use crate::sys::event::Doorbell;
+use crate::sys::{clock, memory};
 use crate::units::{CellId, Instant, SOURCES_MAX, SourceId, Utilization, WORKERS_MAX};
 use crate::worker::gate::Gate;
 use watch::Watch;
 
 /// Most reports that wait to be taken.
 pub const REPORTS_MAX: usize = 512;
+
+/// What the sentinel needs to know.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How to decide.
+    pub policy: Policy,
+    /// Where load is read.
+    pub load: load::Settings,
+    /// SCHED_FIFO priority to ask for, 1 to 99; below that of the RAN's threads.
+    pub priority: Option<u8>,
+    /// Time after its signals at which a worker that still runs is stopped with more force: the signals are repeated,
+    /// in case somebody continued it before it had taken the first.
+    pub confirm_freeze: Duration,
+    /// Time after its signals at which a worker that still runs is killed.
+    pub confirm_kill: Duration,
+}
 
 /// Something that the agent should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +173,9 @@ pub enum Error {
     /// The policy cannot work.
     #[error(transparent)]
     Policy(#[from] BadPolicy),
+    /// A source cannot be opened.
+    #[error(transparent)]
+    Load(#[from] load::OpenError),
     /// More sources than the tables hold.
     #[error("{0} load sources are configured, but at most {SOURCES_MAX} are possible")]
     TooManySources(usize),
@@ -181,7 +201,9 @@ pub(crate) struct Parts {
     pub(crate) grace: Duration,
     /// SCHED_FIFO priority to ask for.
     pub(crate) priority: Option<u8>,
-    /// Time after its signals at which a stop that is not confirmed becomes a kill.
+    /// As in [`Settings`].
+    pub(crate) confirm_freeze: Duration,
+    /// As in [`Settings`].
     pub(crate) confirm_kill: Duration,
 }
 
@@ -211,11 +233,41 @@ pub struct Sentinel {
     thread: Option<JoinHandle<()>>,
 }
 
+/// Opens the load sources and starts the thread "neap-sentinel". Locks the memory of the process if that is permitted.
+///
+/// Call `sys::signal::block_child_signal` before any other thread exists: otherwise stops are confirmed by timer only,
+/// up to a millisecond late.
+///
+/// # Errors
+/// A policy that cannot work, a source that cannot be opened, or a system that is out of descriptors.
+pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
+    let Settings { policy, load, priority, confirm_freeze, confirm_kill } = settings;
+    let now = clock::now();
+    let open = |(id, source)| load::open(source, SourceId(id), now, own_workers(&gate));
+    if load.sources.len() > SOURCES_MAX {
+        return Err(Error::TooManySources(load.sources.len()));
+    }
+    let sources = (0..).zip(&load.sources).map(open).collect::<Result<Vec<_>, _>>()?;
+    let fusion = Fusion::new(&load.trust());
+    let grace = load.sources.iter().map(|source| source.freshness).max().unwrap_or_default();
+    let memory_locked = memory::lock_all().is_ok();
+    let parts = Parts { policy, sources, fusion, grace, priority, confirm_freeze, confirm_kill };
+    let mut sentinel = start_with(parts, gate)?;
+    sentinel.memory_locked = memory_locked;
+    Ok(sentinel)
+}
+
+/// The gate's table of processes in the words of the load sources, which take the workers' CPU time off.
+fn own_workers(gate: &Gate) -> load::OwnWorkers {
+    let pids = gate.pids();
+    Arc::new(move |place| {
+        let live = pids.iter().map(|pid| pid.load(SeqCst)).filter(|pid| *pid != 0);
+        place.iter_mut().zip(live).map(|(place, pid)| *place = pid).count()
+    })
+}
+
 /// Starts the thread with sources that are open.
 pub(crate) fn start_with(parts: Parts, gate: Arc<Gate>) -> Result<Sentinel, Error> {
-    if parts.sources.len() > SOURCES_MAX {
-        return Err(Error::TooManySources(parts.sources.len()));
-    }
     let system = |what| move |source| Error::System { what, source };
     let shared = Arc::new(Shared {
         doorbell: Doorbell::new().map_err(system("make an eventfd"))?,

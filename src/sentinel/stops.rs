@@ -26,6 +26,7 @@ const STILL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(super) struct Stops {
     open: [Option<Open>; WORKERS_MAX],
+    repeat_after: Duration,
     kill_after: Duration,
     look_at: Instant,
     look_gap: Duration,
@@ -36,6 +37,8 @@ struct Open {
     record: YieldRecord,
     stop: Stop,
     waiting: Slots,
+    /// Those whose signals were sent a second time.
+    repeated: Slots,
     still: [Still; WORKERS_MAX],
 }
 
@@ -46,7 +49,18 @@ struct Still {
     since: Instant,
 }
 
-/// What has become of a worker that was sent a stop.
+/// What to do with a worker that was seen not stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Send the signals again: somebody may have continued it before it took the first.
+    Repeat,
+    /// Confirm it as displaced.
+    Leave,
+    /// Kill it, then confirm it.
+    Kill,
+}
+
+/// How a stop ended for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// Stopped, or ended, by itself.
@@ -58,10 +72,11 @@ pub(super) enum End {
 }
 
 impl Stops {
-    /// Nothing under way. A worker that still runs `kill_after` the signals is overdue.
-    pub(super) fn new(kill_after: Duration) -> Self {
+    /// Nothing under way. A worker that still runs `repeat_after` the signals gets them once more; one that still runs
+    /// `kill_after` is overdue.
+    pub(super) fn new(repeat_after: Duration, kill_after: Duration) -> Self {
         let open = std::array::from_fn(|_| None);
-        Self { open, kill_after, look_at: Instant::default(), look_gap: LOOK_FIRST }
+        Self { open, repeat_after, kill_after, look_at: Instant::default(), look_gap: LOOK_FIRST }
     }
 
     /// Signals were sent. `record` carries everything but the end; a stop that met nobody is none.
@@ -74,7 +89,7 @@ impl Stops {
         let still = stop.cpu_signalled.map(|cpu| Still { cpu, since: record.signalled });
         let record = YieldRecord { workers: stop.slots.count(), jobs: stop.jobs, ..record };
         if let Some(free) = self.open.iter_mut().find(|open| open.is_none()) {
-            *free = Some(Open { record, stop, waiting: stop.slots, still });
+            *free = Some(Open { record, stop, waiting: stop.slots, repeated: Slots::NONE, still });
         }
     }
 
@@ -95,19 +110,25 @@ impl Stops {
         (slots, pids)
     }
 
-    /// The worker of `slot` was seen not stopped, having used `cpu` in its life. Tells what to make of it, if anything;
-    /// for [`End::Killed`] kill it first, then confirm.
-    pub(super) fn on_running(&mut self, slot: usize, now: Instant, cpu: Option<Duration>) -> Option<End> {
-        let kill_after = self.kill_after;
+    /// The worker of `slot` was seen not stopped, having used `cpu` in its life. Tells what to do, if anything.
+    pub(super) fn on_running(&mut self, slot: usize, now: Instant, cpu: Option<Duration>) -> Option<Step> {
+        let (repeat_after, kill_after) = (self.repeat_after, self.kill_after);
         let open = self.open.iter_mut().flatten().find(|open| open.waiting.contains(slot))?;
         let still = &mut open.still[slot];
         if cpu.is_none() || cpu != still.cpu {
             *still = Still { cpu, since: now };
         }
         if now.since(still.since) >= STILL {
-            return Some(End::Displaced);
+            return Some(Step::Leave);
         }
-        (now >= open.record.signalled.after(kill_after)).then_some(End::Killed)
+        if now >= open.record.signalled.after(kill_after) {
+            return Some(Step::Kill);
+        }
+        if now >= open.record.signalled.after(repeat_after) && !open.repeated.contains(slot) {
+            open.repeated.insert(slot);
+            return Some(Step::Repeat);
+        }
+        None
     }
 
     /// The stop has ended for the worker of `slot`, which has used `cpu` in its life. Gives the record when it was the
@@ -201,7 +222,7 @@ mod tests {
     }
 
     fn stops<const N: usize>(signalled_ms: u64, slots: [usize; N]) -> Stops {
-        let mut stops = Stops::new(ms(500));
+        let mut stops = Stops::new(ms(50), ms(500));
         stops.begin(record(at(signalled_ms)), stop(slots));
         stops
     }
@@ -244,7 +265,7 @@ mod tests {
 
     #[test]
     fn as_many_stops_as_workers_find_a_place() {
-        let mut stops = Stops::new(ms(500));
+        let mut stops = Stops::new(ms(50), ms(500));
         (0..WORKERS_MAX).for_each(|slot| stops.begin(record(at(10)), stop([slot])));
         assert_eq!(usize::from(stops.waiting().0.count()), WORKERS_MAX);
     }
@@ -274,30 +295,32 @@ mod tests {
         assert_eq!(stops.on_running(0, at(11), Some(ms(1000))), None);
         assert_eq!(stops.on_running(1, at(11), Some(ms(1001))), None);
         assert_eq!(stops.on_running(0, at(29), Some(ms(1000))), None);
-        assert_eq!(stops.on_running(0, at(30), Some(ms(1000))), Some(End::Displaced));
+        assert_eq!(stops.on_running(0, at(30), Some(ms(1000))), Some(Step::Leave));
         assert_eq!(stops.confirm(0, at(30), End::Displaced, Some(ms(1000))), None);
         assert_eq!(stops.on_running(1, at(30), Some(ms(1001))), None);
-        assert_eq!(stops.on_running(1, at(31), Some(ms(1001))), Some(End::Displaced));
+        assert_eq!(stops.on_running(1, at(31), Some(ms(1001))), Some(Step::Leave));
         let record = stops.confirm(1, at(31), End::Displaced, Some(ms(1001))).unwrap();
         assert_eq!((record.confirmed, record.displaced, record.cpu_after), (at(11), 2, ms(1)));
     }
 
     #[test]
-    fn a_worker_that_still_runs_when_it_is_overdue_is_to_be_killed() {
+    fn a_worker_that_still_runs_gets_its_signals_once_more_and_is_killed_when_overdue() {
         let mut stops = stops(10, [0, 1]);
         assert_eq!(stops.confirm(1, at(11), End::Stopped, None), None);
         for now in 11..510 {
-            assert_eq!(stops.on_running(0, at(now), Some(ms(1000 + now))), None);
+            let repeat = (now == 60).then_some(Step::Repeat);
+            assert_eq!(stops.on_running(0, at(now), Some(ms(1000 + now))), repeat, "at {now} ms");
         }
-        assert_eq!(stops.on_running(0, at(510), Some(ms(1510))), Some(End::Killed));
+        assert_eq!(stops.on_running(0, at(510), Some(ms(1510))), Some(Step::Kill));
         assert!(stops.confirm(0, at(510), End::Killed, None).is_some(), "a killed worker ends the stop");
     }
 
     #[test]
     fn a_worker_whose_clock_cannot_be_read_is_not_taken_for_displaced() {
         let mut stops = stops(10, [0]);
-        assert_eq!(stops.on_running(0, at(100), None), None);
+        assert_eq!(stops.on_running(0, at(59), None), None);
+        assert_eq!(stops.on_running(0, at(100), None), Some(Step::Repeat));
         assert_eq!(stops.on_running(0, at(200), None), None);
-        assert_eq!(stops.on_running(0, at(510), None), Some(End::Killed));
+        assert_eq!(stops.on_running(0, at(510), None), Some(Step::Kill));
     }
 }

@@ -136,6 +136,7 @@ fn parts(policy: Policy, freshness: Duration, priority: Option<u8>) -> (Parts, U
         fusion: Fusion::new(&[Trust { freshness, required: true }]),
         grace: FOREVER,
         priority,
+        confirm_freeze: FOREVER,
         confirm_kill: FOREVER,
     };
     (parts, feed)
@@ -401,10 +402,30 @@ fn the_class_is_what_was_permitted() {
 
 #[test]
 fn more_sources_than_the_tables_hold_are_refused() {
-    let source = || Box::new(Fake(UnixDatagram::unbound().unwrap())) as Box<dyn Source>;
-    let parts = Parts { sources: (0..=SOURCES_MAX).map(|_| source()).collect(), ..parts(policy(1), FOREVER, None).0 };
-    let error = start_with(parts, Gate::new()).unwrap_err();
+    let listen = load::Kind::PushUdp { listen: "127.0.0.1:0".parse().unwrap() };
+    let source = load::SourceSettings { name: "du".into(), freshness: FOREVER, required: true, kind: listen };
+    let settings = Settings {
+        policy: policy(1),
+        load: load::Settings { sources: vec![source; SOURCES_MAX + 1] },
+        priority: None,
+        confirm_freeze: FOREVER,
+        confirm_kill: FOREVER,
+    };
+    let error = start(settings, Gate::new()).unwrap_err();
     assert_eq!(error.to_string(), "9 load sources are configured, but at most 8 are possible");
+}
+
+#[test]
+fn the_load_sources_are_told_the_workers_of_the_moment() {
+    let gate = Gate::new();
+    let own_workers = own_workers(&gate);
+    let mut pids = [0; WORKERS_MAX];
+    assert_eq!(own_workers(&mut pids), 0);
+    let worker = Worker::start();
+    gate.fill(3, worker.pid());
+    assert_eq!((own_workers(&mut pids), pids[0]), (1, worker.pid()));
+    gate.clear(3);
+    assert_eq!(own_workers(&mut pids), 0);
 }
 
 // ---- in a process of its own ----

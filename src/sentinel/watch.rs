@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::epoll;
 
 use super::pace::{Flood, LoadPace, ReasonPace};
-use super::stops::{End, Stops};
+use super::stops::{End, Step, Stops};
 use super::{Parts, REPORTS_MAX, Report, Shared, YieldClass, YieldRecord};
 use crate::governor::{Decision, Governor, Load, Order, Reason, Sample};
 use crate::load::Source;
@@ -134,7 +134,7 @@ impl Watch {
             reason_pace: ReasonPace::new(now, governor.decision().reason),
             governor,
             gate,
-            stops: Stops::new(parts.confirm_kill),
+            stops: Stops::new(parts.confirm_freeze, parts.confirm_kill),
             shared,
             load_pace: LoadPace::default(),
             blind_at: Some(now.after(parts.grace)),
@@ -312,18 +312,25 @@ impl Core {
         for slot in waiting.iter() {
             let (seen, cpu) = pass.look(slot, pids[slot]);
             let at = clock::now();
-            let end = match seen {
-                Seen::Stopped | Seen::Exited => End::Stopped,
-                Seen::Running => match self.stops.on_running(slot, at, cpu) {
-                    Some(end) => end,
-                    None => continue,
-                },
+            let step = match seen {
+                Seen::Stopped | Seen::Exited => None,
+                Seen::Running => Some(self.stops.on_running(slot, at, cpu)),
+            };
+            let end = match step {
+                None => End::Stopped,
+                Some(None) => continue,
+                Some(Some(Step::Repeat)) => {
+                    pass.repeat(slot, pids[slot]);
+                    continue;
+                }
+                Some(Some(Step::Leave)) => End::Displaced,
+                Some(Some(Step::Kill)) => {
+                    pass.kill(slot, pids[slot]);
+                    self.shared.report(Report::Killed { at, slot: u8::try_from(slot).unwrap_or(u8::MAX) });
+                    End::Killed
+                }
             };
             any = true;
-            if end == End::Killed {
-                pass.kill(slot, pids[slot]);
-                self.shared.report(Report::Killed { at, slot: u8::try_from(slot).unwrap_or(u8::MAX) });
-            }
             if let Some(record) = self.stops.confirm(slot, at, end, cpu) {
                 self.shared.report(Report::Yield(record));
             }

@@ -296,12 +296,19 @@ impl Pass<'_> {
                 continue;
             }
             if signal::poll_stopped(pid).is_ok_and(|seen| seen == Seen::Running) {
-                place.signal_threads(pid);
-                let _gone = signal::stop_process(pid);
+                self.repeat(slot, pid);
                 strays.insert(slot);
             }
         }
         strays
+    }
+
+    /// Sends the signals of a stop once more, if the process is still there.
+    pub(crate) fn repeat(&self, slot: usize, pid: i32) {
+        if self.0.pids[slot].load(SeqCst) == pid {
+            self.0.slots[slot].signal_threads(pid);
+            let _gone = signal::stop_process(pid);
+        }
     }
 
     /// Kills the process that was stopped in `slot`, if it is still there.

@@ -458,3 +458,6 @@ impl fmt::Display for Brief {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;
