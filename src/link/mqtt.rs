@@ -1,9 +1,9 @@
 //! How do messages reach the broker and come back? MQTT 5 through rumqttc, the only file that names it.
 //!
 //! Two tasks. One owns a rumqttc event loop and does nothing but poll it, under a time limit, for the life of one
-//! connection; at the first error it and everything in it is dropped. The other ([`Link`]) owns the truth about that
-//! connection: what is in flight, what may be acknowledged, when to give up, how long to wait before the next.
-//! Nothing undelivered survives a connection here; the owner's outbox offers it again.
+//! connection; at the first error it and everything in it is dropped. The other joins the owner's channels to a
+//! `Connection`, which decides (`link/connection.rs`), and waits between connections. Nothing undelivered survives a
+//! connection here; the owner's outbox offers it again.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
