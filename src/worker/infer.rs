@@ -34,22 +34,14 @@ const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 
 const _: () = assert!(cfg!(target_endian = "little"), "tensors are handed to the engine as they are in memory");
 
-/// The engine in use: tract.
-pub struct Tract {
+/// The engine in use.
+pub fn engine() -> Box<dyn Engine> {
+    // Shapes that the exporter wrote for its own batch contradict the pinned ones: only the graph counts.
+    Box::new(Tract { onnx: tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true) })
+}
+
+struct Tract {
     onnx: tract_onnx::Onnx,
-}
-
-impl fmt::Debug for Tract {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tract")
-    }
-}
-
-impl Default for Tract {
-    fn default() -> Self {
-        // Shapes that the exporter wrote for its own batch contradict the pinned ones: only the graph counts.
-        Self { onnx: tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true) }
-    }
 }
 
 impl Engine for Tract {
@@ -458,3 +450,6 @@ impl fmt::Display for Brief {
         f.write_str(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests;
