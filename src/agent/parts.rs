@@ -15,6 +15,7 @@ use super::outbox::Outbox;
 use super::reports::{self, Reports};
 use super::{Agent, Error, Mouths, Reload, now, telemetry};
 use crate::config::Settings;
+use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Quota, Store};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
@@ -34,6 +35,9 @@ const WORKER_EVENTS_MAX: usize = 64;
 const OUTBOX_MESSAGES_MAX: usize = 10_000;
 /// The Will is published this long after the connection was lost, so that a short outage is not a death.
 const WILL_DELAY_S: u32 = 30;
+/// How long another holder of the state directory is waited for, and how often it is looked at.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 /// Wait before a worker that ended is started again: first and longest.
 const RESTART_FIRST: Duration = Duration::from_millis(100);
 const RESTART_MAX: Duration = Duration::from_secs(10);
@@ -48,7 +52,7 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         let library = open_library(&settings.models_dir)?;
         let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let Opened { store, jobs, boot, quarantined } = Store::open(&settings.jobs.state_dir, quota)?;
+        let Opened { store, jobs, boot, quarantined } = open_store(&settings.jobs.state_dir, quota)?;
         tracing::info!(boot, jobs = jobs.len(), "state opened");
         if let Some(old) = quarantined {
             tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside, starting empty");
@@ -101,6 +105,20 @@ impl Agent {
             connected: false,
         };
         Ok((agent, mouths))
+    }
+}
+
+/// Opens the store, with some patience for its lock: an agent that was killed while it forked a worker leaves the lock
+/// to that process until it has become the worker, or has died of its parent's death.
+fn open_store(folder: &Path, quota: Quota) -> Result<Opened, Fault> {
+    let until = sys::clock::now().after(LOCK_PATIENCE);
+    loop {
+        match Store::open(folder, quota) {
+            Err(fault) if fault.code == Code::StateLocked && sys::clock::now() < until => {
+                std::thread::sleep(LOCK_LOOK);
+            }
+            outcome => return outcome,
+        }
     }
 }
 
