@@ -78,7 +78,7 @@ impl Inflight {
     }
 }
 
-/// QoS 1 messages received and not acknowledged by us, at most as many as we announced.
+/// QoS 1 messages received and not acknowledged by us.
 #[derive(Clone, Debug, Default)]
 pub struct Unacknowledged(BTreeSet<u16>);
 
