@@ -19,6 +19,8 @@ mod tests;
 pub(super) const WINDOW_MAX: u16 = 16;
 /// Received messages that the owner has not acknowledged; announced to the broker.
 pub(super) const RECEIVE_MAX: u16 = 16;
+/// Received messages that are borne all the same: rumqttd keeps 100 on their way whatever was announced.
+pub(super) const RECEIVE_BORNE: usize = 128;
 /// QoS 0 publishes that the client has not sent yet; more are dropped, as QoS 0 allows.
 pub(super) const TELEMETRY_MAX: usize = 32;
 /// Publishes that wait for the window.
@@ -237,10 +239,10 @@ impl Connection {
         self.pump(now);
     }
 
-    /// Acknowledge a received message: once, and only one of this connection.
+    /// Acknowledge a received message: once, in its turn, and only one of this connection.
     pub(super) fn acknowledge(&mut self, token: AckToken) {
-        if token.epoch == self.terms.epoch && self.unacknowledged.take(token.packet) {
-            self.requests.push_back(Request::Acknowledge(token.packet));
+        if token.epoch == self.terms.epoch {
+            self.requests.extend(self.unacknowledged.done(token.packet).into_iter().map(Request::Acknowledge));
         }
     }
 
@@ -341,7 +343,7 @@ impl Connection {
         let ack = match packet {
             None if self.events.len() > EVENTS_MAX / 2 => return Ok(()),
             None => None,
-            Some(packet) if self.unacknowledged.received(packet, RECEIVE_MAX.into()) => {
+            Some(packet) if self.unacknowledged.received(packet, RECEIVE_BORNE) => {
                 Some(AckToken { epoch: self.terms.epoch, packet })
             }
             Some(_) => return Err(Failure::lost("the broker sends more at once than it was allowed")),

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 pub use super::backoff::Backoff;
 use super::backoff::{Cause, Delays};
-use super::connection::{Connection, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, WINDOW_MAX};
+use super::connection::{Connection, Failure, Heard, RECEIVE_BORNE, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, WINDOW_MAX};
 use super::messages::JSON;
 pub use super::settings::{BadSettings, Settings, WallClock};
 use super::{Command, Event, Publish, Qos};
@@ -32,14 +32,14 @@ const CHANNEL_MAX: usize = 64;
 /// The library's own window: larger than ours, because at its limit it would hold back acknowledgements too.
 const LIBRARY_WINDOW: u16 = 2 * WINDOW_MAX;
 /// The library's request channel: never full, because everything that enters it is counted by the connection.
-const REQUESTS_MAX: usize = 128;
+const REQUESTS_MAX: usize = 256;
 /// Time to connect, until CONNACK.
 const CONNECT_SECONDS: u64 = 10;
 /// Largest password file, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
 const _: () = assert!(
-    REQUESTS_MAX > WINDOW_MAX as usize + RECEIVE_MAX as usize + TELEMETRY_MAX + 2,
+    REQUESTS_MAX > WINDOW_MAX as usize + RECEIVE_BORNE + TELEMETRY_MAX + 2,
     "publishes, acknowledgements, telemetry, SUBSCRIBE and DISCONNECT fit the request channel together"
 );
 
