@@ -47,7 +47,7 @@ pub(super) struct Now {
 
 /// How jobs are handled.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(super) struct Settings {
     /// How many jobs may be known and open.
     pub capacity: Capacity,
     /// Defaults and maxima of a job's limits.

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -24,6 +23,7 @@ use crate::load::host::Host;
 use crate::model::library::Library;
 use crate::sentinel::{self, YieldClass};
 use crate::sys;
+use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::worker::gate::Gate;
 use crate::worker::handle;
@@ -76,7 +76,7 @@ impl Agent {
             link,
             workers,
             store: answers,
-            sentinel: AsyncFd::new(bell).map_err(system("cannot watch the sentinel"))?,
+            sentinel: Watched::new(bell).map_err(system("cannot watch the sentinel"))?,
             terminate: signal(SignalKind::terminate()).map_err(system("cannot hear SIGTERM"))?,
             interrupt: signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
             hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,

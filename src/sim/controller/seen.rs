@@ -128,7 +128,8 @@ mod tests {
         assert_eq!(seen(&[Tensor::strings("text", &["EXIT"])]), "reads “EXIT”");
         let classes = [f32s("scores", &[2], &[0.97, 0.01]), Tensor::strings("labels", &["png", "jpeg"])];
         assert_eq!(seen(&classes), "png 0.97");
-        let rows = [f32s("scores", &[3], &[0.2, 4.1, 0.3]), Tensor::strings("labels", &["normal", "anomaly", "normal"])];
+        let rows =
+            [f32s("scores", &[3], &[0.2, 4.1, 0.3]), Tensor::strings("labels", &["normal", "anomaly", "normal"])];
         assert_eq!(seen(&rows), "anomaly 4.10, 2 × normal 0.30");
     }
 
