@@ -303,7 +303,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("it can be listed") {
         let path = entry.expect("it can be listed").path();
         let target = to.join(path.file_name().expect("it has a name"));
-        if path.is_dir() { copy(&path, &target) } else { drop(fs::copy(&path, &target).expect("it can be copied")) }
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("it can be copied");
+        }
     }
 }
 

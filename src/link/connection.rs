@@ -19,8 +19,8 @@ mod tests;
 pub(super) const WINDOW_MAX: u16 = 16;
 /// Received messages that the owner has not acknowledged; announced to the broker.
 pub(super) const RECEIVE_MAX: u16 = 16;
-/// How many we bear: Mosquitto 2.0.11 sends up to 30 where it was allowed 16.
-pub(super) const UNACKNOWLEDGED_MAX: usize = 4 * RECEIVE_MAX as usize;
+/// How many we bear: Mosquitto 2.0.11 sends up to 30 where it was allowed 16, rumqttd 100 whatever it was allowed.
+pub(super) const UNACKNOWLEDGED_MAX: usize = 128;
 /// QoS 0 publishes that the client has not sent yet; more are dropped, as QoS 0 allows.
 pub(super) const TELEMETRY_MAX: usize = 32;
 /// Publishes that wait for the window.
@@ -239,10 +239,10 @@ impl Connection {
         self.pump(now);
     }
 
-    /// Acknowledge a received message: once, and only one of this connection.
+    /// Acknowledge a received message: once, in its turn, and only one of this connection.
     pub(super) fn acknowledge(&mut self, token: AckToken) {
-        if token.epoch == self.terms.epoch && self.unacknowledged.take(token.packet) {
-            self.requests.push_back(Request::Acknowledge(token.packet));
+        if token.epoch == self.terms.epoch {
+            self.requests.extend(self.unacknowledged.done(token.packet).into_iter().map(Request::Acknowledge));
         }
     }
 

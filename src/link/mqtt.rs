@@ -34,7 +34,7 @@ const CHANNEL_MAX: usize = 64;
 /// The library's own window: larger than ours, because at its limit it would hold back acknowledgements too.
 const LIBRARY_WINDOW: u16 = 2 * WINDOW_MAX;
 /// The library's request channel: never full, because everything that enters it is counted by the connection.
-const REQUESTS_MAX: usize = 128;
+const REQUESTS_MAX: usize = 256;
 /// Time to connect, until CONNACK.
 const CONNECT_SECONDS: u64 = 10;
 
