@@ -134,7 +134,7 @@ impl Controller {
 
     /// Submits items that carry media, as binary tensors.
     pub fn submit_media(&self, id: &str, model: &str, input: &str, files: &[Vec<u8>]) {
-        self.publish(media_job(id, model, input, files, 5));
+        self.publish(media_job(id, model, input, files, &json!({})));
     }
 
     /// Takes a job back.
@@ -179,9 +179,16 @@ impl Controller {
         })
     }
 
-    /// Waits until a job has been in that state.
+    /// Waits until a job has been in that state; fails at once when it ended otherwise.
     pub fn wait_for_state(&self, id: &str, state: &str) -> Value {
-        self.wait_for_status(id, state, |status| status["status"] == state)
+        let topic = format!("up/job/{id}");
+        self.wait_for_status(id, state, |status| {
+            let found = status["status"] == state;
+            let ended =
+                ["SUCCEEDED", "FAILED", "TIMED_OUT", "REJECTED", "CANCELED"].iter().any(|end| status["status"] == *end);
+            assert!(found || !ended, "{topic} never was {state}: {status}");
+            found
+        })
     }
 
     /// Waits for a result and gives its body.
@@ -267,15 +274,20 @@ pub fn message(topic: &str, body: Vec<u8>) -> Publish {
     }
 }
 
-/// A job of one item for each file, as binary tensors behind the JSON: byte for byte what Triton takes.
-pub fn media_job(id: &str, model: &str, input: &str, files: &[Vec<u8>], priority: u8) -> Publish {
+/// A job of one item for each file, as binary tensors behind the JSON: byte for byte what Triton takes. `more` are
+/// further members of the job.
+pub fn media_job(id: &str, model: &str, input: &str, files: &[Vec<u8>], more: &Value) -> Publish {
     let item = |file: &Vec<u8>| {
         // A BYTES tensor is a sequence of elements, each with its length before it.
         let parameters = json!({"binary_data_size": file.len() + 4});
         json!({"inputs": [{"name": input, "shape": [1], "datatype": "BYTES", "parameters": parameters}]})
     };
     let items: Vec<Value> = files.iter().map(item).collect();
-    let mut body = json!({"model": model, "priority": priority, "items": items}).to_string().into_bytes();
+    let mut job = json!({"model": model, "items": items});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        job[key] = value.clone();
+    }
+    let mut body = job.to_string().into_bytes();
     let header = body.len();
     for file in files {
         body.extend_from_slice(&u32::try_from(file.len()).expect("a small file").to_le_bytes());
