@@ -7,6 +7,7 @@
 
 mod due;
 mod intake;
+mod outputs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -325,8 +326,13 @@ impl Desk {
         if run.token != token || item != expected {
             return;
         }
-        let (body, cpu) = match outcome {
-            Ok(output) => (messages::render_item(&output.tensors), output.cpu + output.load_cpu.unwrap_or_default()),
+        let wanted = run.requests.get(run.bodies.len()).and_then(|request| request.outputs.as_deref());
+        let picked = outcome.and_then(|output| {
+            let cpu = output.cpu + output.load_cpu.unwrap_or_default();
+            Ok((messages::render_item(&outputs::pick(wanted, output.tensors)?), cpu))
+        });
+        let (body, cpu) = match picked {
+            Ok(item) => item,
             // In a batch, an item that is at fault itself takes its place with its error; the others go on.
             Err(fault) if run.batch && is_items_own(fault.code) => {
                 run.item_errors += 1;
@@ -509,6 +515,7 @@ fn is_items_own(code: Code) -> bool {
             | Code::InputLength
             | Code::InputDecode
             | Code::ModelRun
+            | Code::OutputName
             | Code::OutputTooLarge
     )
 }
