@@ -8,11 +8,13 @@
 mod due;
 mod intake;
 mod outputs;
+mod suspects;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::suspects::Suspects;
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
 use super::reports::{self, Reports};
@@ -23,7 +25,7 @@ use crate::jobs::store::Batch;
 use crate::link::messages::{self, Body, Draft, LimitPolicy};
 use crate::link::{AckToken, Publish};
 use crate::model::library::Library;
-use crate::units::{Digest, Instant, JobId, PACKET_BYTES_MAX, WallTime};
+use crate::units::{Instant, JobId, PACKET_BYTES_MAX, WallTime};
 use crate::worker::handle::{Event as WorkerEvent, Output, Work};
 
 /// Room that a result message keeps for its topic, properties and frame.
@@ -34,8 +36,6 @@ const RESULT_BYTES_MAX: usize = PACKET_BYTES_MAX - RESULT_OVERHEAD_BYTES;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Items a worker may hold: the one it computes and the next, so that it never waits for the journal.
 const ITEMS_AHEAD: usize = 2;
-/// A model that failed to load this often is refused until its digest changes.
-const LOAD_FAILURES_MAX: u32 = 3;
 
 /// Both clocks at one moment: monotonic for spans, wall for deadlines and what people read.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +98,7 @@ pub(super) struct Desk {
     tickets: u64,
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
-    load_failures: BTreeMap<Digest, u32>,
+    suspects: Suspects,
     effects: VecDeque<Effect>,
 }
 
@@ -124,7 +124,7 @@ impl Desk {
             tickets: 0,
             tokens: 0,
             pending: BTreeMap::new(),
-            load_failures: BTreeMap::new(),
+            suspects: Suspects::default(),
             effects: VecDeque::new(),
         };
         let interrupted: Vec<JobId> =
@@ -183,7 +183,7 @@ impl Desk {
     /// The models folder was read again.
     pub(super) fn set_library(&mut self, library: Arc<Library>) {
         self.library = library;
-        self.load_failures.clear();
+        self.suspects = Suspects::default();
     }
 
     /// Limits were changed by a reload.
@@ -327,6 +327,9 @@ impl Desk {
             return;
         }
         let wanted = run.requests.get(run.bodies.len()).and_then(|request| request.outputs.as_deref());
+        if outcome.is_ok() {
+            self.suspects.ran(run.model.manifest.digest);
+        }
         let picked = outcome.and_then(|output| {
             let cpu = output.cpu + output.load_cpu.unwrap_or_default();
             Ok((messages::render_item(&outputs::pick(wanted, output.tensors)?), cpu))
@@ -339,7 +342,7 @@ impl Desk {
                 (messages::render_item_error(&fault), Duration::ZERO)
             }
             Err(fault) => {
-                self.count_load_failure(slot, &fault);
+                self.suspects.failed(&run.model.manifest, fault.code);
                 self.attempt_failed(now, slot, fault);
                 return;
             }
@@ -372,16 +375,6 @@ impl Desk {
         }
         self.commit(batch, None, None);
         self.finish_if_complete(now, slot);
-    }
-
-    fn count_load_failure(&mut self, slot: usize, fault: &Fault) {
-        let Some(run) = self.bench.places[slot].run.as_ref() else { return };
-        if matches!(
-            fault.code,
-            Code::ModelParse | Code::ModelUnsupportedOp | Code::ModelExternalData | Code::ModelShape
-        ) {
-            *self.load_failures.entry(run.model.manifest.digest).or_default() += 1;
-        }
     }
 
     /// Takes the job from its place and lets its state machine decide: back to the queue or the end.

@@ -1,7 +1,7 @@
 //! What does a controller want? Submit, cancel, ack.
 
 use super::outputs;
-use super::{Desk, LOAD_FAILURES_MAX, Now};
+use super::{Desk, Now};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, Spec};
 use crate::jobs::queue;
@@ -64,11 +64,7 @@ impl Desk {
         let header_bytes = wire.header_bytes;
         let submit = messages::parse_submit(&wire, &self.settings.limits, now.wall)?;
         let entry = self.library.find(&submit.model.name, submit.model.version, submit.model.digest.as_ref())?;
-        if self.load_failures.get(&entry.manifest.digest).is_some_and(|failures| *failures >= LOAD_FAILURES_MAX) {
-            let name = &submit.model.name;
-            let text = format!("model {name} failed to load {LOAD_FAILURES_MAX} times; replace its file and reload");
-            return Err(Fault::new(Code::ModelQuarantined, text));
-        }
+        self.suspects.admit(&entry.manifest)?;
         for (index, request) in submit.items.iter().enumerate() {
             let checked = entry.manifest.check_inputs(&request.inputs).map(drop);
             checked.and_then(|()| outputs::check(&entry.manifest, request)).map_err(|fault| match submit.batch {
