@@ -58,16 +58,6 @@ fn the_table_of_ids_has_a_limit_that_no_setting_lifts() {
 }
 
 #[test]
-fn a_deadline_that_passed_before_arrival_is_refused() {
-    assert_eq!(check_times(&spec("a"), at(0)), Ok(()));
-    assert_eq!(check_times(&Spec { deadline: Some(at(1)), ..spec("a") }, at(0)), Ok(()));
-    let late = check_times(&Spec { deadline: Some(at(0)), ..spec("a") }, at(0)).unwrap_err();
-    assert_eq!(late.code, Code::JobExpired);
-    let never = Spec { deadline: Some(at(9)), not_before: Some(at(9)), ..spec("a") };
-    assert_eq!(check_times(&never, at(0)).unwrap_err().code, Code::JobMalformed);
-}
-
-#[test]
 fn priority_goes_before_deadline_and_deadline_before_age() {
     let jobs = [
         Job { received: at(-9), ..job("oldest") },
