@@ -26,7 +26,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
@@ -39,6 +38,7 @@ use crate::fault::{Code, Fault};
 use crate::jobs::store::{self, Batch};
 use crate::link::mqtt;
 use crate::sentinel::{self, Sentinel};
+use crate::sys::watched::Watched;
 use crate::units::Instant;
 use crate::worker::gate::Gate;
 use crate::worker::handle::{self, Handle};
@@ -116,7 +116,7 @@ struct Mouths {
     link: mpsc::Receiver<link::Event>,
     workers: mpsc::Receiver<handle::Event>,
     store: mpsc::UnboundedReceiver<Answer>,
-    sentinel: AsyncFd<std::os::fd::OwnedFd>,
+    sentinel: Watched,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,

@@ -1,11 +1,7 @@
-//! Entry point.
+//! Entry point: hands the arguments to [`neap::cli`] and its exit code to the system.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == "worker") {
-        return neap::worker::serve::main(arguments);
-    }
-    ExitCode::SUCCESS
+    neap::cli::main(std::env::args_os())
 }

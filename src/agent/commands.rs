@@ -37,7 +37,8 @@ impl Agent {
     pub(super) fn obey(&mut self, now: Now, name: &str, message: &Publish, ack: Option<AckToken>) {
         let back = self.address(message);
         let reply = if message.retain {
-            let text = format!("command {name:?} arrived retained: it would run again at every connect; publish it without");
+            let text =
+                format!("command {name:?} arrived retained: it would run again at every connect; publish it without");
             Some(Reply::Error(ErrorBody::from(&Fault::new(Code::JobRetained, text))))
         } else {
             match messages::parse_command(name, &message.body) {

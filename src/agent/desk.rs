@@ -47,7 +47,7 @@ pub(super) struct Now {
 
 /// How jobs are handled.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(super) struct Settings {
     /// How many jobs may be known and open.
     pub capacity: Capacity,
     /// Defaults and maxima of a job's limits.
@@ -126,12 +126,8 @@ impl Desk {
             load_failures: BTreeMap::new(),
             effects: VecDeque::new(),
         };
-        let interrupted: Vec<JobId> = desk
-            .jobs
-            .values()
-            .filter(|job| job.state.is_started())
-            .map(|job| job.id.clone())
-            .collect();
+        let interrupted: Vec<JobId> =
+            desk.jobs.values().filter(|job| job.state.is_started()).map(|job| job.id.clone()).collect();
         for id in interrupted {
             desk.change(now, &id, Event::Restart);
         }
@@ -374,7 +370,10 @@ impl Desk {
 
     fn count_load_failure(&mut self, slot: usize, fault: &Fault) {
         let Some(run) = self.bench.places[slot].run.as_ref() else { return };
-        if matches!(fault.code, Code::ModelParse | Code::ModelUnsupportedOp | Code::ModelExternalData | Code::ModelShape) {
+        if matches!(
+            fault.code,
+            Code::ModelParse | Code::ModelUnsupportedOp | Code::ModelExternalData | Code::ModelShape
+        ) {
             *self.load_failures.entry(run.model.manifest.digest).or_default() += 1;
         }
     }
@@ -445,7 +444,11 @@ impl Desk {
         let status = vec![self.reports.status(job)];
         let mut batch = Batch { jobs: vec![job.clone()], ..Batch::default() };
         // In a long outage yields come and go: their statuses give way before anything else does.
-        if passing { batch.droppable = status } else { batch.messages = status }
+        if passing {
+            batch.droppable = status
+        } else {
+            batch.messages = status
+        }
         if job.is_terminal() {
             let body = Reports::error_body(job);
             batch.messages.push(self.reports.result(job, body.clone()));

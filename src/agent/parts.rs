@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -23,6 +22,8 @@ use crate::link::{Publish, mqtt};
 use crate::load::host::Host;
 use crate::model::library::Library;
 use crate::sentinel::{self, YieldClass};
+use crate::sys;
+use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::worker::gate::Gate;
 use crate::worker::handle;
@@ -60,7 +61,7 @@ impl Agent {
         let info = inventory(&settings, &library, sentinel.class());
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
 
-        let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?)?;
+        let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
         let (worker_events, workers) = mpsc::channel(WORKER_EVENTS_MAX);
         let handles = (0..usize::from(settings.workers.count))
             .map(|slot| {
@@ -75,7 +76,7 @@ impl Agent {
             link,
             workers,
             store: answers,
-            sentinel: AsyncFd::new(bell).map_err(system("cannot watch the sentinel"))?,
+            sentinel: Watched::new(bell).map_err(system("cannot watch the sentinel"))?,
             terminate: signal(SignalKind::terminate()).map_err(system("cannot hear SIGTERM"))?,
             interrupt: signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
             hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
@@ -145,7 +146,7 @@ fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, E
         subscriptions: topics.node_subscriptions(),
         will: Some(will),
         will_delay_s: WILL_DELAY_S,
-        ..mqtt::Settings::new(&mqtt.host, mqtt.port, topics.client_id())
+        ..mqtt::Settings::new(&mqtt.host, mqtt.port, format!("neap-{}-{}", topics.site(), topics.node()))
     })
 }
 

@@ -9,7 +9,8 @@ use crate::governor::{Decision, Mode, Policy, Reason};
 use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoModel, LoadSample, Metrics, NodeEvent, NodeState, Progress, ResultHead, Status, YieldEvent,
+    self, ErrorBody, Info, InfoModel, LoadSample, Metrics, NodeEvent, NodeState, Progress, ResultHead, Status,
+    YieldEvent,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -217,7 +218,9 @@ impl Reports {
     pub(super) fn error_body(job: &Job) -> Vec<u8> {
         use crate::fault::Code;
         let fault = job.fault.clone().unwrap_or_else(|| match job.state {
-            State::Canceled => Fault::new(Code::JobCanceled, format!("job {} was taken back by its controller", job.id)),
+            State::Canceled => {
+                Fault::new(Code::JobCanceled, format!("job {} was taken back by its controller", job.id))
+            }
             State::TimedOut => Fault::new(Code::JobExpired, format!("the deadline of job {} passed", job.id)),
             State::Queued
             | State::InProgress
@@ -350,6 +353,7 @@ pub(super) fn models(library: &Library) -> Vec<InfoModel> {
             version: entry.manifest.version,
             digest: entry.manifest.digest.to_string(),
             summary: entry.manifest.summary.clone(),
+            accepts: entry.manifest.prepare.as_ref().map(|prepare| prepare.accepts.clone()),
         })
         .collect()
 }

@@ -80,7 +80,7 @@ impl Telemetry {
     pub(super) fn due(
         &mut self,
         now: Now,
-        reports: &mut Reports,
+        reports: &Reports,
         counts: (usize, usize),
         courier: &Courier,
         sentinel: &Sentinel,
@@ -94,12 +94,11 @@ impl Telemetry {
         if self.state_due && passed(self.state_at, STATE_GAP) {
             self.state_due = false;
             self.state_at = Some(now.mono);
-            messages.push(reports.state(counts));
+            messages.push(reports.state(counts, now.wall));
         }
         if let Some(level) = self.load {
-            let changed = self
-                .load_told
-                .is_none_or(|(_, told)| told.permille().abs_diff(level.permille()) >= LOAD_STEP_PERMILLE);
+            let changed =
+                self.load_told.is_none_or(|(_, told)| told.permille().abs_diff(level.permille()) >= LOAD_STEP_PERMILLE);
             let told_at = self.load_told.map(|(at, _)| at);
             if (changed && passed(told_at, LOAD_GAP)) || passed(told_at, LOAD_SILENCE_MAX) {
                 self.load_told = Some((now.mono, level));

@@ -24,7 +24,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Settings;
-use crate::link::topics::Topics;
 use crate::model::library::Library;
 use crate::sim::broker::{self, Broker};
 use crate::sim::controller::{self, Assortment, News, Phase, Tally};
@@ -97,6 +96,8 @@ enum Error {
     Library(#[from] crate::model::library::LibraryError),
     #[error(transparent)]
     Broker(#[from] broker::Error),
+    #[error(transparent)]
+    Controller(#[from] controller::Error),
     #[error("the demo's configuration is wrong: {0}")]
     Configuration(String),
     #[error("the demo's folder, sockets or threads cannot be made: {0}; is the folder for temporary files writable?")]
@@ -133,7 +134,7 @@ struct Demo {
     orders: Arc<Orders>,
     screen: Screen,
     agent: Agent,
-    controller: JoinHandle<Option<Tally>>,
+    controller: JoinHandle<Result<Tally, controller::Error>>,
     phase: watch::Sender<Phase>,
     sender: SyncSender<Event>,
     events: Receiver<Event>,
@@ -189,7 +190,7 @@ impl Demo {
         let died = self.watch_the_day();
         self.orders.stop();
         self.screen.close(clock::now());
-        let tally = self.controller.join().ok().flatten().ok_or(Error::Thread("the controller"))?;
+        let tally = self.controller.join().map_err(|_| Error::Thread("the controller"))??;
         let played = playing.join().map_err(|_| Error::Thread("the load emulator"))??;
         if let Some(what) = died {
             return Err(Error::Agent { what, log: self.agent.log_tail() });
@@ -323,13 +324,11 @@ fn start_controller(
     assortment: Assortment,
     phases: watch::Receiver<Phase>,
     sender: SyncSender<Event>,
-) -> Result<JoinHandle<Option<Tally>>, Error> {
-    let topics = Topics::new(settings.node.root.as_str(), settings.node.site.clone(), settings.node.name.clone());
-    let topics = topics.map_err(|error| Error::Configuration(error.to_string()))?;
+) -> Result<JoinHandle<Result<Tally, controller::Error>>, Error> {
     let plan = controller::Plan {
         host: settings.mqtt.host.clone(),
         port: settings.mqtt.port,
-        topics,
+        topics: settings.node.topics.clone(),
         assortment,
         open_max: 2 + 2 * usize::from(settings.policy.workers),
     };

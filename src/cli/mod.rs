@@ -1,4 +1,116 @@
-//! How is it used?
+//! What can a person type? One file per subcommand, each with `Args` and `run`.
+//!
+//! Exit codes are those of `sysexits.h`, listed in [`failure`]. What a machine may read is behind `--json`; progress
+//! and remarks go to standard error, results to standard output.
 
+mod cancel;
+mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod failure;
+mod feed;
+mod jobs;
+mod models;
+mod out;
+mod result;
+mod run;
+mod session;
+mod show;
+mod span;
+mod submit;
+mod target;
+mod watch;
+mod worker;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::{Class, Failure};
+
+/// Runs ONNX inference in the traffic troughs of a base station and yields the instant the RAN wants its cores back.
+#[derive(Debug, Parser)]
+#[command(name = "neap", version, max_term_width = 110, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  neap demo                                   everything at work, nothing to set up
+  neap check --config /etc/neap/neap.toml     is the configuration right?
+  neap run --config /etc/neap/neap.toml       the agent of a node
+  neap submit --node north/cell-17 --model objects --input picture.jpg --wait
+
+Exit codes: 0 done, 64 wrong usage, 65 wrong data or a job that failed, 69 unreachable,
+70 defect of this program, 74 input or output failed, 75 try again later, 77 not allowed,
+78 wrong configuration";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows everything at work: a broker, a base station's day, the agent, real jobs.
+    #[cfg(feature = "demo")]
+    Demo(demo::Args),
+    /// Runs the agent of a node.
+    Run(run::Args),
+    /// Checks configuration files.
+    Check(check::Args),
+    /// Sends a job to a node.
+    Submit(Box<submit::Args>),
+    /// Lists the jobs of a node.
+    Jobs(jobs::Args),
+    /// Shows what came of a job.
+    Result(result::Args),
+    /// Takes jobs back.
+    Cancel(cancel::Args),
+    /// Shows what happens on the nodes right now.
+    Watch(watch::Args),
+    /// Pushes load by hand, as a RAN would.
+    Feed(feed::Args),
+    /// Lists, verifies and tests the models of a folder.
+    Models(models::Args),
+    /// Serves as a worker process; started by the agent only.
+    #[command(hide = true)]
+    Worker(worker::Args),
+}
+
+/// Parses the arguments, carries the command out, and gives the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way as well; a closed pipe is no failure.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(Class::Usage.code()) } else { ExitCode::SUCCESS };
+        }
+    };
+    let done = match cli.command {
+        #[cfg(feature = "demo")]
+        Command::Demo(args) => return demo::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Submit(args) => submit::run(&args),
+        Command::Jobs(args) => jobs::run(&args),
+        Command::Result(args) => result::run(&args),
+        Command::Cancel(args) => cancel::run(&args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Feed(args) => feed::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Worker(args) => return worker::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Runs a command that waits for the network, on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let failed = |error: io::Error| Failure::new(Class::Software, format!("cannot start the runtime: {error}"));
+    runtime.map_err(failed)?.block_on(work)
+}

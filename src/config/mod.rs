@@ -20,7 +20,7 @@ pub use surroundings::PasswordError;
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
-use crate::load;
+use crate::{load, telemetry};
 
 /// Largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -116,21 +116,12 @@ pub struct Jobs {
 }
 
 /// `[log]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
-    /// Least important level that is written.
-    pub level: tracing::Level,
+    /// Least important level that is written, or a list of `target=level`.
+    pub level: String,
     /// How a line looks.
-    pub format: LogFormat,
-}
-
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
+    pub format: telemetry::Format,
 }
 
 /// Why there are no settings.

@@ -6,13 +6,12 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tracing::Level;
-
 use super::read::{Document, Problem, Section};
-use super::{Jobs, Log, LogFormat, Mqtt, Node, Sentinel, Settings, Workers, sources};
+use super::{Jobs, Log, Mqtt, Node, Sentinel, Settings, Workers, sources};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
+use crate::telemetry;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 
 const KIB: u64 = 1024;
@@ -221,18 +220,14 @@ fn models(mut section: Section<'_, '_>) -> PathBuf {
 }
 
 fn log(mut section: Section<'_, '_>) -> Log {
-    let levels = [
-        ("error", Level::ERROR),
-        ("warn", Level::WARN),
-        ("info", Level::INFO),
-        ("debug", Level::DEBUG),
-        ("trace", Level::TRACE),
-    ];
-    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let log = Log {
-        level: section.one_of("level", &levels).unwrap_or(Level::INFO),
-        format: section.one_of("format", &formats).unwrap_or(LogFormat::Text),
-    };
+    let level = section.text("level", 256).unwrap_or_else(|| "info".to_owned());
+    if let Err(telemetry::Error::Level { why, .. }) = telemetry::check_level(&level) {
+        let rule = "give error, warn, info, debug, trace or off, or a list like \"info,neap::link=debug\"";
+        section.complain("level", &format!("{why}: {rule}"));
+    }
+    let formats = [("text", telemetry::Format::Text), ("json", telemetry::Format::Json)];
+    let format = section.one_of("format", &formats).unwrap_or_default();
+    let log = Log { level, format };
     section.finish();
     log
 }

@@ -68,7 +68,11 @@ fn check(section: &Section<'_, '_>, source: &SourceSettings) {
             };
             section.complain(key, &format!("must be {limit}"));
         }
-        problem => section.complain("kind", &problem.to_string()),
+        problem @ (Problem::SocketInUse { .. }
+        | Problem::NotASocket { .. }
+        | Problem::Io { .. }
+        | Problem::Line { .. }
+        | Problem::Recording { .. }) => section.complain("kind", &problem.to_string()),
     }
 }
 

@@ -47,18 +47,26 @@ impl Mqtt {
     /// # Errors
     /// When the file cannot be read, others may read it, or it is empty or too long.
     pub fn password(&self) -> Result<Option<String>, PasswordError> {
-        let Some(path) = &self.password_file else { return Ok(None) };
-        let unreadable = |source| PasswordError::Unreadable { path: path.clone(), source };
+        Self::read_password(self.password_file.as_deref())
+    }
+
+    /// The password of that file, if there is one; see [`Mqtt::password`].
+    ///
+    /// # Errors
+    /// As [`Mqtt::password`].
+    pub fn read_password(path: Option<&Path>) -> Result<Option<String>, PasswordError> {
+        let Some(path) = path else { return Ok(None) };
+        let unreadable = |source| PasswordError::Unreadable { path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(unreadable)?;
         let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(PasswordError::Permissions { path: path.clone(), mode });
+            return Err(PasswordError::Permissions { path: path.to_owned(), mode });
         }
         let mut text = String::new();
         file.take(PASSWORD_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
         let password = text.trim_end_matches(['\r', '\n']);
         if password.is_empty() || text.len() as u64 > PASSWORD_BYTES_MAX {
-            return Err(PasswordError::Length { path: path.clone() });
+            return Err(PasswordError::Length { path: path.to_owned() });
         }
         Ok(Some(password.to_owned()))
     }

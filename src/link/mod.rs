@@ -1,13 +1,27 @@
 //! How does the node talk to its controller? MQTT 5.
 //!
-//! [`topics`] and [`messages`] are pure: names and bodies of PROTOCOL. [`mqtt`] is the client, and the only file that
-//! names rumqttc; agent and command line drive it through [`Link`] commands and events.
+//! [`topics`] and [`messages`] (with [`tensors`] and [`json`] below it) are pure: names and bodies of the protocol.
+//! [`mqtt`] is the client, and the only file that names rumqttc; agent and command line drive it through [`Command`]
+//! and hear of it through [`Event`]. Its decisions are pure too: `connection`, [`settings`],
+//! [`backoff`], [`inflight`].
+
+pub mod topics;
+
+pub mod messages;
+
+pub mod tensors;
 
 pub mod json;
-pub mod messages;
+
 pub mod mqtt;
-pub mod tensors;
-pub mod topics;
+
+pub mod settings;
+
+mod connection;
+
+pub mod backoff;
+
+pub mod inflight;
 
 use crate::units::WallTime;
 
@@ -64,30 +78,64 @@ pub struct AckToken {
 }
 
 /// What the rest of the program asks of the link.
+///
+/// The owner reads events while it sends commands: the link takes commands as long as it can hand over or keep what
+/// follows from them, so an owner that only sends will wait for ever.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
-    /// Publish. With a token (QoS 1) the link answers [`Event::Delivered`] or [`Event::Refused`], or, when the
-    /// connection ends first, nothing: the owner offers everything undelivered again after the next [`Event::Up`].
-    Publish { message: Publish, token: Option<u64> },
+    /// Publish. While not connected nothing is published and nothing is kept: the owner's outbox is the only truth.
+    Publish {
+        /// The message.
+        message: Publish,
+        /// With a token (QoS 1 only) the link answers [`Event::Delivered`] or [`Event::Refused`], or, when the
+        /// connection ends first, nothing: the owner offers everything undelivered again after the next
+        /// [`Event::Up`].
+        token: Option<u64>,
+    },
     /// Acknowledge a received message.
     Ack(AckToken),
     /// Publish this last, wait shortly for its acknowledgement, disconnect, end.
-    Shutdown { last_words: Option<Publish> },
+    Shutdown {
+        /// The node's death. When it cannot be delivered within a second the connection is cut, so that the Will
+        /// speaks instead.
+        last_words: Option<Publish>,
+    },
 }
 
 /// What the link tells the rest of the program.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// Connected and subscribed. Whatever was not delivered is to be offered again.
-    Up { epoch: u64, session_present: bool, packet_bytes_max: usize },
+    Up {
+        /// Counts connections; part of every [`AckToken`].
+        epoch: u64,
+        /// Whether the broker still had our session, with what was queued in it.
+        session_present: bool,
+        /// Largest packet that may be published: the smaller of our limit and the broker's.
+        packet_bytes_max: usize,
+    },
     /// Not connected; the link tries again by itself.
-    Down { why: String, retry_in_ms: u64 },
-    /// A message arrived.
+    Down {
+        /// What happened, for people.
+        why: String,
+        /// Wait until the next try.
+        retry_in_ms: u64,
+    },
+    /// A message arrived. It may come before [`Event::Up`] when the broker had it queued.
     Received(Received),
     /// The broker acknowledged the message of this token.
-    Delivered { token: u64 },
-    /// The broker refused the message of this token (reason code ≥ 0x80), or it is above the broker's size limit.
-    Refused { token: u64, why: String },
+    Delivered {
+        /// As given with the message.
+        token: u64,
+    },
+    /// The broker refused the message of this token (reason code ≥ 0x80), or it is above a size limit. Offering it
+    /// again unchanged will not help.
+    Refused {
+        /// As given with the message.
+        token: u64,
+        /// Reason, limit, remedy.
+        why: String,
+    },
     /// The link has ended after [`Command::Shutdown`].
     Closed,
 }

@@ -1,1 +1,483 @@
-//! (module of this name: see DESIGN section 5)
+//! How do messages reach the broker and come back? MQTT 5 through rumqttc, the only file that names it.
+//!
+//! Two tasks. One owns a rumqttc event loop and does nothing but poll it, under a time limit, for the life of one
+//! connection; at the first error it and everything in it is dropped. The other joins the owner's channels to a
+//! `Connection`, which decides (`link/connection.rs`), and waits between connections. Nothing undelivered survives a
+//! connection here; the owner's outbox offers it again.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Duration;
+
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, LastWillProperties, Packet, PubAck,
+    PubAckReason, Publish as Packed, PublishProperties, RetainForwardRule, SubscribeReasonCode,
+};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event as Step, EventLoop, MqttOptions, StateError};
+use rumqttc::{NetworkOptions, Outgoing, Transport};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+pub use super::backoff::Backoff;
+use super::backoff::{Cause, Delays};
+use super::connection::{
+    Connection, EVENTS_MAX, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, UNACKNOWLEDGED_MAX, WINDOW_MAX,
+};
+use super::messages::JSON;
+pub use super::settings::{BadSettings, Settings, WallClock};
+use super::{Command, Event, Publish, Qos};
+
+/// Commands that wait for the link, and events that wait for the owner.
+const CHANNEL_MAX: usize = 64;
+/// The library's own window: larger than ours, because at its limit it would hold back acknowledgements too.
+const LIBRARY_WINDOW: u16 = 2 * WINDOW_MAX;
+/// The library's request channel: never full, because everything that enters it is counted by the connection.
+const REQUESTS_MAX: usize = 256;
+/// Time to connect, until CONNACK.
+const CONNECT_SECONDS: u64 = 10;
+
+const _: () = assert!(
+    REQUESTS_MAX > WINDOW_MAX as usize + UNACKNOWLEDGED_MAX + TELEMETRY_MAX + 2,
+    "publishes, acknowledgements, telemetry, SUBSCRIBE and DISCONNECT fit the request channel together"
+);
+
+/// Starts the link on the current tokio runtime.
+///
+/// It ends after [`Command::Shutdown`], or when either channel is dropped.
+///
+/// # Errors
+/// Settings that cannot work; see [`Settings::check`].
+pub fn start(
+    settings: Settings,
+    wall: WallClock,
+) -> Result<(mpsc::Sender<Command>, mpsc::Receiver<Event>), BadSettings> {
+    settings.check()?;
+    let (command_sender, commands) = mpsc::channel(CHANNEL_MAX);
+    let (events, event_receiver) = mpsc::channel(CHANNEL_MAX);
+    let delays = Delays::new(settings.backoff);
+    let link = Link { settings, wall, commands, events, pending: VecDeque::new(), delays, epoch: 0 };
+    tokio::spawn(link.run());
+    Ok((command_sender, event_receiver))
+}
+
+struct Link {
+    settings: Settings,
+    wall: WallClock,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    pending: VecDeque<Event>,
+    delays: Delays,
+    epoch: u64,
+}
+
+impl Link {
+    async fn run(mut self) {
+        loop {
+            self.epoch += 1;
+            let Err((failure, up_for)) = self.connection().await else { break };
+            let wait = self.delays.next(failure.cause, up_for, RandomState::new().build_hasher().finish());
+            let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(why = failure.why, retry_in_ms, "not connected to the broker");
+            self.pending.push_back(Event::Down { why: failure.why, retry_in_ms });
+            if self.rest(Instant::now() + wait).await.is_none() {
+                break;
+            }
+        }
+        self.pending.push_back(Event::Closed);
+        for event in self.pending {
+            if self.events.send(event).await.is_err() {
+                // The owner is gone already; nobody is left to be told.
+                break;
+            }
+        }
+    }
+
+    /// Waits while not connected; `None` when asked to end. Publishes and acknowledgements are dropped: they belong
+    /// to the connection that ended.
+    async fn rest(&mut self, until: Instant) -> Option<()> {
+        loop {
+            tokio::select! {
+                permit = self.events.reserve(), if !self.pending.is_empty() => {
+                    let (permit, event) = (permit.ok()?, self.pending.pop_front()?);
+                    permit.send(event);
+                }
+                command = self.commands.recv() => match command? {
+                    Command::Publish { .. } | Command::Ack(_) => {}
+                    Command::Shutdown { .. } => return None,
+                },
+                () = self.events.closed() => return None,
+                // An owner that does not listen gets no new connection.
+                () = sleep_until(until), if self.pending.len() < EVENTS_MAX => return Some(()),
+            }
+        }
+    }
+
+    /// One connection from its start to its end: `Ok` when asked to end, else why, and how long it was up.
+    async fn connection(&mut self) -> Result<(), (Failure, Duration)> {
+        let terms = Terms {
+            epoch: self.epoch,
+            keep_alive: self.settings.keep_alive,
+            packet_bytes_max: self.settings.packet_bytes_max,
+            filters: self.settings.subscriptions.iter().map(|(filter, _)| filter.clone()).collect(),
+        };
+        let events = std::mem::take(&mut self.pending);
+        let mut connection = Connection::new(terms, events, Instant::now().into_std());
+        let outcome = self.drive(&mut connection).await;
+        let up_for = connection.up_for(Instant::now().into_std());
+        self.pending = connection.into_events();
+        outcome.map_err(|failure| (failure, up_for))
+    }
+
+    async fn drive(&mut self, connection: &mut Connection) -> Result<(), Failure> {
+        let (client, mut polled, _poller) = open(&self.settings)?;
+        loop {
+            tokio::select! {
+                permit = self.events.reserve(), if connection.has_event() => match permit {
+                    Ok(permit) => {
+                        if let Some(event) = connection.next_event() {
+                            permit.send(event);
+                        }
+                    }
+                    Err(_) => return Ok(()),
+                },
+                polled = polled.recv() => match polled {
+                    Some(Polled::Heard(heard)) => {
+                        connection.on_heard(*heard, Instant::now().into_std(), (self.wall)())?;
+                    }
+                    Some(Polled::Ended(failure)) => return connection.on_end(failure),
+                    None => return connection.on_end(Failure::lost("the client task has ended")),
+                },
+                command = self.commands.recv(), if connection.takes_commands() => {
+                    let now = Instant::now().into_std();
+                    match command {
+                        Some(Command::Publish { message, token }) => connection.publish(message, token, now),
+                        Some(Command::Ack(token)) => connection.acknowledge(token),
+                        Some(Command::Shutdown { last_words }) => connection.shut_down(last_words, now),
+                        None => connection.shut_down(None, now),
+                    }
+                }
+                () = sleep_until(Instant::from_std(connection.next_timeout())) => return connection.on_timeout(),
+            }
+            while let Some(request) = connection.next_request() {
+                self.act(&client, request)?;
+            }
+            if connection.is_done(Instant::now().into_std()) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn act(&self, client: &AsyncClient, request: Request) -> Result<(), Failure> {
+        let done = match request {
+            Request::Subscribe => {
+                client.try_subscribe_many(self.settings.subscriptions.iter().map(|(path, wanted)| {
+                    Filter {
+                        path: path.clone(),
+                        qos: qos(*wanted),
+                        nolocal: false,
+                        // A command published with the retain flag must be seen as such to be refused.
+                        preserve_retain: true,
+                        retain_forward_rule: RetainForwardRule::OnEverySubscribe,
+                    }
+                }))
+            }
+            Request::Publish(message) => {
+                let properties = properties(&message);
+                let Publish { topic, body, retain, qos: level, .. } = message;
+                client.try_publish_with_properties(topic, qos(level), retain, body, properties)
+            }
+            Request::Acknowledge(packet) => {
+                client.try_ack(&Packed { qos: QoS::AtLeastOnce, pkid: packet, ..Packed::default() })
+            }
+            Request::Disconnect => client.try_disconnect(),
+        };
+        done.map_err(|error| Failure::lost(format!("the client takes no more requests: {error}")))
+    }
+}
+
+// ---- the task that polls ----
+
+enum Polled {
+    Heard(Box<Heard>),
+    Ended(Failure),
+}
+
+/// Ends the polling task, and with it the connection, when dropped.
+struct Poller(JoinHandle<()>);
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn open(settings: &Settings) -> Result<(AsyncClient, mpsc::Receiver<Polled>, Poller), Failure> {
+    let (client, event_loop) = AsyncClient::new(options(settings)?, REQUESTS_MAX);
+    let (sender, polled) = mpsc::channel(CHANNEL_MAX);
+    let poller = Poller(tokio::spawn(poll(event_loop, settings.clone(), sender)));
+    Ok((client, polled, poller))
+}
+
+async fn poll(mut event_loop: EventLoop, settings: Settings, sender: mpsc::Sender<Polled>) {
+    let failure = loop {
+        // A write to a peer that stopped reading blocks the whole loop, keep-alive included.
+        let limit = 2 * event_loop.options.keep_alive().max(settings.keep_alive);
+        let step = match timeout(limit, event_loop.poll()).await {
+            Ok(Ok(step)) => step,
+            Ok(Err(error)) => break failure(&error, &settings),
+            Err(_) => break Failure::lost("the connection stands still for two keep-alives"),
+        };
+        if event_loop.options.keep_alive().is_zero() {
+            // The broker switched keep-alive off; the library would then ping without a pause.
+            event_loop.options.set_keep_alive(settings.keep_alive);
+        }
+        if sender.send(Polled::Heard(Box::new(heard(step)))).await.is_err() {
+            return;
+        }
+    };
+    // Answers that were read together with the error are still answers.
+    for step in event_loop.state.events.drain(..).filter(|step| matches!(step, Step::Incoming(Packet::PubAck(_)))) {
+        if sender.send(Polled::Heard(Box::new(heard(step)))).await.is_err() {
+            return;
+        }
+    }
+    // When nobody listens any more the connection was given up already.
+    let _ = sender.send(Polled::Ended(failure)).await;
+}
+
+fn failure(error: &ConnectionError, settings: &Settings) -> Failure {
+    let broker = settings.broker();
+    if let ConnectionError::ConnectionRefused(code) = error {
+        let auth = matches!(
+            code,
+            ConnectReturnCode::NotAuthorized
+                | ConnectReturnCode::BadUserNamePassword
+                | ConnectReturnCode::Banned
+                | ConnectReturnCode::BadAuthenticationMethod
+                | ConnectReturnCode::ClientIdentifierNotValid
+                | ConnectReturnCode::BadClientId
+        );
+        let why = format!("broker {broker} refuses client {:?}: {code:?}", settings.client_id);
+        return if auth { Failure::auth(why) } else { Failure::lost(why) };
+    }
+    if let ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) = error {
+        if *reason_code == DisconnectReasonCode::SessionTakenOver {
+            let id = &settings.client_id;
+            let why = format!("session taken over: another client uses client id {id:?}; give each node its own");
+            return Failure { cause: Cause::TakenOver, why };
+        }
+        let said = reason_string.as_deref().map(|said| format!(", {said:?}")).unwrap_or_default();
+        let why = format!("broker {broker} ended the connection: {reason_code:?}{said}");
+        let auth = *reason_code == DisconnectReasonCode::NotAuthorized;
+        return if auth { Failure::auth(why) } else { Failure::lost(why) };
+    }
+    if let ConnectionError::Timeout(_) = error {
+        return Failure::lost(format!("broker {broker} does not answer within {CONNECT_SECONDS} s"));
+    }
+    if let ConnectionError::MqttState(StateError::ConnectionAborted) = error {
+        // Mosquitto 2.0 says nothing else when it throws a client out for another of the same id.
+        let id = &settings.client_id;
+        let why = format!(
+            "broker {broker} closed the connection; if this repeats, see whether client id {id:?} is used twice"
+        );
+        return Failure::lost(why);
+    }
+    Failure::lost(format!("connection to broker {broker}: {error}"))
+}
+
+fn options(settings: &Settings) -> Result<MqttOptions, Failure> {
+    let mut options = if settings.is_socket() {
+        let mut options = MqttOptions::new(&settings.client_id, &settings.host, 0);
+        options.set_transport(Transport::unix());
+        options
+    } else {
+        MqttOptions::new(&settings.client_id, settings.address(), settings.port)
+    };
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    let seconds = |span: Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
+    options
+        .set_network_options(network)
+        .set_connection_timeout(CONNECT_SECONDS)
+        .set_keep_alive(settings.keep_alive)
+        .set_clean_start(settings.session_expiry.is_zero())
+        .set_session_expiry_interval(Some(seconds(settings.session_expiry)))
+        .set_max_packet_size(Some(u32::try_from(settings.packet_bytes_max).unwrap_or(u32::MAX)))
+        .set_receive_maximum(Some(RECEIVE_MAX))
+        .set_manual_acks(true)
+        .set_outgoing_inflight_upper_limit(LIBRARY_WINDOW);
+    if let Some(user) = &settings.username {
+        options.set_credentials(user, settings.password().map_err(Failure::auth)?);
+    }
+    if let Some(will) = &settings.will {
+        let properties = LastWillProperties {
+            delay_interval: Some(settings.will_delay_s),
+            payload_format_indicator: payload_format(will),
+            message_expiry_interval: will.expiry_s,
+            content_type: will.content_type.clone(),
+            response_topic: None,
+            correlation_data: None,
+            user_properties: will.properties.clone(),
+        };
+        options.set_last_will(LastWill::new(
+            &will.topic,
+            will.body.clone(),
+            qos(will.qos),
+            will.retain,
+            Some(properties),
+        ));
+    }
+    Ok(options)
+}
+
+// ---- between the library's words and ours ----
+
+fn heard(step: Step) -> Heard {
+    match step {
+        Step::Incoming(packet) => incoming(packet),
+        Step::Outgoing(Outgoing::Publish(0)) => Heard::TelemetrySent,
+        Step::Outgoing(Outgoing::Publish(packet)) => Heard::Published(packet),
+        Step::Outgoing(Outgoing::AwaitAck(packet)) => Heard::HeldBack(packet),
+        Step::Outgoing(Outgoing::Disconnect) => Heard::Disconnected,
+        Step::Outgoing(
+            Outgoing::Subscribe(_)
+            | Outgoing::Unsubscribe(_)
+            | Outgoing::PubAck(_)
+            | Outgoing::PubRec(_)
+            | Outgoing::PubRel(_)
+            | Outgoing::PubComp(_)
+            | Outgoing::PingReq
+            | Outgoing::PingResp,
+        ) => Heard::Sent,
+    }
+}
+
+fn incoming(packet: Packet) -> Heard {
+    match packet {
+        Packet::ConnAck(ConnAck { session_present, code: _, properties }) => {
+            let properties = properties.as_ref();
+            let packet_bytes_max = properties.and_then(|properties| properties.max_packet_size);
+            Heard::Connected {
+                session_present,
+                receive_max: properties.and_then(|properties| properties.receive_max),
+                packet_bytes_max: packet_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+                qos_max: properties.and_then(|properties| properties.max_qos),
+            }
+        }
+        Packet::SubAck(suback) => {
+            let refusal = |code: &SubscribeReasonCode| {
+                (!matches!(code, SubscribeReasonCode::Success(_))).then(|| format!("{code:?}"))
+            };
+            Heard::Subscribed(suback.return_codes.iter().map(refusal).collect())
+        }
+        Packet::Publish(packed) => unpack(packed),
+        Packet::PubAck(puback) => Heard::Answered { packet: puback.pkid, refusal: refusal(&puback) },
+        // The library turns DISCONNECT into an error of its own, which says why.
+        Packet::PingResp(_) | Packet::UnsubAck(_) | Packet::Disconnect(_) => Heard::Alive,
+        Packet::Auth(_)
+        | Packet::Connect(..)
+        | Packet::PubRec(_)
+        | Packet::PubRel(_)
+        | Packet::PubComp(_)
+        | Packet::PingReq(_)
+        | Packet::Subscribe(_)
+        | Packet::Unsubscribe(_) => Heard::Nonsense("the broker sent a packet that nobody asked for"),
+    }
+}
+
+fn unpack(packed: Packed) -> Heard {
+    let (level, packet) = match packed.qos {
+        QoS::AtMostOnce => (Qos::AtMostOnce, None),
+        QoS::AtLeastOnce => (Qos::AtLeastOnce, Some(packed.pkid)),
+        QoS::ExactlyOnce => return Heard::Nonsense("the broker sends QoS 2, which was not subscribed"),
+    };
+    let topic = String::from_utf8(packed.topic.to_vec()).unwrap_or_default();
+    if topic.is_empty() {
+        return Heard::Nonsense("the broker sends a message without a readable topic");
+    }
+    let properties = packed.properties.unwrap_or_default();
+    let message = Publish {
+        topic,
+        body: packed.payload.into(),
+        qos: level,
+        retain: packed.retain,
+        expiry_s: properties.message_expiry_interval,
+        content_type: properties.content_type,
+        response_topic: properties.response_topic,
+        correlation: properties.correlation_data.map(Into::into),
+        properties: properties.user_properties,
+    };
+    Heard::Message { message, packet }
+}
+
+fn refusal(puback: &PubAck) -> Option<String> {
+    let (code, remedy) = match puback.reason {
+        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return None,
+        PubAckReason::UnspecifiedError => (128, ""),
+        PubAckReason::ImplementationSpecificError => (131, ""),
+        PubAckReason::NotAuthorized => (135, "; allow the topic in the broker's ACL"),
+        PubAckReason::TopicNameInvalid => (144, ""),
+        PubAckReason::PacketIdentifierInUse => (145, ""),
+        PubAckReason::QuotaExceeded => (151, "; raise the broker's quota"),
+        PubAckReason::PayloadFormatInvalid => (153, ""),
+    };
+    let said = puback.properties.as_ref().and_then(|properties| properties.reason_string.as_deref());
+    let said = said.map(|said| format!(", {said:?}")).unwrap_or_default();
+    Some(format!("the broker refuses the message: {:?} ({code}){said}{remedy}", puback.reason))
+}
+
+fn properties(message: &Publish) -> PublishProperties {
+    PublishProperties {
+        payload_format_indicator: payload_format(message),
+        message_expiry_interval: message.expiry_s,
+        topic_alias: None,
+        response_topic: message.response_topic.clone(),
+        correlation_data: message.correlation.clone().map(Into::into),
+        user_properties: message.properties.clone(),
+        subscription_identifiers: Vec::new(),
+        content_type: message.content_type.clone(),
+    }
+}
+
+/// 1 (UTF-8 text) for JSON.
+fn payload_format(message: &Publish) -> Option<u8> {
+    (message.content_type.as_deref() == Some(JSON)).then_some(1)
+}
+
+const fn qos(level: Qos) -> QoS {
+    match level {
+        Qos::AtMostOnce => QoS::AtMostOnce,
+        Qos::AtLeastOnce => QoS::AtLeastOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::link::connection::packet_bytes;
+
+    proptest! {
+        /// The library's own measure is the reference.
+        #[test]
+        fn no_packet_is_larger_than_it_was_measured(
+            topic in "[a-z/]{1,100}",
+            body in prop::collection::vec(any::<u8>(), 0..400),
+            expiry_s in prop::option::of(any::<u32>()),
+            content_type in prop::option::of("[a-z/]{1,40}"),
+            correlation in prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
+            properties in prop::collection::vec(("[a-z]{0,40}", "[a-z]{0,40}"), 0..8),
+        ) {
+            let response_topic = content_type.clone();
+            let message = Publish {
+                topic, body, qos: Qos::AtLeastOnce, retain: false, expiry_s, content_type, response_topic, correlation, properties,
+            };
+            let packed = Packed { pkid: 1, ..Packed::new(message.topic.clone(), QoS::AtLeastOnce, message.body.clone(), Some(super::properties(&message))) };
+            let measured = packet_bytes(&message);
+            prop_assert!((packed.size()..packed.size() + 20).contains(&measured), "{measured} for {}", packed.size());
+        }
+    }
+}

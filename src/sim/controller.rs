@@ -7,6 +7,8 @@ pub mod assortment;
 pub mod book;
 pub mod desk;
 pub mod seen;
+#[cfg(test)]
+mod tests;
 
 pub use assortment::Assortment;
 pub use book::{Sight, Tally};
@@ -115,16 +117,30 @@ pub struct Plan {
     pub open_max: usize,
 }
 
-/// Runs a controller until its phase says otherwise; gives the figures, or `None` when the link could not be kept.
-pub async fn run(plan: Plan, mut phases: watch::Receiver<Phase>, tell: impl Fn(News)) -> Option<Tally> {
-    let (commands, mut events) = mqtt::start(settings(&plan));
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The link refuses to start.
+    #[error(transparent)]
+    Settings(#[from] mqtt::BadSettings),
+    /// The link ended by itself.
+    #[error("the controller's link has ended")]
+    LinkEnded,
+}
+
+/// Runs a controller until its phase says otherwise, and gives the figures.
+///
+/// # Errors
+/// When the link cannot be started, or ends by itself.
+pub async fn run(plan: Plan, mut phases: watch::Receiver<Phase>, tell: impl Fn(News)) -> Result<Tally, Error> {
+    let (commands, mut events) = mqtt::start(settings(&plan), clock::wall)?;
     let mut desk = Desk::new(plan.topics, plan.assortment, plan.open_max);
     let mut tick = interval(SUBMIT_PAUSE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let may_submit = tokio::select! {
             event = events.recv() => {
-                desk.on_event(event?);
+                desk.on_event(event.ok_or(Error::LinkEnded)?);
                 false
             }
             _ = tick.tick() => true,
@@ -148,7 +164,7 @@ pub async fn run(plan: Plan, mut phases: watch::Receiver<Phase>, tell: impl Fn(N
     }
     listen_on(&mut desk, &commands, &mut events, &tell).await;
     close(&commands, &mut events).await;
-    Some(desk.tally())
+    Ok(desk.tally())
 }
 
 /// Takes in what is still under way: the last yields, the acknowledgements of the last messages.

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod process;
 pub mod sched;
 pub mod signal;
+pub mod watched;
 
 use std::io;
 

@@ -14,7 +14,7 @@ use crate::worker::handle::Work;
 
 impl Desk {
     /// Whatever is due: deadlines, running-time limits, evictions, retention, the next start.
-    pub(super) fn tick(&mut self, now: Now) {
+    pub(in crate::agent) fn tick(&mut self, now: Now) {
         for id in queue::expired(self.jobs.values(), now.wall) {
             self.change(now, &id, Event::Expire);
             self.detach(&id, Code::JobExpired);
@@ -30,7 +30,7 @@ impl Desk {
     }
 
     /// When [`Desk::tick`] is due at the latest, as time from now.
-    pub(super) fn next_tick(&self, now: Now) -> Option<Duration> {
+    pub(in crate::agent) fn next_tick(&self, now: Now) -> Option<Duration> {
         let by_wall = queue::next_moment(self.jobs.values(), now.wall).map(|at| at.since(now.wall));
         let by_run = self.bench.runs().filter_map(|(_, run)| {
             let job = self.jobs.get(&run.job)?;
@@ -112,7 +112,7 @@ impl Desk {
     }
 
     /// Hands the worker its next items: the one it computes and one more, so that it never waits for the journal.
-    pub(super) fn feed(&mut self, slot: usize) {
+    pub(in crate::agent) fn feed(&mut self, slot: usize) {
         let place = &mut self.bench.places[slot];
         let Some(run) = place.run.as_mut() else { return };
         let Some(limits) = self.jobs.get(&run.job).map(|job| job.limits) else { return };

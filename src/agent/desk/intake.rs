@@ -11,7 +11,7 @@ use crate::units::{Digest, JobId};
 
 impl Desk {
     /// A job arrived.
-    pub(super) fn submit(&mut self, now: Now, id: JobId, message: Publish, ack: Option<AckToken>) {
+    pub(in crate::agent) fn submit(&mut self, now: Now, id: JobId, message: Publish, ack: Option<AckToken>) {
         let digest = digest(&message.body);
         if let Some(known) = self.jobs.get(&id) {
             if known.body == digest {
@@ -85,7 +85,7 @@ impl Desk {
     }
 
     /// A controller takes a job back. Always ends in the job's terminal status.
-    pub(super) fn cancel(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
+    pub(in crate::agent) fn cancel(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
         match self.jobs.get(id) {
             None => self.refuse_unknown(now, id, ack),
             Some(job) if job.is_terminal() => {
@@ -101,7 +101,7 @@ impl Desk {
     }
 
     /// A controller has the result: the data may go. The id stays known until retention ends, against repeats.
-    pub(super) fn forget(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
+    pub(in crate::agent) fn forget(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
         match self.jobs.get(id) {
             Some(job) if job.is_terminal() => {
                 self.commit(Batch { drop_results: vec![id.clone()], ..Batch::default() }, ack, None);

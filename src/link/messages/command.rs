@@ -231,12 +231,18 @@ pub struct JobSummary {
 #[serde(rename_all = "snake_case")]
 enum ReplyWire {
     Pong(Pong),
-    Node { info: Info, state: StateWire },
+    Node(Box<NodeWire>),
     Job(Box<SummaryWire>),
     Jobs(Vec<SummaryWire>),
     Result(Box<RawValue>),
     Done(bool),
     Error(ErrorBody),
+}
+
+#[derive(Serialize, Deserialize)]
+struct NodeWire {
+    info: Info,
+    state: StateWire,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -257,7 +263,9 @@ impl Reply {
     pub fn render(&self) -> Vec<u8> {
         render(&match self {
             Self::Pong(pong) => ReplyWire::Pong(pong.clone()),
-            Self::Node { info, state } => ReplyWire::Node { info: info.clone(), state: state.to_wire() },
+            Self::Node { info, state } => {
+                ReplyWire::Node(Box::new(NodeWire { info: info.clone(), state: state.to_wire() }))
+            }
             Self::Job(job) => ReplyWire::Job(Box::new(job.to_wire())),
             Self::Jobs(jobs) => ReplyWire::Jobs(jobs.iter().map(JobSummary::to_wire).collect()),
             Self::Result(body) => match serde_json::from_slice(body) {
@@ -279,7 +287,7 @@ impl Reply {
     pub fn parse(body: &[u8]) -> Result<Self, BadMessage> {
         Ok(match parse("reply", body)? {
             ReplyWire::Pong(pong) => Self::Pong(pong),
-            ReplyWire::Node { info, state } => Self::Node { info, state: NodeState::from_wire(state)? },
+            ReplyWire::Node(node) => Self::Node { info: node.info, state: NodeState::from_wire(node.state)? },
             ReplyWire::Job(job) => Self::Job(JobSummary::from_wire(*job)?),
             ReplyWire::Jobs(jobs) => {
                 Self::Jobs(jobs.into_iter().map(JobSummary::from_wire).collect::<Result<_, BadMessage>>()?)

@@ -187,7 +187,11 @@ fn any_tensor() -> impl Strategy<Value = Tensor> {
                     let value = f64::from_le_bytes(bytes);
                     data.extend((if value.is_finite() { value } else { 1.0 }).to_le_bytes());
                 }
-                other => data.extend(&bytes[..other.element_bytes().unwrap()]),
+                DataType::Uint8 | DataType::Int8 => data.extend(&bytes[..1]),
+                DataType::Uint16 | DataType::Int16 => data.extend(&bytes[..2]),
+                DataType::Uint32 | DataType::Int32 => data.extend(&bytes[..4]),
+                DataType::Uint64 | DataType::Int64 => data.extend(bytes),
+                DataType::Bytes => unreachable!("BYTES was built above"),
             }
         }
         Tensor::new("t", datatype, shape, data).unwrap()

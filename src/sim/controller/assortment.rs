@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::golden::GoldenCase;
 use crate::model::library::{Entry, Library};
 use crate::sim::day::Random;
 use crate::tensor::Tensor;
@@ -152,16 +153,18 @@ fn medium(file: &Path, accepts: &str) -> Option<Sample> {
     Some(Sample { title, inputs: vec![Tensor::bytes(accepts, &content)], interpret: true })
 }
 
+/// What a model without media is known to answer; interpreted where it can be.
 fn goldens(entry: &Entry) -> Vec<Sample> {
-    let cases = entry.goldens().unwrap_or_default();
-    let interprets = entry.manifest.interpret.is_some();
-    let sample = |case: crate::model::golden::GoldenCase| {
-        let title = case.name.strip_suffix(".json").unwrap_or(&case.name).to_owned();
-        Sample { title, inputs: case.inputs, interpret: interprets }
+    let mut cases = entry.goldens().unwrap_or_default();
+    if cases.iter().any(|case| case.interpret) {
+        cases.retain(|case| case.interpret);
+    }
+    let sample = |case: GoldenCase| {
+        let stem = Path::new(&case.name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        Sample { title: stem.unwrap_or(case.name), inputs: case.inputs, interpret: case.interpret }
     };
     let mut samples: Vec<Sample> = cases.into_iter().map(sample).collect();
     samples.retain(|sample| sample.bytes() <= JOB_BYTES_MAX);
-    samples.dedup_by(|a, b| a.inputs == b.inputs);
     samples
 }
 

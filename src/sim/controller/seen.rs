@@ -23,7 +23,10 @@ pub fn seen(outputs: &[Tensor]) -> String {
     }
     if let Some(labels) = named("labels").and_then(Tensor::to_strings) {
         let labels: Vec<String> = labels.iter().map(|label| clean(label)).collect();
-        return if named("boxes").is_some() { objects(&labels, &scores) } else { classes(&labels, &scores) };
+        // A label that comes twice belongs to several rows, not to a ranking of classes.
+        let repeats = labels.iter().enumerate().any(|(at, label)| labels[..at].contains(label));
+        let is_list = repeats || named("boxes").is_some();
+        return if is_list { objects(&labels, &scores) } else { classes(&labels, &scores) };
     }
     let figures: Vec<String> = outputs.iter().take(NAMED_MAX).map(figure).collect();
     if figures.is_empty() { "nothing".to_owned() } else { figures.join(", ") }
@@ -125,6 +128,9 @@ mod tests {
         assert_eq!(seen(&[Tensor::strings("text", &["EXIT"])]), "reads “EXIT”");
         let classes = [f32s("scores", &[2], &[0.97, 0.01]), Tensor::strings("labels", &["png", "jpeg"])];
         assert_eq!(seen(&classes), "png 0.97");
+        let rows =
+            [f32s("scores", &[3], &[0.2, 4.1, 0.3]), Tensor::strings("labels", &["normal", "anomaly", "normal"])];
+        assert_eq!(seen(&rows), "anomaly 4.10, 2 × normal 0.30");
     }
 
     #[test]

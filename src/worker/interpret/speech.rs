@@ -1,6 +1,6 @@
 //! When somebody speaks: probabilities of frames become segments of time.
 
-use super::{Outputs, numbers, pixels, unexpected};
+use super::{Outputs, numbers, unexpected};
 use crate::fault::Fault;
 use crate::model::Manifest;
 use crate::model::manifest::{Medium, Speech};
@@ -21,25 +21,26 @@ pub(super) fn interpret(
     let Some((hop, rate)) = clock else {
         return Err(unexpected(&speech.probabilities, "cannot be timed without [prepare.audio] and its hop"));
     };
-    #[expect(clippy::cast_precision_loss, reason = "a hop is at most a million samples")]
-    let frame_s = hop as f32 / pixels(rate);
+    let frame_s = time(hop, 1.0) / f64::from(rate);
     let end_s = match geometry {
-        #[expect(clippy::cast_precision_loss, reason = "a sound has fewer than 2^24 samples")]
-        Some(Geometry::Audio { samples, sample_rate }) => *samples as f32 / pixels(*sample_rate),
-        Some(Geometry::Picture { .. } | Geometry::Bytes { .. }) | None => f32::INFINITY,
+        Some(Geometry::Audio { samples, sample_rate }) => time(*samples, 1.0) / f64::from(*sample_rate),
+        Some(Geometry::Picture { .. } | Geometry::Bytes { .. }) | None => f64::INFINITY,
     };
     let mut times = Vec::new();
     let mut scores = Vec::new();
     for segment in segments(speech, &output.values, frame_s) {
-        times.extend([time(segment.first, frame_s), time(segment.end, frame_s).min(end_s)]);
+        let moments = [time(segment.first, frame_s), time(segment.end, frame_s).min(end_s)];
+        #[expect(clippy::cast_possible_truncation, reason = "seconds need no more than single precision")]
+        times.extend(moments.map(|moment| moment as f32));
         scores.push(segment.mean(&output.values));
     }
     Ok(vec![numbers("segments", vec![scores.len(), 2], &times)?, numbers("scores", vec![scores.len()], &scores)?])
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a sound has fewer than 2^24 frames")]
-fn time(frame: usize, frame_s: f32) -> f32 {
-    frame as f32 * frame_s
+/// So many units of that many seconds.
+#[expect(clippy::cast_precision_loss, reason = "positions in a sound are far below 2^53")]
+fn time(count: usize, unit_s: f64) -> f64 {
+    count as f64 * unit_s
 }
 
 /// Frames `first..end`, in which somebody speaks.
@@ -52,14 +53,17 @@ struct Segment {
 impl Segment {
     fn mean(self, probabilities: &[f32]) -> f32 {
         let frames = &probabilities[self.first..self.end];
-        frames.iter().sum::<f32>() / time(frames.len(), 1.0).max(1.0)
+        let sum: f64 = frames.iter().copied().map(f64::from).sum();
+        #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values")]
+        let mean = (sum / time(frames.len(), 1.0).max(1.0)) as f32;
+        mean
     }
 }
 
 /// A segment begins at `start_above` and ends where the probability fell below `end_below`, when it stays there for
 /// `silence_min_ms` or the sound ends.
-fn segments(speech: &Speech, probabilities: &[f32], frame_s: f32) -> Vec<Segment> {
-    let long_enough = |frames: usize, ms: u32| time(frames, frame_s) * 1000.0 >= pixels(ms);
+fn segments(speech: &Speech, probabilities: &[f32], frame_s: f64) -> Vec<Segment> {
+    let long_enough = |frames: usize, ms: u32| time(frames, frame_s) * 1000.0 >= f64::from(ms);
     let mut segments = Vec::new();
     let mut first = None;
     let mut quiet_from = None;

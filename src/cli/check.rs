@@ -1,0 +1,80 @@
+//! Is the configuration right? `neap check`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::failure::{Class, Failure};
+use super::out::{Out, Tone};
+use crate::config::{Error, Settings};
+
+/// Arguments of `neap check`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  neap check /etc/neap/neap.toml
+  neap check config/*.toml
+  neap check --json --config /etc/neap/neap.toml
+
+Every mistake is reported as file:line:column with what is allowed; the exit code is then 78.
+Notes say what is legal but missing on this machine, such as a folder; they do not change it.")]
+pub(super) struct Args {
+    /// Files to check
+    #[arg(value_name = "FILE", required_unless_present = "config")]
+    files: Vec<PathBuf>,
+    /// One more file, spelled as for `neap run`
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One JSON object a file
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks all files, even after a bad one.
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let out = Out::stdout();
+    let mut class = None;
+    for path in args.files.iter().chain(&args.config) {
+        let found = check(&out, path, args.json)?;
+        class = class.or(found);
+    }
+    class.map_or(Ok(()), |class| Err(Failure::told(class)))
+}
+
+/// Checks one file and tells what was found; the failure's class when it is not right.
+pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Class>, Failure> {
+    let read = Settings::read(path);
+    if as_json {
+        out.json(&report(path, &read))?;
+        return Ok(read.err().map(|error| Failure::from(error).class));
+    }
+    match read {
+        Ok(settings) => {
+            for note in settings.surroundings() {
+                out.line(&format!("{}: {} {note}", path.display(), out.paint(Tone::Warn, "note:")))?;
+            }
+            out.line(&format!("{}: {}", path.display(), out.paint(Tone::Good, "right")))?;
+            Ok(None)
+        }
+        Err(error) => {
+            let failure = Failure::from(error);
+            // A report of mistakes is what was asked for, but scripts that hide standard output must see it too.
+            let class = failure.class;
+            failure.report();
+            Ok(Some(class))
+        }
+    }
+}
+
+fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
+    let problems = match read {
+        Ok(_) => Vec::new(),
+        Err(Error::Invalid { problems }) => problems
+            .iter()
+            .map(|problem| json!({"line": problem.line, "column": problem.column, "text": problem.text}))
+            .collect(),
+        Err(error @ (Error::Unreadable { .. } | Error::TooLarge { .. })) => vec![json!({"text": error.to_string()})],
+    };
+    let notes = read.as_ref().map(Settings::surroundings).unwrap_or_default();
+    json!({"file": path.display().to_string(), "valid": read.is_ok(), "problems": problems, "notes": notes})
+}

@@ -1,0 +1,176 @@
+//! Pushes load by hand, as a RAN would: `neap feed`.
+
+use std::io::{self, BufRead as _, ErrorKind, Read as _};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use super::failure::{Class, Failure};
+use super::span::{self, Span};
+use crate::config::Settings;
+use crate::load::{Kind, push};
+use crate::sys::clock;
+use crate::units::CellId;
+
+/// Time between two datagrams when only `--for` is given.
+const EVERY: Span = Span(Duration::from_millis(100));
+/// Longest datagram, in bytes, as the agent reads them.
+const DATAGRAM_BYTES_MAX: usize = 4096;
+
+/// Arguments of `neap feed`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  neap feed --prb 80                                   one sample to /run/neap/load.sock
+  neap feed --config config/lab.toml --prb 5 --for 60s  keep a trough open for a minute
+  neap feed --udp 127.0.0.1:9700 --cell 2 --prb 35 --ul 20
+  neap feed --late 3                                   three late slots so far: an immediate yield
+  neap feed --gone --cell 2                            cell 2 is out of service
+  my-ran-exporter | neap feed --stdin                  one JSON object a line, as it is
+
+A single sample is believed for the freshness_ms of its source; after that the node is busy again.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    to: To,
+    /// Downlink PRB usage in percent (RRU.PrbTotDl)
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    prb: Option<u8>,
+    /// Uplink PRB usage in percent (RRU.PrbTotUl)
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    ul: Option<u8>,
+    /// Running count of late slots; a change is an immediate yield
+    #[arg(long, value_name = "COUNT")]
+    late: Option<u64>,
+    /// The cell is out of service and no longer counts
+    #[arg(long, conflicts_with_all = ["prb", "ul", "late"])]
+    gone: bool,
+    /// Cell number (PCI or NCGI)
+    #[arg(long, value_name = "CELL", default_value_t = 1)]
+    cell: u64,
+    /// Repeat after this time, e.g. 100ms
+    #[arg(long, value_name = "TIME", value_parser = span::positive)]
+    every: Option<Span>,
+    /// Repeat for this long, e.g. 60s; without it and with --every: until interrupted
+    #[arg(long = "for", value_name = "TIME", value_parser = span::positive)]
+    lasting: Option<Span>,
+    /// Pass lines from standard input on, one datagram each
+    #[arg(long, conflicts_with_all = ["prb", "ul", "late", "gone", "every", "lasting"])]
+    stdin: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+struct To {
+    /// Unix datagram socket of a push source [default: /run/neap/load.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Address of a push_udp source
+    #[arg(long, value_name = "ADDRESS")]
+    udp: Option<SocketAddr>,
+    /// Configuration of the agent; its first push source is fed
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Where datagrams go.
+enum Target {
+    Unix(UnixDatagram, PathBuf),
+    Udp(UdpSocket, SocketAddr),
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let nothing_to_say = args.prb.is_none() && args.ul.is_none() && args.late.is_none();
+    if nothing_to_say && !args.gone && !args.stdin {
+        let text = "nothing to feed: give --prb PERCENT, --ul PERCENT, --late COUNT, --gone or --stdin";
+        return Err(Failure::new(Class::Usage, text));
+    }
+    let target = args.to.open()?;
+    if args.stdin {
+        return pass_on(&target);
+    }
+    let every = args.every.or(args.lasting.and(Some(EVERY)));
+    let end = args.lasting.map(|Span(lasting)| clock::now().after(lasting));
+    loop {
+        let line = push::encode(CellId(args.cell), args.prb, args.ul, args.late, Some(clock::now()), args.gone);
+        target.send(line.as_bytes())?;
+        let Some(Span(pause)) = every else { return Ok(()) };
+        if end.is_some_and(|end| clock::now().after(pause) > end) {
+            return Ok(());
+        }
+        thread::sleep(pause);
+    }
+}
+
+/// Sends each line of standard input as it is: the agent judges what it says.
+fn pass_on(target: &Target) -> Result<(), Failure> {
+    let failed = |error| Failure::io("cannot read standard input", &error);
+    let mut stdin = io::stdin().lock();
+    let mut line = Vec::new();
+    for number in 1_u64.. {
+        line.clear();
+        let limit = DATAGRAM_BYTES_MAX as u64 + 1;
+        if io::Read::by_ref(&mut stdin).take(limit).read_until(b'\n', &mut line).map_err(failed)? == 0 {
+            break;
+        }
+        if line.len() > DATAGRAM_BYTES_MAX {
+            let text =
+                format!("standard input, line {number}: longer than the {DATAGRAM_BYTES_MAX} bytes of a datagram");
+            return Err(Failure::new(Class::Data, text));
+        }
+        if !line.trim_ascii().is_empty() {
+            target.send(&line)?;
+        }
+    }
+    Ok(())
+}
+
+impl To {
+    fn open(&self) -> Result<Target, Failure> {
+        if let Some(address) = self.udp {
+            return udp(address);
+        }
+        let Some(path) = &self.config else {
+            return unix(self.socket.as_deref().unwrap_or(Path::new("/run/neap/load.sock")));
+        };
+        let settings = Settings::read(path)?;
+        for source in &settings.load.sources {
+            match &source.kind {
+                Kind::Push { socket, .. } => return unix(socket),
+                Kind::PushUdp { listen } => return udp(*listen),
+                Kind::Procfs { .. } | Kind::Trace { .. } => {}
+            }
+        }
+        let text = format!("{}: no [[load]] of kind push or push_udp: add one, or name a --socket", path.display());
+        Err(Failure::new(Class::Config, text))
+    }
+}
+
+fn unix(path: &Path) -> Result<Target, Failure> {
+    let socket = UnixDatagram::unbound().map_err(|error| Failure::io("cannot make a socket", &error))?;
+    Ok(Target::Unix(socket, path.to_owned()))
+}
+
+fn udp(address: SocketAddr) -> Result<Target, Failure> {
+    let own: SocketAddr =
+        if address.is_ipv4() { ([127, 0, 0, 1], 0).into() } else { ([0, 0, 0, 0, 0, 0, 0, 1], 0).into() };
+    let socket = UdpSocket::bind(own).map_err(|error| Failure::io("cannot make a UDP socket", &error))?;
+    Ok(Target::Udp(socket, address))
+}
+
+impl Target {
+    fn send(&self, datagram: &[u8]) -> Result<(), Failure> {
+        let (sent, place) = match self {
+            Self::Unix(socket, path) => (socket.send_to(datagram, path), path.display().to_string()),
+            Self::Udp(socket, address) => (socket.send_to(datagram, address), address.to_string()),
+        };
+        let Err(error) = sent else { return Ok(()) };
+        let what = format!("cannot push load to {place}");
+        if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+            let text = format!("{what}: {error}; is the agent running, and is that the socket of a [[load]]?");
+            return Err(Failure::new(Class::Unavailable, text));
+        }
+        Err(Failure::io(&what, &error))
+    }
+}

@@ -1,0 +1,191 @@
+//! Which models are there, are they whole, do they still give what they should? `neap models`.
+
+mod golden;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::failure::{Class, Failure};
+use super::out::{Out, Tone, clean};
+use crate::config::Settings;
+use crate::model::library::{Entry, Library};
+
+/// Arguments of `neap models`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  neap models list --dir models
+  neap models verify --config /etc/neap/neap.toml
+  neap models test --dir models objects")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Lists the models of a folder
+    #[command(after_help = "Examples:\n  neap models list --dir models\n  neap models list --dir models --json")]
+    List(Folder),
+    /// Compares each model file with the digest in its manifest
+    #[command(after_help = "Examples:\n  neap models verify --dir models\n  neap models verify --dir models objects")]
+    Verify(Folder),
+    /// Runs each model's golden inputs in a worker and compares the results
+    #[command(after_help = "Examples:\n  neap models test --dir models\n  neap models test --dir models objects")]
+    Test(Folder),
+}
+
+#[derive(Debug, clap::Args)]
+struct Folder {
+    /// Only these models
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Folder of the models [default: from --config, else /usr/share/neap/models]
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
+    /// Configuration of the agent
+    #[arg(short, long, value_name = "FILE", conflicts_with = "dir")]
+    config: Option<PathBuf>,
+    /// One JSON object a model
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was found out about one model.
+struct Finding {
+    name: String,
+    version: Option<u32>,
+    /// What is right, or what is wrong.
+    outcome: Result<String, String>,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    let out = Out::stdout();
+    match &args.action {
+        Action::List(folder) => list(&out, folder),
+        Action::Verify(folder) => {
+            let library = folder.open()?;
+            let verify = |entry: &Arc<Entry>| {
+                entry.verify().map(|()| entry.manifest.digest.to_string()).map_err(|fault| fault.to_string())
+            };
+            report(&out, folder, &library, verify)
+        }
+        Action::Test(folder) => {
+            let library = folder.open()?;
+            let mut bench = golden::Bench::new()?;
+            report(&out, folder, &library, |entry| bench.test(entry))
+        }
+    }
+}
+
+impl Folder {
+    fn open(&self) -> Result<Library, Failure> {
+        let configured = self.config.as_deref().map(Settings::read).transpose()?.map(|settings| settings.models_dir);
+        let folder = self.dir.clone().or(configured).unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
+        let library = Library::open(&folder).map_err(|error| Failure::new(Class::Io, error.to_string()))?;
+        let known = |name: &String| library.entries().any(|entry| entry.manifest.name.as_str() == name);
+        if let Some(name) = self.names.iter().find(|name| !known(name)) {
+            let all: Vec<&str> = library.entries().map(|entry| entry.manifest.name.as_str()).collect();
+            let text = format!("no model {name:?} in {}: there are {}", folder.display(), all.join(", "));
+            return Err(Failure::new(Class::Data, text));
+        }
+        Ok(library)
+    }
+
+    fn wants(&self, entry: &Entry) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| name == entry.manifest.name.as_str())
+    }
+}
+
+fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
+    let library = folder.open()?;
+    let mut rows = Vec::new();
+    for entry in library.entries().filter(|entry| folder.wants(entry)) {
+        let manifest = &entry.manifest;
+        let bytes = std::fs::metadata(entry.onnx_path()).map(|file| file.len()).ok();
+        let accepts = manifest.prepare.as_ref().map(|prepare| prepare.accepts.as_str());
+        if folder.json {
+            out.json(&json!({
+                "name": manifest.name.as_str(), "version": manifest.version, "digest": manifest.digest.to_string(),
+                "bytes": bytes, "accepts": accepts, "licence": manifest.licence, "summary": manifest.summary,
+                "source": manifest.source, "folder": entry.folder.display().to_string(),
+            }))?;
+        } else {
+            rows.push(vec![
+                manifest.name.to_string(),
+                manifest.version.to_string(),
+                bytes.map_or_else(|| "missing".to_owned(), |bytes| format!("{:.1} MB", mega(bytes))),
+                accepts.unwrap_or("tensors").to_owned(),
+                manifest.licence.clone(),
+                clean(&manifest.summary, 80),
+            ]);
+        }
+    }
+    if !folder.json {
+        out.table(&["MODEL", "VERSION", "SIZE", "ACCEPTS", "LICENCE", "WHAT IT DOES"], &rows)?;
+    }
+    let problems: Vec<Finding> = problems(&library, folder).collect();
+    tell(out, folder.json, &problems)
+}
+
+/// Examines each wanted model and tells what was found, problems of the folder included.
+fn report(
+    out: &Out,
+    folder: &Folder,
+    library: &Library,
+    mut examine: impl FnMut(&Arc<Entry>) -> Result<String, String>,
+) -> Result<(), Failure> {
+    let mut bad = false;
+    for entry in library.entries().filter(|entry| folder.wants(entry)) {
+        let finding = Finding {
+            name: entry.manifest.name.to_string(),
+            version: Some(entry.manifest.version),
+            outcome: examine(entry),
+        };
+        bad |=
+            tell(out, folder.json, std::slice::from_ref(&finding)).is_err_and(|failure| failure.class == Class::Data);
+    }
+    let problems: Vec<Finding> = problems(library, folder).collect();
+    tell(out, folder.json, &problems)?;
+    if bad { Err(Failure::told(Class::Data)) } else { Ok(()) }
+}
+
+/// What lies in the folder but is no model; left out when only some models are wanted.
+fn problems<'l>(library: &'l Library, folder: &Folder) -> impl Iterator<Item = Finding> + 'l {
+    let shown = if folder.names.is_empty() { library.problems() } else { &[] };
+    shown.iter().map(|problem| Finding {
+        name: path_name(&problem.path),
+        version: None,
+        outcome: Err(format!("{}: {}", problem.path.display(), problem.message)),
+    })
+}
+
+fn path_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn tell(out: &Out, as_json: bool, findings: &[Finding]) -> Result<(), Failure> {
+    for finding in findings {
+        let (good, words) = match &finding.outcome {
+            Ok(words) => (true, words),
+            Err(words) => (false, words),
+        };
+        if as_json {
+            out.json(&json!({"name": finding.name, "version": finding.version, "right": good, "detail": words}))?;
+            continue;
+        }
+        let version = finding.version.map(|version| format!(" v{version}")).unwrap_or_default();
+        let mark = if good { out.paint(Tone::Good, "right") } else { out.paint(Tone::Bad, "wrong") };
+        out.line(&format!("{mark}  {}{version}  {}", finding.name, clean(words, 2_000)))?;
+    }
+    let all_right = findings.iter().all(|finding| finding.outcome.is_ok());
+    if all_right { Ok(()) } else { Err(Failure::told(Class::Data)) }
+}
+
+/// Bytes in millions, for people.
+#[expect(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn mega(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}

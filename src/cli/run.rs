@@ -1,0 +1,51 @@
+//! The agent: `neap run`.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use super::failure::{Class, Failure};
+use super::{check, out::Out};
+use crate::config::Settings;
+use crate::{agent, sys, telemetry};
+
+/// Arguments of `neap run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  neap run --config /etc/neap/neap.toml
+  neap run --config /etc/neap/neap.toml --check      check the configuration and stop
+
+Signals: SIGTERM or SIGINT ends the agent within two seconds, SIGHUP reloads what can be reloaded.")]
+pub(super) struct Args {
+    /// Configuration file
+    #[arg(short, long, value_name = "FILE", default_value = "/etc/neap/neap.toml")]
+    config: PathBuf,
+    /// Only check the configuration
+    #[arg(long)]
+    check: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    if args.check {
+        let found = check::check(&Out::stdout(), &args.config, false)?;
+        return found.map_or(Ok(()), |class| Err(Failure::told(class)));
+    }
+    // Before any thread exists: threads inherit the mask, and a worker's end must reach the agent alone.
+    sys::signal::block_child_signal()
+        .map_err(|error| Failure::new(Class::Software, format!("cannot block SIGCHLD: {error}")))?;
+    let settings = Settings::read(&args.config)?;
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    telemetry::init(&settings.log.level, settings.log.format, colour)
+        .map_err(|error| Failure::new(Class::Software, error.to_string()))?;
+    for note in settings.surroundings() {
+        tracing::warn!("{note}");
+    }
+    let path = args.config.clone();
+    let reload = Box::new(move || Settings::read(&path));
+    agent::run(settings, reload).map_err(failed)
+}
+
+/// The exit code says whether starting the agent again can help.
+fn failed(error: agent::Error) -> Failure {
+    Failure::new(Class::Software, error.to_string())
+}

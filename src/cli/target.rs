@@ -1,0 +1,167 @@
+//! Which broker, which node? The arguments that every controller-side command shares.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::failure::{Class, Failure};
+use crate::config::{Mqtt, Settings};
+use crate::link::messages::new_id;
+use crate::link::settings as link;
+use crate::link::topics::Topics;
+use crate::units::Name;
+
+/// Port of MQTT without TLS.
+const PORT: u16 = 1883;
+
+/// Where a controller-side command goes. What is not given comes from `--config`.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Where")]
+pub(super) struct Target {
+    /// Broker [default: from --config, else 127.0.0.1:1883]
+    #[arg(long, value_name = "HOST[:PORT]")]
+    broker: Option<Broker>,
+    /// Node, e.g. north/cell-17 [default: from --config]
+    #[arg(long, value_name = "SITE/NAME")]
+    node: Option<NodePath>,
+    /// First level of all topics [default: from --config, else neap]
+    #[arg(long)]
+    root: Option<String>,
+    /// User name at the broker
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// File with the password, readable by its owner only
+    #[arg(long, value_name = "FILE", requires = "username")]
+    password_file: Option<PathBuf>,
+    /// Speak in clear text to a broker on another machine
+    #[arg(long)]
+    allow_insecure: bool,
+    /// Configuration of the node's agent
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// A target with all gaps filled.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The connection; without subscriptions.
+    pub(super) link: link::Settings,
+    /// The node's topics.
+    pub(super) topics: Topics,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Broker {
+    host: String,
+    port: u16,
+}
+
+#[derive(Clone, Debug)]
+struct NodePath {
+    site: Name,
+    name: Name,
+}
+
+impl Target {
+    /// Fills the gaps from the configuration, or says what is missing.
+    pub(super) fn resolve(&self) -> Result<Place, Failure> {
+        let settings = self.config.as_deref().map(Settings::read).transpose()?;
+        let topics = self.topics(settings.as_ref().map(|settings| &settings.node.topics))?;
+        let mqtt = settings.map(|settings| settings.mqtt);
+        let broker = self.broker.clone().unwrap_or_else(|| match &mqtt {
+            Some(mqtt) => Broker { host: mqtt.host.clone(), port: mqtt.port },
+            None => Broker { host: "127.0.0.1".to_owned(), port: PORT },
+        });
+        let (username, password_file) = match (&self.username, &mqtt) {
+            (Some(username), _) => (Some(username.clone()), self.password_file.clone()),
+            (None, Some(mqtt)) => (mqtt.username.clone(), mqtt.password_file.clone()),
+            (None, None) => (None, None),
+        };
+        // A password that cannot be used is told here, not as a refused connection.
+        Mqtt::read_password(password_file.as_deref())?;
+        let link = link::Settings {
+            allow_insecure: self.allow_insecure || mqtt.is_some_and(|mqtt| mqtt.allow_insecure),
+            username,
+            password_file,
+            ..link::Settings::new(broker.host, broker.port, format!("neap-{}", new_id()))
+        };
+        link.check().map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
+        Ok(Place { link, topics })
+    }
+
+    fn topics(&self, configured: Option<&Topics>) -> Result<Topics, Failure> {
+        let (site, name) = match (&self.node, configured) {
+            (Some(node), _) => (node.site.clone(), node.name.clone()),
+            (None, Some(topics)) => (topics.site().clone(), topics.node().clone()),
+            (None, None) => {
+                let text = "which node? give --node SITE/NAME, or --config FILE of its agent";
+                return Err(Failure::new(Class::Usage, text));
+            }
+        };
+        let root = match (&self.root, configured) {
+            (Some(root), _) => root,
+            (None, Some(topics)) => topics.root(),
+            (None, None) => "neap",
+        };
+        Topics::new(root, site, name).map_err(|error| Failure::new(Class::Usage, format!("--root: {error}")))
+    }
+}
+
+impl FromStr for Broker {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rule = || format!("{text:?} is not HOST or HOST:PORT, e.g. 127.0.0.1:1883 or [::1]:1883");
+        let (host, port) = match text.rsplit_once(':') {
+            // An address of IPv6 without brackets has more colons and no port.
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+                (host, port.parse().ok().filter(|port| *port > 0).ok_or_else(rule)?)
+            }
+            Some(_) | None => (text, PORT),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        if host.is_empty() || host.len() > 253 || !host.chars().all(legal) {
+            return Err(rule());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+impl FromStr for NodePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (site, name) =
+            text.split_once('/').ok_or_else(|| format!("{text:?} is not SITE/NAME, e.g. north/cell-17"))?;
+        let checked = |text: &str| text.parse::<Name>().map_err(|error| error.to_string());
+        Ok(Self { site: checked(site)?, name: checked(name)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_is_a_host_and_perhaps_a_port() {
+        for (text, host, port) in [
+            ("localhost", "localhost", 1883),
+            ("10.0.0.1:18830", "10.0.0.1", 18830),
+            ("[::1]:1884", "::1", 1884),
+            ("::1", "::1", 1883),
+        ] {
+            assert_eq!(text.parse(), Ok(Broker { host: host.to_owned(), port }), "{text}");
+        }
+        for bad in ["", ":1883", "host:0", "host:99999", "mqtt://host", "a b"] {
+            assert!(bad.parse::<Broker>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_a_site_and_a_name() {
+        assert!("north/cell-17".parse::<NodePath>().is_ok());
+        for bad in ["north", "north/", "/cell", "north/cell/1", "North/cell", "north/+"] {
+            assert!(bad.parse::<NodePath>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Does the program behave as a good citizen of the command line? Runs the real binary.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+fn neap(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_neap")).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn shipped(path: &str) -> String {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path).display().to_string()
+}
+
+fn file(folder: &Path, name: &str, content: &str) -> String {
+    let path = folder.join(name);
+    fs::write(&path, content).expect("a file can be written");
+    path.display().to_string()
+}
+
+// ---- help ----
+
+/// Subcommands as the help lists them, below a prefix of words.
+fn subcommands(prefix: &[&str]) -> Vec<String> {
+    let help = stdout(&neap(&[prefix, &["--help"]].concat()));
+    let Some((_, list)) = help.split_once("Commands:\n") else { return Vec::new() };
+    let names = list.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn the_help_of_every_command_shows_examples_that_begin_with_its_name() {
+    let mut commands: Vec<Vec<String>> = vec![Vec::new()];
+    commands.extend(subcommands(&[]).into_iter().map(|name| vec![name]));
+    commands.extend(subcommands(&["models"]).into_iter().map(|name| vec!["models".to_owned(), name]));
+    assert!(commands.len() >= 13, "only {commands:?}");
+    for command in commands {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let output = neap(&[&words[..], &["--help"]].concat());
+        assert_eq!(code(&output), Some(0), "{command:?}");
+        let help = stdout(&output);
+        let (_, examples) = help.split_once("Examples:").unwrap_or_else(|| panic!("{command:?} has no examples"));
+        assert!(examples.contains(&["neap", &words.join(" ")].join(" ")), "{command:?}: {examples}");
+    }
+}
+
+#[test]
+fn the_worker_is_nobodys_business() {
+    assert!(!stdout(&neap(&["--help"])).contains("worker  "));
+}
+
+#[test]
+fn the_version_is_that_of_the_crate() {
+    assert_eq!(stdout(&neap(&["--version"])), concat!("neap ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+// ---- wrong usage ----
+
+#[test]
+fn wrong_usage_exits_64_and_names_what_is_wrong() {
+    let cases: [(&[&str], &str); 10] = [
+        (&[], "Usage"),
+        (&["--bogus"], "--bogus"),
+        (&["submitt"], "submit"),
+        (&["run", "--confg", "x"], "--config"),
+        (&["feed", "--prb", "140"], "0..=100"),
+        (&["feed"], "--prb PERCENT"),
+        (&["feed", "--prb", "1", "--for", "1.5h"], "500ms or 30s"),
+        (&["jobs", "--node", "north"], "SITE/NAME"),
+        (&["jobs"], "--node SITE/NAME"),
+        (&["submit", "--node", "a/b", "--model", "m"], "--input"),
+    ];
+    for (arguments, words) in cases {
+        let output = neap(arguments);
+        assert_eq!(code(&output), Some(64), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(words), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn clear_text_to_another_machine_is_refused_before_anything_is_sent() {
+    let output = neap(&["jobs", "--node", "a/b", "--broker", "broker.example"]);
+    assert_eq!(code(&output), Some(64));
+    assert!(stderr(&output).contains("clear text"), "{}", stderr(&output));
+}
+
+// ---- configuration ----
+
+#[test]
+fn a_bad_configuration_exits_78_with_file_line_and_column() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "[node]\nsite = \"north\"\nname = \"n\"\n[mqtt]\nhost = \"127.0.0.1\"\n[governor]\nbusy_above = 140\n";
+    let path = file(folder.path(), "bad.toml", text);
+    for arguments in [&["check", &path][..], &["run", "--config", &path], &["run", "--check", "--config", &path]] {
+        let output = neap(arguments);
+        assert_eq!(code(&output), Some(78), "{arguments:?}");
+        let expected = format!("config.invalid: {path}:7:14: governor.busy_above = 140: must be 1 to 100 (percent)");
+        assert!(stderr(&output).contains(&expected), "{arguments:?}: {}", stderr(&output));
+    }
+    let output = neap(&["check", "--json", &path]);
+    assert_eq!(code(&output), Some(78));
+    let report: serde_json::Value = serde_json::from_str(&stdout(&output)).expect("JSON");
+    assert_eq!((&report["valid"], &report["problems"][0]["line"]), (&false.into(), &7.into()));
+}
+
+#[test]
+fn the_shipped_configurations_are_right_and_what_is_missing_here_is_only_noted() {
+    let (node, lab) = (shipped("config/neap.toml"), shipped("config/lab.toml"));
+    let output = neap(&["check", &node, &lab]);
+    assert_eq!(code(&output), Some(0), "{}", stderr(&output));
+    assert_eq!(stdout(&output).matches(": right").count(), 2, "{}", stdout(&output));
+    assert_eq!(code(&neap(&["run", "--check", "--config", &node])), Some(0));
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    let output = neap(&["check", "/nowhere/neap.toml"]);
+    assert_eq!(code(&output), Some(78));
+    assert!(stderr(&output).contains("/nowhere/neap.toml"), "{}", stderr(&output));
+}
+
+// ---- citizens' duties ----
+
+#[test]
+fn a_pipe_gets_no_colours_with_and_without_no_color() {
+    for no_color in [None, Some("1")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
+        command.args(["check", &shipped("config/neap.toml")]).env_remove("NO_COLOR");
+        if let Some(value) = no_color {
+            command.env("NO_COLOR", value);
+        }
+        let output = command.output().expect("the binary runs");
+        assert!(!stdout(&output).contains('\x1b') && !stderr(&output).contains('\x1b'), "NO_COLOR {no_color:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    for arguments in [&["--help"][..], &["check", &shipped("config/neap.toml")]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_neap"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!((code(&output), stderr(&output).contains("panic")), (Some(0), false), "{}", stderr(&output));
+    }
+}
+
+// ---- feed ----
+
+fn listener(folder: &Path) -> (UnixDatagram, String) {
+    let path = folder.join("load.sock");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    (socket, path.display().to_string())
+}
+
+fn datagram(socket: &UnixDatagram) -> String {
+    let mut buffer = [0; 4096];
+    let length = socket.recv(&mut buffer).expect("a datagram");
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+#[test]
+fn feed_pushes_one_line_under_its_3gpp_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, path) = listener(folder.path());
+    assert_eq!(code(&neap(&["feed", "--socket", &path, "--prb", "80", "--cell", "2", "--late", "3"])), Some(0));
+    let line: serde_json::Value = serde_json::from_str(&datagram(&socket)).expect("JSON");
+    assert_eq!((&line["cell"], &line["RRU.PrbTotDl"], &line["late"]), (&2.into(), &80.into(), &3.into()));
+    assert!(line["mono_ns"].is_u64());
+}
+
+#[test]
+fn feed_repeats_for_as_long_as_it_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, path) = listener(folder.path());
+    let fed = neap(&["feed", "--socket", &path, "--prb", "5", "--every", "20ms", "--for", "1s"]);
+    assert_eq!(code(&fed), Some(0));
+    socket.set_nonblocking(true).expect("non-blocking");
+    let count = std::iter::from_fn(|| socket.recv(&mut [0; 4096]).ok()).count();
+    assert!((2..=50).contains(&count), "{count} datagrams");
+}
+
+#[test]
+fn feed_passes_lines_of_standard_input_on_as_they_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, path) = listener(folder.path());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_neap"))
+        .args(["feed", "--socket", &path, "--stdin"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(b"{\"cell\":1,\"RRU.PrbTotDl\":6}\n\nnot even JSON\n").expect("it reads");
+    drop(stdin);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(datagram(&socket), "{\"cell\":1,\"RRU.PrbTotDl\":6}\n");
+    assert_eq!(datagram(&socket), "not even JSON\n");
+}
+
+#[test]
+fn feed_without_an_agent_exits_69_and_asks_for_it() {
+    let output = neap(&["feed", "--socket", "/nowhere/load.sock", "--prb", "5"]);
+    assert_eq!(code(&output), Some(69));
+    assert!(stderr(&output).contains("is the agent running"), "{}", stderr(&output));
+}
+
+// ---- jobs ----
+
+#[test]
+fn a_job_file_with_a_typo_is_refused_before_anything_is_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = file(folder.path(), "job.json", r#"{"model":"m","piority":9,"input":{"inputs":[]}}"#);
+    let output = neap(&["submit", "--node", "north/cell-17", &path]);
+    assert_eq!(code(&output), Some(65));
+    assert!(stderr(&output).contains("job.malformed") && stderr(&output).contains("piority"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_input_that_cannot_be_read_is_named() {
+    let output = neap(&["submit", "--node", "north/cell-17", "--model", "m", "--input", "/nowhere/a.jpg"]);
+    assert_eq!(code(&output), Some(74));
+    assert!(stderr(&output).contains("/nowhere/a.jpg"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_broker_that_is_not_there_exits_69() {
+    // A port that was free a moment ago; nobody listens on it.
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let broker = format!("127.0.0.1:{port}");
+    for arguments in [&["jobs"][..], &["result", "j1"], &["cancel", "j1"], &["watch", "--for", "5s"]] {
+        let output = neap(&[arguments, &["--node", "north/cell-17", "--broker", &broker]].concat());
+        assert_eq!(code(&output), Some(69), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(&broker), "{arguments:?}: {}", stderr(&output));
+    }
+}
+
+// ---- models ----
+
+#[test]
+fn models_list_says_that_a_folder_is_not_there() {
+    let output = neap(&["models", "list", "--dir", "/nowhere"]);
+    assert_eq!(code(&output), Some(74));
+    assert!(stderr(&output).contains("/nowhere"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_shipped_models_are_whole() {
+    let folder = shipped("models");
+    let output = neap(&["models", "verify", "--json", "--dir", &folder]);
+    assert_eq!(code(&output), Some(0), "{}{}", stdout(&output), stderr(&output));
+    let lines: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["right"] == true), "{lines:?}");
+    let unknown = neap(&["models", "verify", "--dir", &folder, "no-such-model"]);
+    assert_eq!(code(&unknown), Some(65));
+    assert!(stderr(&unknown).contains("no-such-model"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn a_model_file_that_was_changed_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let from = PathBuf::from(shipped("models"));
+    let name = fs::read_dir(&from)
+        .expect("models/ is there")
+        .map(|entry| entry.expect("it can be listed").path())
+        .find(|path| path.join("model.toml").is_file())
+        .expect("there is a model");
+    copy(&name, &folder.path().join(name.file_name().expect("it has a name")));
+    let onnx = find_onnx(folder.path()).expect("it has an ONNX file");
+    let mut bytes = fs::read(&onnx).expect("it can be read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&onnx, bytes).expect("it can be written");
+    let output = neap(&["models", "verify", "--dir", &folder.path().display().to_string()]);
+    assert_eq!(code(&output), Some(65), "{}", stdout(&output));
+    assert!(stdout(&output).contains("model.hash_mismatch"), "{}", stdout(&output));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a folder can be made");
+    for entry in fs::read_dir(from).expect("it can be listed") {
+        let path = entry.expect("it can be listed").path();
+        let target = to.join(path.file_name().expect("it has a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("it can be copied");
+        }
+    }
+}
+
+fn find_onnx(folder: &Path) -> Option<PathBuf> {
+    fs::read_dir(folder).ok()?.filter_map(|entry| Some(entry.ok()?.path())).find_map(|path| match path.is_dir() {
+        true => find_onnx(&path),
+        false => (path.extension()? == "onnx").then_some(path),
+    })
+}
