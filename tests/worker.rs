@@ -1,4 +1,5 @@
 //! Does a real worker process compute, and does nothing that a model does to it reach the agent?
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "support/onnx.rs"]
 mod onnx;
@@ -11,7 +12,7 @@ use neap::fault::Code;
 use neap::tensor::Tensor;
 use neap::worker::handle::Event;
 
-use self::onnx::{FLOAT, Graph, INT64, external_tensor, ints, node, tensor, value};
+use self::onnx::{FLOAT, Graph, INT64, external_tensor, floats, integers, ints, node, tensor, value, with};
 use self::rig::{MEGABYTE, Model, Rig, input};
 
 /// `y = relu(x)`, one open dimension.
@@ -215,6 +216,48 @@ async fn too_much_memory_while_loading_ends_the_process_and_not_the_agent() {
 }
 
 #[tokio::test]
+async fn an_allocation_that_no_machine_can_serve_ends_the_process_and_not_the_agent() {
+    // Terabytes of zeros around a picture of one pixel.
+    let padded = with(node("Conv", &["x", "w"], &["y"]), integers("pads", &[1 << 21; 4]));
+    let graph = Graph {
+        nodes: vec![padded],
+        constants: vec![tensor("w", FLOAT, &[1, 1, 1, 1], &floats(&[1.0]))],
+        inputs: vec![value("x", FLOAT, &[1, 1, 1, 1])],
+        outputs: vec![value("y", FLOAT, &[1, 1, 0, 0])],
+    };
+    let model = Model::new(graph.file()).ports("x FP32 1,1,1,1", "y FP32 1,1,-1,-1");
+    let mut rig = Rig::start().await;
+    let pixel = vec![Tensor::f32s("x", vec![1, 1, 1, 1], &[1.0]).unwrap()];
+    assert_eq!(rig.ask(&model, pixel).await.unwrap_err().code, Code::WorkerMemory);
+    assert!(rig.ask(&Model::new(relu().file()), input(&[1.0])).await.is_ok());
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_model_whose_file_is_gone_costs_its_item_and_nothing_else() {
+    let mut rig = Rig::start().await;
+    let work = rig.work(&Model::new(relu().file()), 1, input(&[1.0]));
+    std::fs::remove_file(work.model.onnx_path()).unwrap();
+    rig.handle.run(work).unwrap();
+    let fault = rig.answer().await.unwrap_err();
+    assert_eq!(fault.code, Code::ModelUnknown);
+    assert!(fault.message.contains("\"model.onnx\""), "{fault}");
+    assert!(rig.ask(&Model::new(relu().file()), input(&[1.0])).await.is_ok());
+    assert_eq!(rig.exits, 0);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn an_item_too_long_for_a_frame_costs_nothing_but_itself() {
+    let mut rig = Rig::start().await;
+    let long = vec![Tensor::bytes("x", &vec![0; neap::units::FRAME_BYTES_MAX])];
+    let fault = rig.ask(&Model::new(relu().file()), long).await.unwrap_err();
+    assert_eq!(fault.code, Code::JobTooLarge);
+    assert!(rig.ask(&Model::new(relu().file()), input(&[1.0])).await.is_ok());
+    rig.stop().await;
+}
+
+#[tokio::test]
 async fn too_much_memory_while_running_ends_the_process_and_not_the_agent() {
     // A column times a row: what it needs grows with the square of its input.
     let graph = Graph {
@@ -319,7 +362,8 @@ async fn a_stopped_handle_leaves_no_process() {
 
 #[tokio::test]
 async fn a_worker_is_jailed_before_it_works() {
-    let rig = Rig::start().await;
+    let core = *neap::sys::sched::cores().last().unwrap();
+    let rig = Rig::start_on(core).await;
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", rig.pid)).unwrap();
     assert_eq!(rig.jail, Vec::<String>::new(), "every step must work here");
     // Behind the command in brackets: field 3 is the first; 19 is nice, 41 the scheduling policy.
@@ -329,7 +373,7 @@ async fn a_worker_is_jailed_before_it_works() {
     assert_eq!(read("oom_score_adj").trim(), "1000");
     let status = read("status");
     assert!(status.contains("NoNewPrivs:\t1"), "{status}");
-    assert!(status.contains(&format!("Cpus_allowed_list:\t{}\n", rig.core)), "{status}");
+    assert!(status.contains(&format!("Cpus_allowed_list:\t{core}\n")), "{status}");
     let limits = read("limits");
     let line = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(line("Max open files").contains(" 64 "), "{limits}");

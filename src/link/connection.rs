@@ -19,12 +19,14 @@ mod tests;
 pub(super) const WINDOW_MAX: u16 = 16;
 /// Received messages that the owner has not acknowledged; announced to the broker.
 pub(super) const RECEIVE_MAX: u16 = 16;
+/// How many we bear: Mosquitto 2.0.11 sends up to 30 where it was allowed 16, rumqttd 100 whatever it was allowed.
+pub(super) const UNACKNOWLEDGED_MAX: usize = 128;
 /// QoS 0 publishes that the client has not sent yet; more are dropped, as QoS 0 allows.
 pub(super) const TELEMETRY_MAX: usize = 32;
 /// Publishes that wait for the window.
 const WAITING_MAX: usize = 256;
 /// Events that wait for the owner.
-const EVENTS_MAX: usize = 4096;
+pub(super) const EVENTS_MAX: usize = 4096;
 /// Time for the last words to be acknowledged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Time for DISCONNECT to leave.
@@ -237,10 +239,10 @@ impl Connection {
         self.pump(now);
     }
 
-    /// Acknowledge a received message: once, and only one of this connection.
+    /// Acknowledge a received message: once, in its turn, and only one of this connection.
     pub(super) fn acknowledge(&mut self, token: AckToken) {
-        if token.epoch == self.terms.epoch && self.unacknowledged.take(token.packet) {
-            self.requests.push_back(Request::Acknowledge(token.packet));
+        if token.epoch == self.terms.epoch {
+            self.requests.extend(self.unacknowledged.done(token.packet).into_iter().map(Request::Acknowledge));
         }
     }
 
@@ -341,10 +343,10 @@ impl Connection {
         let ack = match packet {
             None if self.events.len() > EVENTS_MAX / 2 => return Ok(()),
             None => None,
-            Some(packet) if self.unacknowledged.received(packet, RECEIVE_MAX.into()) => {
+            Some(packet) if self.unacknowledged.received(packet, UNACKNOWLEDGED_MAX) => {
                 Some(AckToken { epoch: self.terms.epoch, packet })
             }
-            Some(_) => return Err(Failure::lost("the broker sends more at once than it was allowed")),
+            Some(_) => return Err(Failure::lost("the broker sends far more at once than it was allowed")),
         };
         self.events.push_back(Event::Received(Received { message, at: wall, ack }));
         Ok(())

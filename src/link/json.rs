@@ -41,9 +41,13 @@ fn check(what: &str, text: &str) -> Result<(), Fault> {
             b'[' | b'{' => depth += 1,
             b']' | b'}' => depth = depth.saturating_sub(1),
             b'N' | b'I' => {
-                let word: String = text[at..].chars().take_while(char::is_ascii_alphabetic).take(16).collect();
-                let text = format!("{what}: {word} at byte {at} is not a JSON number; only finite numbers are allowed");
-                return Err(Fault::new(Code::InputValue, text));
+                if let Some(word) =
+                    ["NaN", "Infinity"].into_iter().find(|word| bytes[at..].starts_with(word.as_bytes()))
+                {
+                    let text =
+                        format!("{what}: {word} at byte {at} is not a JSON number; only finite numbers are allowed");
+                    return Err(Fault::new(Code::InputValue, text));
+                }
             }
             _ => {}
         }

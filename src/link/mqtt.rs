@@ -1,9 +1,9 @@
 //! How do messages reach the broker and come back? MQTT 5 through rumqttc, the only file that names it.
 //!
 //! Two tasks. One owns a rumqttc event loop and does nothing but poll it, under a time limit, for the life of one
-//! connection; at the first error it and everything in it is dropped. The other ([`Link`]) owns the truth about that
-//! connection: what is in flight, what may be acknowledged, when to give up, how long to wait before the next.
-//! Nothing undelivered survives a connection here; the owner's outbox offers it again.
+//! connection; at the first error it and everything in it is dropped. The other joins the owner's channels to a
+//! `Connection`, which decides (`link/connection.rs`), and waits between connections. Nothing undelivered survives a
+//! connection here; the owner's outbox offers it again.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -22,7 +22,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 pub use super::backoff::Backoff;
 use super::backoff::{Cause, Delays};
-use super::connection::{Connection, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, WINDOW_MAX};
+use super::connection::{
+    Connection, EVENTS_MAX, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, UNACKNOWLEDGED_MAX, WINDOW_MAX,
+};
 use super::messages::JSON;
 pub use super::settings::{BadSettings, Settings, WallClock};
 use super::{Command, Event, Publish, Qos};
@@ -32,14 +34,12 @@ const CHANNEL_MAX: usize = 64;
 /// The library's own window: larger than ours, because at its limit it would hold back acknowledgements too.
 const LIBRARY_WINDOW: u16 = 2 * WINDOW_MAX;
 /// The library's request channel: never full, because everything that enters it is counted by the connection.
-const REQUESTS_MAX: usize = 128;
+const REQUESTS_MAX: usize = 256;
 /// Time to connect, until CONNACK.
 const CONNECT_SECONDS: u64 = 10;
-/// Largest password file, in bytes.
-const PASSWORD_BYTES_MAX: u64 = 4096;
 
 const _: () = assert!(
-    REQUESTS_MAX > WINDOW_MAX as usize + RECEIVE_MAX as usize + TELEMETRY_MAX + 2,
+    REQUESTS_MAX > WINDOW_MAX as usize + UNACKNOWLEDGED_MAX + TELEMETRY_MAX + 2,
     "publishes, acknowledgements, telemetry, SUBSCRIBE and DISCONNECT fit the request channel together"
 );
 
@@ -108,7 +108,8 @@ impl Link {
                     Command::Shutdown { .. } => return None,
                 },
                 () = self.events.closed() => return None,
-                () = sleep_until(until) => return Some(()),
+                // An owner that does not listen gets no new connection.
+                () = sleep_until(until), if self.pending.len() < EVENTS_MAX => return Some(()),
             }
         }
     }
@@ -275,6 +276,14 @@ fn failure(error: &ConnectionError, settings: &Settings) -> Failure {
     if let ConnectionError::Timeout(_) = error {
         return Failure::lost(format!("broker {broker} does not answer within {CONNECT_SECONDS} s"));
     }
+    if let ConnectionError::MqttState(StateError::ConnectionAborted) = error {
+        // Mosquitto 2.0 says nothing else when it throws a client out for another of the same id.
+        let id = &settings.client_id;
+        let why = format!(
+            "broker {broker} closed the connection; if this repeats, see whether client id {id:?} is used twice"
+        );
+        return Failure::lost(why);
+    }
     Failure::lost(format!("connection to broker {broker}: {error}"))
 }
 
@@ -300,7 +309,7 @@ fn options(settings: &Settings) -> Result<MqttOptions, Failure> {
         .set_manual_acks(true)
         .set_outgoing_inflight_upper_limit(LIBRARY_WINDOW);
     if let Some(user) = &settings.username {
-        options.set_credentials(user, password(settings)?);
+        options.set_credentials(user, settings.password().map_err(Failure::auth)?);
     }
     if let Some(will) = &settings.will {
         let properties = LastWillProperties {
@@ -321,23 +330,6 @@ fn options(settings: &Settings) -> Result<MqttOptions, Failure> {
         ));
     }
     Ok(options)
-}
-
-/// The password, from a file that nobody else can read.
-fn password(settings: &Settings) -> Result<String, Failure> {
-    use std::os::unix::fs::PermissionsExt;
-    let Some(path) = &settings.password_file else { return Ok(String::new()) };
-    let bad = |why: String| Failure::auth(format!("password file {}: {why}", path.display()));
-    let metadata = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(bad(format!("mode {mode:03o} lets others read it; chmod 600 it")));
-    }
-    if metadata.len() > PASSWORD_BYTES_MAX {
-        return Err(bad(format!("{} bytes exceed {PASSWORD_BYTES_MAX}", metadata.len())));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 // ---- between the library's words and ours ----

@@ -1,6 +1,8 @@
 //! To which broker, as whom, and with which limits?
 
+use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,6 +18,8 @@ const SUBSCRIPTIONS_MAX: usize = 8;
 const CLIENT_ID_BYTES_MAX: usize = 128;
 /// Smallest packet limit that still carries every message but results.
 const PACKET_BYTES_MIN: usize = 16 * 1024;
+/// Largest password file, in bytes.
+const PASSWORD_BYTES_MAX: u64 = 4096;
 /// Longest path of a Unix socket, in bytes (`sun_path`, with its final zero).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -155,6 +159,25 @@ impl Settings {
     /// The broker, for people.
     pub fn broker(&self) -> String {
         if self.is_socket() { self.host.clone() } else { format!("{}:{}", self.address(), self.port) }
+    }
+
+    /// The password, from a file that nobody else can read; empty without one.
+    ///
+    /// # Errors
+    /// A sentence that names the file and what is wrong with it.
+    pub(super) fn password(&self) -> Result<String, String> {
+        let Some(path) = &self.password_file else { return Ok(String::new()) };
+        let bad = |why: String| format!("password file {}: {why}", path.display());
+        let metadata = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(bad(format!("mode {mode:03o} lets others read it; chmod 600 it")));
+        }
+        if metadata.len() > PASSWORD_BYTES_MAX {
+            return Err(bad(format!("{} bytes exceed {PASSWORD_BYTES_MAX}", metadata.len())));
+        }
+        let text = fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
     }
 
     /// The host as it stands before `:port`: IPv6 in brackets.

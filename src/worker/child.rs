@@ -102,7 +102,7 @@ impl Child {
         if let Some(core) = start.core {
             command.args(["--core", &core.to_string()]);
         }
-        // tract reads TRACT_* variables; a backtrace would open files. A group of its own: Ctrl-C on a terminal is for
+        // The engine reads variables of its own; a backtrace would open files. A group of its own: Ctrl-C on a terminal is for
         // the agent, which ends its workers in order.
         command.env_clear().env("RUST_BACKTRACE", "0").current_dir("/").process_group(0);
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());

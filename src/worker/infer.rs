@@ -3,7 +3,7 @@
 //! Shapes are always pinned: tract is ten times slower with open dimensions, and some graphs cannot even be typed with
 //! them.
 //!
-//! What is wrong with a file is said before tract sees it where that is possible ([`Preflight`]), because tract's own
+//! What is wrong with a file is said before tract sees it where that is possible (`Preflight`), because tract's own
 //! answer may be a panic, an abort or a silently wrong result. The caller still catches panics and limits memory.
 
 use std::borrow::Cow;
@@ -34,22 +34,14 @@ const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 
 const _: () = assert!(cfg!(target_endian = "little"), "tensors are handed to the engine as they are in memory");
 
-/// The engine in use: tract.
-pub struct Tract {
+/// The engine in use.
+pub fn engine() -> Box<dyn Engine> {
+    // Shapes that the exporter wrote for its own batch contradict the pinned ones: only the graph counts.
+    Box::new(Tract { onnx: tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true) })
+}
+
+struct Tract {
     onnx: tract_onnx::Onnx,
-}
-
-impl fmt::Debug for Tract {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tract")
-    }
-}
-
-impl Default for Tract {
-    fn default() -> Self {
-        // Shapes that the exporter wrote for its own batch contradict the pinned ones: only the graph counts.
-        Self { onnx: tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true) }
-    }
 }
 
 impl Engine for Tract {

@@ -46,7 +46,8 @@ pub fn enter(settings: &Settings) -> io::Result<Vec<String>> {
         ("be the OOM killer's first choice", process::oom_score_adj(1000)),
         ("give up privileges", process::no_new_privs()),
         ("limit resources", process::set_limits(&limits)),
-        // Last: afterwards the files of this process in /proc belong to root.
+        // Last: afterwards the files of this process in /proc belong to root. An agent that is not root still reads what
+        // it needs there (task, stat, schedstat, cgroup), but not open files and memory maps.
         ("hide memory from other processes", process::not_dumpable()),
     ];
     let refused = steps.into_iter().filter_map(|(step, outcome)| Some((step, outcome.err()?)));

@@ -15,10 +15,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::channel::{Channel, ChannelError};
 use super::engine::Pinned;
-use super::infer::Tract;
 use super::plans::{Key, Plans};
 use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Run, ToWorker, data_bytes};
-use super::{guard, interpret, jail, prepare};
+use super::{guard, infer, interpret, jail, prepare};
 use crate::fault::{Code, Fault};
 use crate::model::manifest::{self, Kind, Manifest};
 use crate::sys::{alloc, clock};
@@ -127,7 +126,7 @@ struct Source {
 
 impl Server {
     fn new(arguments: &Arguments) -> Self {
-        let plans = Plans::new(Box::new(Tract::default()), arguments.plan_bytes, alloc::used);
+        let plans = Plans::new(infer::engine(), arguments.plan_bytes, alloc::used);
         Self { models: BTreeMap::new(), plans, turn: 0 }
     }
 
@@ -226,7 +225,10 @@ fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, F
         alloc::set_limit(limit.saturating_add(run.memory_bytes));
         let onnx = read(&mut source.file, run.digest)?;
         plans.make_room(onnx.len() as u64);
-        plans.load(key.clone(), onnx)?;
+        let loaded = plans.load(key.clone(), onnx);
+        // What loading took and freed again is several times the plan.
+        alloc::trim();
+        loaded?;
         load_cpu = Some(clock::own_cpu().saturating_sub(before));
         alloc::set_limit(alloc::used().saturating_add(run.memory_bytes));
     }

@@ -70,7 +70,7 @@ impl Errand {
 
 // === impl Supervisor ===
 
-/// The task behind a [`Handle`].
+/// The task behind a [`Handle`](super::handle::Handle).
 pub(super) struct Supervisor {
     slot: usize,
     settings: Settings,
@@ -236,8 +236,12 @@ impl Supervisor {
         let digest = model.manifest.digest;
         if !self.loaded.get(&digest).is_some_and(|loaded| same(loaded, model)) {
             let load = Load { digest, manifest: model.manifest_text.to_string(), labels: model.labels.to_string() };
-            let load = load.encode().map_err(|error| Unsent::Work(unloadable(model, &error)))?;
-            let file = model.open().map_err(|error| Unsent::Work(unloadable(model, &error)))?;
+            let load = load.encode().map_err(|error| {
+                let text =
+                    format!("model.toml and labels of model {} do not fit a frame: {error}", model.manifest.name);
+                Unsent::Work(Fault::new(Code::ModelTooLarge, text))
+            })?;
+            let file = model.open().map_err(|error| Unsent::Work(unopened(model, &error)))?;
             child.send(Arc::new(load), Some(file.into())).map_err(|error| Unsent::Worker(error.to_string()))?;
             if self.loaded.len() >= MODELS_REMEMBERED_MAX {
                 self.loaded.clear();
@@ -396,9 +400,10 @@ fn same(loaded: &Arc<Entry>, wanted: &Arc<Entry>) -> bool {
     Arc::ptr_eq(loaded, wanted) || (loaded.manifest_text == wanted.manifest_text && loaded.labels == wanted.labels)
 }
 
-fn unloadable(model: &Entry, error: &dyn std::error::Error) -> Fault {
-    let name = &model.manifest.name;
-    Fault::new(Code::ModelUnknown, format!("model {name} cannot be handed to the worker: {error}; install it again"))
+fn unopened(model: &Entry, error: &std::io::Error) -> Fault {
+    let code = if error.kind() == std::io::ErrorKind::FileTooLarge { Code::ModelTooLarge } else { Code::ModelUnknown };
+    let (name, file) = (&model.manifest.name, &model.manifest.file);
+    Fault::new(code, format!("the file {file:?} of model {name} cannot be opened: {error}; install the model again"))
 }
 
 /// Hands one event over when the agent has room for it. Dropping the wait loses nothing.

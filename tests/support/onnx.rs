@@ -3,13 +3,13 @@
 //! Field numbers are those of `onnx.proto3`.
 
 /// ONNX element type FLOAT.
-pub const FLOAT: u64 = 1;
+pub(crate) const FLOAT: u64 = 1;
 /// ONNX element type INT64.
-pub const INT64: u64 = 7;
+pub(crate) const INT64: u64 = 7;
 
 /// A protobuf message being written.
 #[derive(Clone, Debug, Default)]
-pub struct Message(Vec<u8>);
+pub(crate) struct Message(Vec<u8>);
 
 impl Message {
     fn varint(&mut self, mut value: u64) {
@@ -21,14 +21,14 @@ impl Message {
     }
 
     /// An integer field.
-    pub fn int(mut self, field: u64, value: u64) -> Self {
+    pub(crate) fn int(mut self, field: u64, value: u64) -> Self {
         self.varint(field << 3);
         self.varint(value);
         self
     }
 
     /// A field of bytes, text or an inner message.
-    pub fn bytes(mut self, field: u64, bytes: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn bytes(mut self, field: u64, bytes: impl AsRef<[u8]>) -> Self {
         let bytes = bytes.as_ref();
         self.varint(field << 3 | 2);
         self.varint(bytes.len() as u64);
@@ -37,13 +37,13 @@ impl Message {
     }
 
     /// An inner message.
-    pub fn message(self, field: u64, message: Self) -> Self {
+    pub(crate) fn message(self, field: u64, message: Self) -> Self {
         self.bytes(field, message.0)
     }
 }
 
 /// One operator: `op(inputs) -> outputs`.
-pub fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> Message {
+pub(crate) fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> Message {
     let mut node = Message::default();
     for input in inputs {
         node = node.bytes(1, input);
@@ -54,13 +54,23 @@ pub fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> Message {
     node.bytes(3, outputs.first().copied().unwrap_or(op)).bytes(4, op)
 }
 
+/// An attribute with several integers, for [`with`].
+pub(crate) fn integers(name: &str, values: &[u64]) -> Message {
+    values.iter().fold(Message::default().bytes(1, name).int(20, 7), |attribute, value| attribute.int(8, *value))
+}
+
+/// An operator with an attribute.
+pub(crate) fn with(node: Message, attribute: Message) -> Message {
+    node.message(5, attribute)
+}
+
 /// A constant.
-pub fn tensor(name: &str, datatype: u64, dims: &[u64], data: &[u8]) -> Message {
+pub(crate) fn tensor(name: &str, datatype: u64, dims: &[u64], data: &[u8]) -> Message {
     tensor_head(name, datatype, dims).bytes(9, data)
 }
 
 /// A constant whose data is in another file.
-pub fn external_tensor(name: &str, dims: &[u64], location: &str) -> Message {
+pub(crate) fn external_tensor(name: &str, dims: &[u64], location: &str) -> Message {
     let entry = Message::default().bytes(1, "location").bytes(2, location);
     tensor_head(name, FLOAT, dims).message(13, entry).int(14, 1)
 }
@@ -74,7 +84,7 @@ fn tensor_head(name: &str, datatype: u64, dims: &[u64]) -> Message {
 }
 
 /// An input or output; a dimension of 0 is open.
-pub fn value(name: &str, datatype: u64, dims: &[u64]) -> Message {
+pub(crate) fn value(name: &str, datatype: u64, dims: &[u64]) -> Message {
     let mut shape = Message::default();
     for dim in dims {
         let open = Message::default().bytes(2, format!("n{name}"));
@@ -86,20 +96,20 @@ pub fn value(name: &str, datatype: u64, dims: &[u64]) -> Message {
 
 /// A graph.
 #[derive(Clone, Debug, Default)]
-pub struct Graph {
+pub(crate) struct Graph {
     /// Operators in order.
-    pub nodes: Vec<Message>,
+    pub(crate) nodes: Vec<Message>,
     /// Constants.
-    pub constants: Vec<Message>,
+    pub(crate) constants: Vec<Message>,
     /// Inputs.
-    pub inputs: Vec<Message>,
+    pub(crate) inputs: Vec<Message>,
     /// Outputs.
-    pub outputs: Vec<Message>,
+    pub(crate) outputs: Vec<Message>,
 }
 
 impl Graph {
     /// The ONNX file.
-    pub fn file(self) -> Vec<u8> {
+    pub(crate) fn file(self) -> Vec<u8> {
         let mut graph = Message::default();
         for node in self.nodes {
             graph = graph.message(1, node);
@@ -120,11 +130,11 @@ impl Graph {
 }
 
 /// Little-endian bytes of some floats.
-pub fn floats(values: &[f32]) -> Vec<u8> {
+pub(crate) fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 /// Little-endian bytes of some integers.
-pub fn ints(values: &[i64]) -> Vec<u8> {
+pub(crate) fn ints(values: &[i64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use neap::fault::Fault;
 use neap::model::library::Entry;
 use neap::model::manifest;
-use neap::sys::{clock, sched, signal};
+use neap::sys::{clock, signal};
 use neap::tensor::Tensor;
 use neap::units::Digest;
 use neap::worker::gate::Gate;
@@ -19,14 +19,14 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 /// Bytes.
-pub const MEGABYTE: u64 = 1024 * 1024;
+pub(crate) const MEGABYTE: u64 = 1024 * 1024;
 /// Nothing here takes that long; without it a broken worker would hang the test.
 ///
 /// Generous: a worker runs at SCHED_IDLE, so on a busy machine it gets a hundredth of a core.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A model in a folder of its own.
-pub struct Model {
+pub(crate) struct Model {
     folder: Arc<TempDir>,
     file: Vec<u8>,
     digest: Digest,
@@ -37,27 +37,27 @@ pub struct Model {
 
 impl Model {
     /// A model `x FP32 [-1]` to `y FP32 [-1]`.
-    pub fn new(file: Vec<u8>) -> Self {
+    pub(crate) fn new(file: Vec<u8>) -> Self {
         let digest = Digest(Sha256::digest(&file).into());
         let folder = Arc::new(tempfile::tempdir().unwrap());
         Self { folder, file, digest, inputs: ports("x FP32 -1"), outputs: ports("y FP32 -1"), output_bytes: MEGABYTE }
     }
 
     /// With other ports: `name TYPE dim,dim [= default]`, separated by `;`.
-    pub fn ports(mut self, inputs: &str, outputs: &str) -> Self {
+    pub(crate) fn ports(mut self, inputs: &str, outputs: &str) -> Self {
         self.inputs = ports(inputs);
         self.outputs = ports(outputs);
         self
     }
 
     /// With another digest than its own.
-    pub fn digest(mut self, digest: [u8; 32]) -> Self {
+    pub(crate) fn digest(mut self, digest: [u8; 32]) -> Self {
         self.digest = Digest(digest);
         self
     }
 
     /// With another limit on the output.
-    pub fn output_bytes(mut self, output_bytes: u64) -> Self {
+    pub(crate) fn output_bytes(mut self, output_bytes: u64) -> Self {
         self.output_bytes = output_bytes;
         self
     }
@@ -86,12 +86,12 @@ fn ports(text: &str) -> String {
 }
 
 /// The input `x` of most models here.
-pub fn input(values: &[f32]) -> Vec<Tensor> {
+pub(crate) fn input(values: &[f32]) -> Vec<Tensor> {
     vec![Tensor::f32s("x", vec![values.len()], values).unwrap()]
 }
 
 /// A shell script in the place of the worker.
-pub fn script(folder: &Path, body: &str) -> PathBuf {
+pub(crate) fn script(folder: &Path, body: &str) -> PathBuf {
     let path = folder.join("worker");
     std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -99,17 +99,15 @@ pub fn script(folder: &Path, body: &str) -> PathBuf {
 }
 
 /// A worker under test.
-pub struct Rig {
-    pub handle: Handle,
+pub(crate) struct Rig {
+    pub(crate) handle: Handle,
     events: mpsc::Receiver<Event>,
     /// Of the process that is up.
-    pub pid: i32,
+    pub(crate) pid: i32,
     /// What the jail could not do.
-    pub jail: Vec<String>,
+    pub(crate) jail: Vec<String>,
     /// How many processes have ended.
-    pub exits: usize,
-    /// The core it is pinned to.
-    pub core: usize,
+    pub(crate) exits: usize,
     items: std::cell::Cell<u32>,
     /// Folders of models that were asked for: their files may be opened later.
     folders: std::cell::RefCell<Vec<Arc<TempDir>>>,
@@ -117,8 +115,16 @@ pub struct Rig {
 
 impl Rig {
     /// The real binary, up and greeted.
-    pub async fn start() -> Self {
-        let mut rig = Self::of(PathBuf::from(env!("CARGO_BIN_EXE_neap")));
+    pub(crate) async fn start() -> Self {
+        Self::up(Self::of(PathBuf::from(env!("CARGO_BIN_EXE_neap")))).await
+    }
+
+    /// The real binary on one core, up and greeted.
+    pub(crate) async fn start_on(core: usize) -> Self {
+        Self::up(Self::with(PathBuf::from(env!("CARGO_BIN_EXE_neap")), Some(core))).await
+    }
+
+    async fn up(mut rig: Self) -> Self {
         while rig.pid == 0 {
             rig.event().await;
         }
@@ -126,11 +132,14 @@ impl Rig {
     }
 
     /// Any binary.
-    pub fn of(exe: PathBuf) -> Self {
-        let core = sched::cores()[0];
+    pub(crate) fn of(exe: PathBuf) -> Self {
+        Self::with(exe, None)
+    }
+
+    fn with(exe: PathBuf, core: Option<usize>) -> Self {
         let settings = Settings {
             exe,
-            core: Some(core),
+            core,
             memory_bytes: 64 * MEGABYTE,
             item_memory_bytes_max: 256 * MEGABYTE,
             backoff_first: Duration::from_millis(20),
@@ -152,14 +161,13 @@ impl Rig {
             pid: 0,
             jail: Vec::new(),
             exits: 0,
-            core,
             items: std::cell::Cell::new(0),
             folders: std::cell::RefCell::default(),
         }
     }
 
     /// Work with the limits of these tests.
-    pub fn work(&self, model: &Model, token: u64, inputs: Vec<Tensor>) -> Work {
+    pub(crate) fn work(&self, model: &Model, token: u64, inputs: Vec<Tensor>) -> Work {
         self.items.set(self.items.get() + 1);
         self.folders.borrow_mut().push(Arc::clone(&model.folder));
         Work {
@@ -174,7 +182,7 @@ impl Rig {
     }
 
     /// The next event.
-    pub async fn event(&mut self) -> Event {
+    pub(crate) async fn event(&mut self) -> Event {
         let event = tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("no event").expect("no handle");
         match &event {
             Event::Ready { pid, jail, .. } => (self.pid, self.jail) = (*pid, jail.clone()),
@@ -185,7 +193,7 @@ impl Rig {
     }
 
     /// The next answer; that the process ended instead is one, too.
-    pub async fn answer(&mut self) -> Result<Output, Fault> {
+    pub(crate) async fn answer(&mut self) -> Result<Output, Fault> {
         loop {
             match self.event().await {
                 Event::Done { outcome, .. } => return outcome,
@@ -196,13 +204,13 @@ impl Rig {
     }
 
     /// One item from request to answer.
-    pub async fn ask(&mut self, model: &Model, inputs: Vec<Tensor>) -> Result<Output, Fault> {
+    pub(crate) async fn ask(&mut self, model: &Model, inputs: Vec<Tensor>) -> Result<Output, Fault> {
         self.handle.run(self.work(model, 1, inputs)).unwrap();
         self.answer().await
     }
 
     /// The next end of a process.
-    pub async fn exit(&mut self) -> (Option<u64>, Fault) {
+    pub(crate) async fn exit(&mut self) -> (Option<u64>, Fault) {
         loop {
             if let Event::Exited { token, fault, .. } = self.event().await {
                 return (token, fault.unwrap());
@@ -211,7 +219,7 @@ impl Rig {
     }
 
     /// Waits until the process, idle before, has taken up the work it was just given.
-    pub async fn until_busy(&self) {
+    pub(crate) async fn until_busy(&self) {
         let busy = async {
             let before = clock::process_cpu(self.pid).unwrap();
             while clock::process_cpu(self.pid).unwrap() < before + Duration::from_millis(1) {
@@ -222,7 +230,7 @@ impl Rig {
     }
 
     /// Ends the worker for good.
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         tokio::time::timeout(PATIENCE, self.handle.stop()).await.expect("the worker does not end");
     }
 }

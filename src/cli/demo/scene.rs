@@ -219,7 +219,8 @@ fn remember(lines: &mut VecDeque<String>, line: String) {
     lines.push_back(line);
 }
 
-fn cut(line: &str, width: usize) -> String {
+/// The line's first `width` characters.
+pub(super) fn cut(line: &str, width: usize) -> String {
     line.chars().take(width).collect()
 }
 

@@ -1,6 +1,6 @@
 //! Which models are computed rightly, and which are refused before they can do harm?
 
-#[expect(unreachable_pub, reason = "shared with the integration tests, where it is a module of its own")]
+#[expect(dead_code, reason = "shared with the integration tests, which use more of it")]
 #[path = "../../../tests/support/onnx.rs"]
 mod onnx;
 
@@ -26,7 +26,7 @@ fn unary(op: &str, datatype: u64) -> Graph {
 }
 
 fn load(file: Vec<u8>, inputs: &[Pinned], outputs: &[Port]) -> Result<Box<dyn Plan>, Fault> {
-    Tract::default().load(file, inputs, outputs)
+    engine().load(file, inputs, outputs)
 }
 
 /// Loads a model with input `x` and output `y`, both FP32 of one dimension of 3.
