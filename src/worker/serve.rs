@@ -19,7 +19,7 @@ use super::plans::{Key, Plans};
 use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Run, ToWorker, data_bytes};
 use super::{guard, infer, interpret, jail, prepare};
 use crate::fault::{Code, Fault};
-use crate::model::manifest::{self, Kind, Manifest};
+use crate::model::manifest::{self, Manifest};
 use crate::sys::{alloc, clock};
 use crate::tensor::Tensor;
 use crate::units::{Digest, MODEL_BYTES_MAX};

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::jobs::job::Spec;
 use crate::jobs::job::{Event, Limits, ModelRef};
 use crate::units::Digest;
 

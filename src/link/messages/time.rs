@@ -47,7 +47,7 @@ pub(super) mod optional {
     #[expect(clippy::ref_option, reason = "the signature that serde's `with` asks for")]
     pub(crate) fn serialize<S: Serializer>(at: &Option<WallTime>, serializer: S) -> Result<S::Ok, S::Error> {
         match at {
-            Some(at) => serializer.serialize_some(&format_time(*at)),
+            Some(at) => serializer.serialize_some(&at.to_string()),
             None => serializer.serialize_none(),
         }
     }
