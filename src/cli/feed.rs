@@ -16,6 +16,8 @@ use crate::units::CellId;
 
 /// Time between two datagrams when only `--for` is given.
 const EVERY: Span = Span(Duration::from_millis(100));
+/// Longest wait for an agent that does not read; the kernel queues about ten datagrams.
+const SEND_MAX: Duration = Duration::from_secs(2);
 /// Longest datagram, in bytes, as the agent reads them.
 const DATAGRAM_BYTES_MAX: usize = 4096;
 
@@ -148,7 +150,9 @@ impl To {
 }
 
 fn unix(path: &Path) -> Result<Target, Failure> {
-    let socket = UnixDatagram::unbound().map_err(|error| Failure::io("cannot make a socket", &error))?;
+    let socket = UnixDatagram::unbound()
+        .and_then(|socket| socket.set_write_timeout(Some(SEND_MAX)).map(|()| socket))
+        .map_err(|error| Failure::io("cannot make a socket", &error))?;
     Ok(Target::Unix(socket, path.to_owned()))
 }
 
@@ -167,6 +171,10 @@ impl Target {
         };
         let Err(error) = sent else { return Ok(()) };
         let what = format!("cannot push load to {place}");
+        if error.kind() == ErrorKind::WouldBlock {
+            let text = format!("{what}: its queue has been full for {} s; does the agent hang?", SEND_MAX.as_secs());
+            return Err(Failure::new(Class::TemporaryFailure, text));
+        }
         if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
             let text = format!("{what}: {error}; is the agent running, and is that the socket of a [[load]]?");
             return Err(Failure::new(Class::Unavailable, text));
