@@ -115,7 +115,7 @@ fn die_whole() {
 struct Mouths {
     link: mpsc::Receiver<link::Event>,
     workers: mpsc::Receiver<handle::Event>,
-    store: mpsc::UnboundedReceiver<Answer>,
+    store: mpsc::Receiver<Answer>,
     sentinel: Watched,
     terminate: Signal,
     interrupt: Signal,

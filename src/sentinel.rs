@@ -57,7 +57,6 @@ pub struct Settings {
 
 /// Something that the agent should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "reports lie in a queue of fixed places, made once")]
 pub enum Report {
     /// Mode or budget changed, or the kind of reason did; the first tells the mode at the start.
     Mode {

@@ -74,12 +74,11 @@ fn targets(level: &str) -> Result<Targets, Error> {
     }
 }
 
-/// Limits log lines that something outside can cause: at most `burst` in each `span`; the rest is counted.
+/// Limits log lines that something outside can cause: at most `burst` in each span; the rest is counted.
 ///
 /// ```
-/// # use std::time::Duration;
 /// # use neap::{sys::clock, telemetry::LogLimit};
-/// static REFUSED: LogLimit = LogLimit::new(5, Duration::from_secs(10));
+/// static REFUSED: LogLimit = LogLimit::new(5, 10);
 /// if let Some(suppressed) = REFUSED.admit(clock::now()) {
 ///     tracing::warn!(suppressed, "refused a message");
 /// }
@@ -95,12 +94,10 @@ pub struct LogLimit {
 }
 
 impl LogLimit {
-    /// At most `burst` lines in each `span`.
-    pub const fn new(burst: u32, span: Duration) -> Self {
-        let nanos = span.as_nanos();
-        let span_ns = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
+    /// At most `burst` lines in each span of so many seconds.
+    pub const fn new(burst: u32, span_s: u32) -> Self {
         let (begin, admitted, suppressed) = (AtomicU64::new(0), AtomicU32::new(0), AtomicU64::new(0));
-        Self { burst, span_ns, begin, admitted, suppressed }
+        Self { burst, span_ns: span_s as u64 * 1_000_000_000, begin, admitted, suppressed }
     }
 
     /// Whether to write a line now; if so, how many were left out since the last. Threads that ask in the same moment
@@ -207,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_log_limit_admits_a_burst_a_span_and_counts_the_rest() {
-        let limit = LogLimit::new(2, Duration::from_secs(1));
+        let limit = LogLimit::new(2, 1);
         let answers: Vec<_> = (0..5).map(|ms| limit.admit(at(1000 + ms))).collect();
         assert_eq!(answers, [Some(0), Some(0), None, None, None]);
         assert_eq!(limit.admit(at(1999)), None);

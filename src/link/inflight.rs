@@ -98,6 +98,16 @@ impl Unacknowledged {
         fits
     }
 
+    /// Messages that are not acknowledged.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether all are acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The owner is done with this one: gives the messages that may be acknowledged now, in their order. None when an
     /// earlier one is still waited for, or this one did not arrive or was acknowledged before.
     pub fn done(&mut self, packet: u16) -> Vec<u16> {

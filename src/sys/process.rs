@@ -142,6 +142,7 @@ pub fn oom_score_adj(value: i16) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[expect(clippy::zombie_processes, reason = "they are reaped by the functions under test")]
 mod tests {
     use std::process::Stdio;
 

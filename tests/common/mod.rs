@@ -2,4 +2,26 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod clients;
+pub mod controller;
 pub mod mosquitto;
+pub mod node;
+
+use std::time::Duration;
+
+use neap::sys::clock;
+
+/// Longest wait for anything that the node promises.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks until there is something to see; fails after [`PATIENCE`] and says what did not come, and `context`.
+pub fn wait_for<T>(what: &str, context: impl Fn() -> String, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = clock::now().after(PATIENCE);
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(clock::now() < end, "within {PATIENCE:?} this did not come: {what}\n{}", context());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -184,6 +184,36 @@ fn a_broker_that_ignores_every_receive_maximum_is_left() {
 }
 
 #[test]
+fn a_broker_that_sends_too_much_is_not_heard_until_the_owner_has_caught_up() {
+    let mut world = World::up();
+    let arrives = |packet| Heard::Message { message: message(Qos::AtLeastOnce, 1), packet: Some(packet) };
+    let done = |packet| AckToken { epoch: terms().epoch, packet };
+    (1..=RECEIVE_MAX).for_each(|packet| world.hear(arrives(packet)).unwrap());
+    assert!(world.connection.listens(), "what was allowed is heard");
+    world.hear(arrives(RECEIVE_MAX + 1)).unwrap();
+    assert!(!world.connection.listens());
+    world.connection.acknowledge(done(1));
+    assert!(world.connection.listens());
+}
+
+#[test]
+fn acknowledgements_wait_for_the_client_and_keep_their_order() {
+    let mut world = World::up();
+    let count = u16::try_from(ACKS_MAX).unwrap() + 3;
+    for packet in 1..=count {
+        world.hear(Heard::Message { message: message(Qos::AtLeastOnce, 1), packet: Some(packet) }).unwrap();
+        world.connection.acknowledge(AckToken { epoch: terms().epoch, packet });
+    }
+    let mut sent = world.requests();
+    assert_eq!(sent.len(), ACKS_MAX);
+    for _ in 0..3 {
+        world.hear(Heard::AckSent).unwrap();
+        sent.extend(world.requests());
+    }
+    assert_eq!(sent, (1..=count).map(Request::Acknowledge).collect::<Vec<_>>());
+}
+
+#[test]
 fn telemetry_is_dropped_rather_than_queued() {
     let mut world = World::up();
     for _ in 0..100 {
