@@ -127,7 +127,7 @@ fn sentinel_settings(settings: &Settings) -> sentinel::Settings {
         policy: settings.policy.clone(),
         load: settings.load.clone(),
         priority: settings.sentinel.priority,
-        confirm_freeze: settings.sentinel.confirm_freeze,
+        signal_again: settings.sentinel.signal_again,
         confirm_kill: settings.sentinel.confirm_kill,
     }
 }

@@ -144,7 +144,7 @@ fn parts(policy: Policy, freshness: Duration, priority: Option<u8>) -> (Parts, U
         fusion: Fusion::new(&[Trust { freshness, required: true }]),
         grace: FOREVER,
         priority,
-        confirm_freeze: FOREVER,
+        signal_again: FOREVER,
         confirm_kill: FOREVER,
     };
     (parts, feed)
@@ -424,7 +424,7 @@ fn more_sources_than_the_tables_hold_are_refused() {
         policy: policy(1),
         load: load::Settings { sources: vec![source; SOURCES_MAX + 1] },
         priority: None,
-        confirm_freeze: FOREVER,
+        signal_again: FOREVER,
         confirm_kill: FOREVER,
     };
     let error = start(settings, Gate::new()).unwrap_err();

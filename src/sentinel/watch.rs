@@ -139,7 +139,7 @@ impl Watch {
             reason_pace: ReasonPace::new(now, governor.decision().reason),
             governor,
             gate,
-            stops: Stops::new(parts.confirm_freeze, parts.confirm_kill),
+            stops: Stops::new(parts.signal_again, parts.confirm_kill),
             strays_at: now.after(STRAYS_EVERY),
             shared,
             load_pace: LoadPace::default(),
