@@ -252,39 +252,31 @@ impl Desk {
 
     // ---- from the sentinel ----
 
-    /// The governor lets this many workers run.
-    pub(super) fn set_budget(&mut self, budget: u8) {
+    /// The governor has let this many workers run since `at`: jobs in places beyond them stand, the others go on.
+    ///
+    /// Decided by place and not by what the sentinel met there: a job may have been given to a place whose worker had
+    /// been stopped a moment before, or is just being replaced.
+    pub(super) fn set_budget(&mut self, now: Now, at: Instant, budget: u8) {
         self.budget = budget;
-    }
-
-    /// Workers were stopped: the jobs of these tokens stand.
-    pub(super) fn yielded(&mut self, now: Now, at: Instant, tokens: &[u64]) -> Vec<JobId> {
-        let mut touched = Vec::new();
-        for token in tokens {
-            let Some((_, run)) = self.bench.by_token(*token) else { continue };
-            if !run.is_stopped() {
-                run.stop(at);
-                let id = run.job.clone();
-                self.change(now, &id, Event::Yield);
-                touched.push(id);
+        let mut moves = Vec::new();
+        for (slot, run) in self.bench.runs_mut() {
+            match (slot < usize::from(budget), run.is_stopped()) {
+                (false, false) => {
+                    run.stop(at);
+                    moves.push((run.job.clone(), Event::Yield));
+                }
+                (true, true) => moves.push((run.job.clone(), Event::Resume { stopped: run.resume(at) })),
+                (false, true) | (true, false) => {}
             }
         }
-        touched
+        for (id, event) in moves {
+            self.change(now, &id, event);
+        }
     }
 
-    /// Workers were continued.
-    pub(super) fn resumed(&mut self, now: Now, at: Instant, tokens: &[u64]) -> Vec<JobId> {
-        let mut touched = Vec::new();
-        for token in tokens {
-            let Some((_, run)) = self.bench.by_token(*token) else { continue };
-            if run.is_stopped() {
-                let stopped = run.resume(at);
-                let id = run.job.clone();
-                self.change(now, &id, Event::Resume { stopped });
-                touched.push(id);
-            }
-        }
-        touched
+    /// The jobs of these tokens that are still in their places.
+    pub(super) fn jobs_of(&self, tokens: &[u64]) -> Vec<JobId> {
+        self.bench.runs().filter(|(_, run)| tokens.contains(&run.token)).map(|(_, run)| run.job.clone()).collect()
     }
 
     // ---- shutdown ----

@@ -140,7 +140,8 @@ fn sentinel(mut section: Section<'_, '_>) -> Sentinel {
     };
     if sentinel.signal_again >= sentinel.confirm_kill {
         let key = if section.has("confirm_kill_ms") { "confirm_kill_ms" } else { "signal_again_ms" };
-        section.complain(key, "confirm_kill_ms must be above signal_again_ms: the signals are repeated before the kill");
+        section
+            .complain(key, "confirm_kill_ms must be above signal_again_ms: the signals are repeated before the kill");
     }
     section.finish();
     sentinel

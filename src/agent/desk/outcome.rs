@@ -28,12 +28,11 @@ impl Desk {
                 self.done(now, slot, token, item, outcome);
                 self.feed(slot);
             }
-            WorkerEvent::Exited { slot, token, fault, retry_in } => {
+            WorkerEvent::Exited { slot, token, fault, retry_in: _ } => {
                 let place = &mut self.bench.places[slot];
                 place.ready = false;
                 place.open.retain(|of| Some(*of) != token);
                 let Some(fault) = fault else { return };
-                tracing::warn!(slot, %fault, retry_in_ms = retry_in.as_millis(), "worker ended");
                 let ours = self.bench.places[slot].run.as_ref().is_some_and(|run| Some(run.token) == token);
                 if ours {
                     self.attempt_failed(now, slot, fault);
