@@ -22,7 +22,6 @@ mod telemetry;
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +36,7 @@ use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::store::{self, Batch};
 use crate::link::mqtt;
+use crate::model::library::LibraryError;
 use crate::sentinel::{self, Sentinel};
 use crate::sys::watched::Watched;
 use crate::units::Instant;
@@ -54,13 +54,8 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] Fault),
     /// The models folder.
-    #[error("models folder {}: {why}", path.display())]
-    Models {
-        /// Folder.
-        path: PathBuf,
-        /// Reason.
-        why: String,
-    },
+    #[error(transparent)]
+    Models(#[from] LibraryError),
     /// The sentinel thread or one of its load sources.
     #[error(transparent)]
     Sentinel(#[from] sentinel::Error),

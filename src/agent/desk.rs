@@ -8,6 +8,7 @@
 mod due;
 mod intake;
 mod outcome;
+mod outputs;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -106,10 +106,12 @@ impl Agent {
 
 /// Reads the models folder; a model with a mistake is left out and said so.
 pub(super) fn open_library(folder: &Path) -> Result<Arc<Library>, Error> {
-    let library =
-        Library::open(folder).map_err(|why| Error::Models { path: folder.to_owned(), why: why.to_string() })?;
+    let library = Library::open(folder)?;
     for problem in library.problems() {
         tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
+    }
+    if library.entries().next().is_none() {
+        tracing::warn!(folder = %folder.display(), "no model is installed: every job will be refused");
     }
     Ok(Arc::new(library))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Desk, Effect, Now, PROGRESS_EVERY, RESULT_BYTES_MAX, Reports};
+use super::{Desk, Effect, Now, PROGRESS_EVERY, RESULT_BYTES_MAX, Reports, outputs};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Event;
 use crate::jobs::store::Batch;
@@ -47,8 +47,13 @@ impl Desk {
         if run.token != token || item != expected {
             return;
         }
-        let (body, cpu) = match outcome {
-            Ok(output) => (messages::render_item(&output.tensors), output.cpu + output.load_cpu.unwrap_or_default()),
+        let wanted = run.requests.get(run.bodies.len()).and_then(|request| request.outputs.as_deref());
+        let picked = outcome.and_then(|output| {
+            let cpu = output.cpu + output.load_cpu.unwrap_or_default();
+            Ok((messages::render_item(&outputs::pick(wanted, output.tensors)?), cpu))
+        });
+        let (body, cpu) = match picked {
+            Ok(item) => item,
             // In a batch, an item that is at fault itself takes its place with its error; the others go on.
             Err(fault) if run.batch && is_items_own(fault.code) => {
                 run.item_errors += 1;
@@ -152,6 +157,7 @@ fn is_items_own(code: Code) -> bool {
             | Code::InputLength
             | Code::InputDecode
             | Code::ModelRun
+            | Code::OutputName
             | Code::OutputTooLarge
     )
 }

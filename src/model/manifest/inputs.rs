@@ -69,6 +69,7 @@ impl Manifest {
     }
 
     fn unknown_input(&self, name: &str) -> Fault {
+        let name: String = name.chars().take(64).collect();
         let text = format!("model {} has no input {name:?}; it takes {}", self.name, self.wanted());
         Fault::new(Code::InputName, text)
     }
