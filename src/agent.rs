@@ -4,7 +4,7 @@
 //! from it, so they die with it. The sentinel thread stops them without asking anybody here; this loop only hears of it.
 //!
 //! In reading order: [`parts`] makes everything from the configuration; this file is the loop; [`hear`] is what each
-//! event does; [`desk`] decides about jobs and [`bench`] keeps their places; [`keeper`] writes the store; [`outbox`] and
+//! event does; [`desk`] decides about jobs and [`bench`](mod@bench) keeps their places; [`keeper`] writes the store; [`outbox`] and
 //! [`courier`] lead to the link; [`reports`] and [`telemetry`] word and pace what is published; [`commands`] answers
 //! controllers; [`ending`] reloads and stops.
 
@@ -110,7 +110,7 @@ fn die_whole() {
 struct Mouths {
     link: mpsc::Receiver<link::Event>,
     workers: mpsc::Receiver<handle::Event>,
-    store: mpsc::UnboundedReceiver<Answer>,
+    store: mpsc::Receiver<Answer>,
     sentinel: Watched,
     terminate: Signal,
     interrupt: Signal,

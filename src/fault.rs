@@ -98,6 +98,8 @@ codes! {
     WorkerMemory = "worker.memory", false;
     /// Above the running-time limit.
     WorkerTimeout = "worker.timeout", false;
+    /// Its worker stood too long and was given up; the job goes on later.
+    WorkerEvicted = "worker.evicted", true;
     /// The worker died.
     WorkerCrashed = "worker.crashed", true;
     /// The worker could not be started.

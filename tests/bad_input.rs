@@ -52,7 +52,7 @@ fn binary(
 fn medium(name: &'static str, model: &str, input: &str, bytes: &[u8], says: &'static [&'static str]) -> Case {
     let parameters = json!({"binary_data_size": bytes.len() + 4});
     let tensor = json!({"name": input, "shape": [1], "datatype": "BYTES", "parameters": parameters});
-    let element = [&u32::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
+    let element = [&u32::try_from(bytes.len()).expect("a small file").to_le_bytes(), bytes].concat();
     let job = json!({"model": model, "input": {"inputs": [tensor]}});
     Case { runs: true, ..binary(name, "input.decode", says, &job, &element, None) }
 }
@@ -147,7 +147,7 @@ fn refused_values() -> Vec<Case> {
 
 fn bad_tensors() -> Vec<Case> {
     let with = |changes: &Value| job(&json!({"input": kpi(changes)})).to_string();
-    let data = |last: Value| json!({"data": (vec![vec![json!(1); 15], vec![last]].concat())});
+    let data = |last: Value| json!({"data": ([vec![json!(1); 15], vec![last]].concat())});
     let nan = with(&data(json!(12345))).replace("12345", "NaN");
     let too_large = with(&data(json!(12345))).replace("12345", "1e39");
     let twice = json!({"inputs": [kpi(&json!({}))["inputs"][0], kpi(&json!({}))["inputs"][0]]});
@@ -181,7 +181,7 @@ fn bad_tensors() -> Vec<Case> {
         case("null", "input.value", &["null", "finite"], with(&data(Value::Null))),
         case("text", "input.value", &["\"7\"", "FP32"], with(&data(json!("7")))),
         case("byte-256", "input.value", &["256", "0 to 255"], {
-            with(&json!({"datatype": "UINT8", "data": (vec![vec![1; 15], vec![256]].concat())}))
+            with(&json!({"datatype": "UINT8", "data": ([vec![1; 15], vec![256]].concat())}))
         }),
     ]
 }

@@ -194,11 +194,34 @@ fn feed_pushes_one_line_under_its_3gpp_name() {
 fn feed_repeats_for_as_long_as_it_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let (socket, path) = listener(folder.path());
-    let fed = neap(&["feed", "--socket", &path, "--prb", "5", "--every", "20ms", "--for", "1s"]);
-    assert_eq!(code(&fed), Some(0));
-    socket.set_nonblocking(true).expect("non-blocking");
-    let count = std::iter::from_fn(|| socket.recv(&mut [0; 4096]).ok()).count();
+    // The kernel keeps few datagrams for a reader that does not read: read while it feeds.
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_neap"))
+        .args(["feed", "--socket", &path, "--prb", "5", "--every", "20ms", "--for", "1s"])
+        .spawn()
+        .expect("the binary runs");
+    let mut count = 0;
+    let ended = loop {
+        match socket.recv(&mut [0; 4096]) {
+            Ok(_) => count += 1,
+            Err(_) => {
+                if let Some(status) = child.try_wait().expect("a child") {
+                    break status;
+                }
+            }
+        }
+    };
+    assert_eq!(ended.code(), Some(0));
     assert!((2..=50).contains(&count), "{count} datagrams");
+}
+
+#[test]
+fn feed_gives_up_on_a_receiver_that_does_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_socket, path) = listener(folder.path());
+    let fed = neap(&["feed", "--socket", &path, "--prb", "5", "--every", "1ms", "--for", "60s"]);
+    assert_eq!(code(&fed), Some(75));
+    assert!(stderr(&fed).contains("stopped reading"), "{}", stderr(&fed));
 }
 
 #[test]

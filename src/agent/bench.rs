@@ -139,11 +139,6 @@ impl Bench {
         Self { places: std::iter::repeat_with(Place::default).take(workers).collect() }
     }
 
-    /// The run of that token, and its slot.
-    pub(super) fn by_token(&mut self, token: u64) -> Option<(usize, &mut Run)> {
-        self.runs_mut().find(|(_, run)| run.token == token)
-    }
-
     /// The slot that runs that job.
     pub(super) fn slot_of(&self, job: &JobId) -> Option<usize> {
         self.places.iter().position(|place| place.run.as_ref().is_some_and(|run| run.job == *job))
@@ -159,7 +154,8 @@ impl Bench {
         self.places.iter().enumerate().filter_map(|(slot, place)| place.run.as_ref().map(|run| (slot, run)))
     }
 
-    fn runs_mut(&mut self) -> impl Iterator<Item = (usize, &mut Run)> {
+    /// The same, to be changed.
+    pub(super) fn runs_mut(&mut self) -> impl Iterator<Item = (usize, &mut Run)> {
         self.places.iter_mut().enumerate().filter_map(|(slot, place)| place.run.as_mut().map(|run| (slot, run)))
     }
 }

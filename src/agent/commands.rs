@@ -113,7 +113,7 @@ impl Agent {
     }
 
     fn ask_result(&mut self, job: JobId, back: Option<&Address>) -> Option<Reply> {
-        let Some(back) = back else { return None };
+        let back = back?;
         let refuse = |fault: &Fault| Some(Reply::Error(ErrorBody::from(fault)));
         match self.desk.job(&job) {
             None => return refuse(&unknown(&job)),

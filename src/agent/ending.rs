@@ -98,6 +98,7 @@ impl Agent {
         if closed.await.is_err() {
             tracing::warn!("the broker did not take the goodbye in time");
         }
+        drop(mouths);
         self.keeper.stop();
         self.sentinel.stop();
         tracing::info!(ms = now().mono.since(began).as_millis(), "stopped");

@@ -18,12 +18,15 @@ impl Agent {
             let now = now();
             match report {
                 Report::Mode { at, decision } => {
-                    self.desk.set_budget(decision.budget);
+                    self.desk.set_budget(now, at, decision.budget);
+                    for (slot, handle) in self.handles.iter().enumerate() {
+                        handle.set_may_start(slot < usize::from(decision.budget));
+                    }
                     self.desk.reports.set_decision(now, at, decision);
                     self.telemetry.state_changed();
                 }
                 Report::Yield(record) => {
-                    let touched = self.desk.yielded(now, record.confirmed, &record.jobs);
+                    let touched = self.desk.jobs_of(&record.jobs);
                     self.telemetry.yielded(&record);
                     static YIELDED: LogLimit = LogLimit::new(20, 60);
                     if let Some(suppressed) = YIELDED.admit(now.mono) {
@@ -33,8 +36,8 @@ impl Agent {
                     let event = self.desk.reports.yielded(&record, &touched, now.wall);
                     self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
                 }
-                Report::Resumed { at, workers, jobs } => {
-                    let touched = self.desk.resumed(now, at, &jobs);
+                Report::Resumed { at: _, workers, jobs } => {
+                    let touched = self.desk.jobs_of(&jobs);
                     let event = self.desk.reports.resumed(workers, &touched, now.wall);
                     self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
                 }

@@ -6,7 +6,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver as Answers, Sender};
 
 use crate::fault::{Code, Fault};
 use crate::jobs::store::{Batch, Message, Payload, Store};
@@ -14,6 +14,8 @@ use crate::units::JobId;
 
 /// Most requests that wait for the store.
 const REQUESTS_MAX: usize = 1024;
+/// Most answers that wait for the agent; the thread pauses when nobody takes them.
+const ANSWERS_MAX: usize = 1024;
 /// Most commits joined into one transaction.
 const GROUP_MAX: usize = 64;
 
@@ -21,7 +23,7 @@ const GROUP_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum Request {
     /// Make this durable; answered with the ticket.
-    Commit { ticket: u64, batch: Batch },
+    Commit { ticket: u64, batch: Box<Batch> },
     /// Read what an attempt needs.
     Fetch { id: JobId, slot: usize },
     /// Read the oldest undelivered messages after this sequence number.
@@ -66,10 +68,9 @@ impl Keeper {
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub(super) fn start(store: Store) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Answer>)> {
+    pub(super) fn start(store: Store) -> std::io::Result<(Self, Answers<Answer>)> {
         let (requests, waiting) = sync_channel(REQUESTS_MAX);
-        // Unbounded in type only: there is never more than one answer per waiting request.
-        let (answers, answered) = mpsc::unbounded_channel();
+        let (answers, answered) = mpsc::channel(ANSWERS_MAX);
         let thread =
             std::thread::Builder::new().name("neap-store".into()).spawn(move || serve(store, &waiting, &answers))?;
         Ok((Self { requests: Some(requests), thread: Some(thread) }, answered))
@@ -81,7 +82,7 @@ impl Keeper {
         self.requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok())
     }
 
-    /// Finishes what was asked and ends the thread.
+    /// Finishes what was asked and ends the thread. The answers' receiver must be gone, or be read meanwhile.
     pub(super) fn stop(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
@@ -91,7 +92,7 @@ impl Keeper {
     }
 }
 
-fn serve(mut store: Store, waiting: &Receiver<Request>, answers: &UnboundedSender<Answer>) {
+fn serve(mut store: Store, waiting: &Receiver<Request>, answers: &Sender<Answer>) {
     let (mut tickets, mut group) = (Vec::new(), Vec::new());
     while let Ok(first) = waiting.recv() {
         let mut next = Some(first);
@@ -99,7 +100,7 @@ fn serve(mut store: Store, waiting: &Receiver<Request>, answers: &UnboundedSende
             let answer = match request {
                 Request::Commit { ticket, batch } => {
                     tickets.push(ticket);
-                    group.push(batch);
+                    group.push(*batch);
                     next = (group.len() < GROUP_MAX).then(|| waiting.try_recv().ok()).flatten();
                     if next.is_none() {
                         commit(&mut store, &mut tickets, &mut group, answers);
@@ -121,20 +122,20 @@ fn serve(mut store: Store, waiting: &Receiver<Request>, answers: &UnboundedSende
                 }
             };
             // The loop that listens ends before this thread does only when the process ends.
-            let _ = answers.send(answer);
+            let _ = answers.blocking_send(answer);
         }
     }
 }
 
 /// Commits the group that has gathered, so that whatever follows sees it.
-fn commit(store: &mut Store, tickets: &mut Vec<u64>, group: &mut Vec<Batch>, answers: &UnboundedSender<Answer>) {
+fn commit(store: &mut Store, tickets: &mut Vec<u64>, group: &mut Vec<Batch>, answers: &Sender<Answer>) {
     if group.is_empty() {
         return;
     }
     let outcomes = store.commit_many(group);
     group.clear();
     for (ticket, outcome) in tickets.drain(..).zip(outcomes) {
-        let _ = answers.send(Answer::Committed { ticket, outcome: outcome.map(drop) });
+        let _ = answers.blocking_send(Answer::Committed { ticket, outcome: outcome.map(drop) });
     }
 }
 

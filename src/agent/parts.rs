@@ -65,8 +65,11 @@ impl Agent {
         let (worker_events, workers) = mpsc::channel(WORKER_EVENTS_MAX);
         let handles = (0..usize::from(settings.workers.count))
             .map(|slot| {
-                let worker = worker_settings(&settings, slot);
-                handle::start(slot, worker, Arc::clone(&gate), sentinel.worker_changed_fn(), worker_events.clone())
+                let (worker, changed) = (worker_settings(&settings, slot), sentinel.worker_changed_fn());
+                let handle = handle::start(slot, worker, Arc::clone(&gate), changed, worker_events.clone());
+                // Not before the first trough.
+                handle.set_may_start(false);
+                handle
             })
             .collect();
         let places = usize::from(settings.workers.count);
@@ -129,7 +132,7 @@ fn sentinel_settings(settings: &Settings) -> sentinel::Settings {
         policy: settings.policy.clone(),
         load: settings.load.clone(),
         priority: settings.sentinel.priority,
-        confirm_freeze: settings.sentinel.confirm_freeze,
+        signal_again: settings.sentinel.signal_again,
         confirm_kill: settings.sentinel.confirm_kill,
     }
 }

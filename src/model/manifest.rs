@@ -1,6 +1,6 @@
 //! What does `model.toml` say? Inputs, outputs, how media becomes tensors, how tensors become results.
 //!
-//! Pure. [`parse`] turns the text into a checked [`Manifest`]; everything downstream trusts it.
+//! Pure. [`parse()`] turns the text into a checked [`Manifest`]; everything downstream trusts it.
 //! A network is served by its manifest alone: without `[prepare]` it takes raw tensors, without `[interpret]` it
 //! answers with raw tensors, and every dimension written -1 is the job's to choose.
 
@@ -251,7 +251,9 @@ pub enum Interpret {
 }
 
 /// Boxes from an anchor-free head with distance distributions (generalised focal loss, as in NanoDet).
-/// Results: `boxes` `FP32 [N,4]` (x0, y0, x1, y1 in pixels of the original picture), `scores` `FP32 [N]`, `labels` `BYTES [N]`.
+///
+/// Results: `boxes` `FP32 [N,4]` (x0, y0, x1, y1 in pixels of the original picture), `scores` `FP32 [N]`, `labels`
+/// `BYTES [N]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detections {
     /// Outputs with the class probabilities, one a stride: `[1, cells, classes]`.
@@ -265,7 +267,9 @@ pub struct Detections {
 }
 
 /// Faces from a centre heatmap (as in CenterFace).
-/// Results: `boxes` `FP32 [N,4]`, `scores` `FP32 [N]`, `landmarks` `FP32 [N,10]` (x, y of both eyes, nose, both corners of the mouth).
+///
+/// Results: `boxes` `FP32 [N,4]`, `scores` `FP32 [N]`, `landmarks` `FP32 [N,10]` (x, y of both eyes, nose, both corners
+/// of the mouth).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Faces {
     /// Output with the probability of a centre: `[1, 1, rows, columns]`.
@@ -296,7 +300,7 @@ pub struct Keep {
 /// The most likely classes. Results: `labels` `BYTES [N]`, `scores` `FP32 [N]`, best first, N at most `top`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labels {
-    /// Output with one number a class: `[1, classes]` or [classes].
+    /// Output with one number a class: `[1, classes]` or `[classes]`.
     pub scores: String,
     /// Whether the numbers are logits that still need a softmax.
     pub softmax: bool,
@@ -314,7 +318,9 @@ pub struct Text {
     pub scores: String,
 }
 
-/// When somebody speaks. Results: `segments` `FP32 [N,2]` (start, end in seconds), `scores` `FP32 [N]` (mean probability).
+/// When somebody speaks.
+///
+/// Results: `segments` `FP32 [N,2]` (start, end in seconds), `scores` `FP32 [N]` (mean probability).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Speech {
     /// Output with one probability a frame: `[frames]`.

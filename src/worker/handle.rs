@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::gate::Gate;
@@ -121,10 +121,12 @@ pub struct Busy;
 pub struct Handle {
     orders: mpsc::Sender<Order>,
     open: Arc<AtomicUsize>,
+    may_start: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-/// Starts a worker and keeps it alive.
+/// Starts a worker and keeps it alive. Processes may be started until [`Handle::set_may_start`] says otherwise; the
+/// first one is when the runtime next runs its tasks.
 ///
 /// `on_changed` is called right after a process has entered the gate: it must tell the sentinel.
 ///
@@ -139,8 +141,9 @@ pub fn start(
 ) -> Handle {
     let (orders, received) = mpsc::channel(ORDERS_MAX);
     let open = Arc::new(AtomicUsize::new(0));
-    let supervisor = Supervisor::new(slot, settings, gate, on_changed, received, Arc::clone(&open), events);
-    Handle { orders, open, task: tokio::spawn(supervisor.supervise()) }
+    let (may_start, starts) = watch::channel(true);
+    let supervisor = Supervisor::new(slot, settings, gate, on_changed, received, starts, Arc::clone(&open), events);
+    Handle { orders, open, may_start, task: tokio::spawn(supervisor.supervise()) }
 }
 
 impl Handle {
@@ -172,6 +175,12 @@ impl Handle {
     /// [`Busy`] when too many orders wait; try again.
     pub fn kill(&self, why: Code, token: Option<u64>) -> Result<(), Busy> {
         self.orders.try_send(Order::Kill { why, token }).map_err(|_| Busy)
+    }
+
+    /// Whether a process may be started when there is none. One that is there is not touched: starting is what costs,
+    /// about a millisecond of a core before the process can be stopped.
+    pub fn set_may_start(&self, may_start: bool) {
+        self.may_start.send_replace(may_start);
     }
 
     /// Has the worker drop a model that will not be asked for again.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::child::{Child, Start, Step};
 use super::gate::Gate;
@@ -77,6 +77,8 @@ pub(super) struct Supervisor {
     gate: Arc<Gate>,
     on_changed: Arc<dyn Fn() + Send + Sync>,
     orders: mpsc::Receiver<Order>,
+    /// Whether a process may be started now.
+    may_start: watch::Receiver<bool>,
     open: Arc<AtomicUsize>,
     events: mpsc::Sender<Event>,
     /// Events that the agent has not taken yet.
@@ -98,12 +100,14 @@ enum End {
 }
 
 impl Supervisor {
+    #[expect(clippy::too_many_arguments, reason = "one caller, which has them one by one")]
     pub(super) fn new(
         slot: usize,
         settings: Settings,
         gate: Arc<Gate>,
         on_changed: Arc<dyn Fn() + Send + Sync>,
         orders: mpsc::Receiver<Order>,
+        may_start: watch::Receiver<bool>,
         open: Arc<AtomicUsize>,
         events: mpsc::Sender<Event>,
     ) -> Self {
@@ -114,6 +118,7 @@ impl Supervisor {
             gate,
             on_changed,
             orders,
+            may_start,
             open,
             events,
             pending: VecDeque::new(),
@@ -125,7 +130,8 @@ impl Supervisor {
     }
 
     pub(super) async fn supervise(mut self) {
-        loop {
+        let mut wait = Duration::ZERO;
+        while !self.rest(wait).await {
             let (fault, retry_in) = match self.spawn() {
                 Ok(child) => match self.keep(child).await {
                     Some(end) => end,
@@ -138,9 +144,7 @@ impl Supervisor {
                 }
             };
             self.bury(fault, retry_in);
-            if self.rest(retry_in).await {
-                break;
-            }
+            wait = retry_in;
         }
         for event in self.pending {
             // The agent may still listen; if it does not, it does not want to know.
@@ -313,7 +317,6 @@ impl Supervisor {
     fn answer(&mut self, outcome: Result<Output, Fault>) {
         let Some(job) = self.queue.pop_front() else { return };
         self.open.fetch_sub(1, Ordering::Relaxed);
-        self.gate.set_job(self.slot, 0);
         self.pending.push_back(Event::Done { slot: self.slot, token: job.token, item: job.item, outcome });
     }
 
@@ -362,13 +365,25 @@ impl Supervisor {
             self.obey(order, None);
         }
         self.withdraw(|job| Some(job.token) == token);
-        tracing::warn!(slot = self.slot, ?token, retry_in_ms = retry_in.as_millis(), "worker ended: {fault}");
+        let (slot, retry_in_ms) = (self.slot, retry_in.as_millis());
+        // Only what the agent kills needs no wait: that is no trouble of the worker's.
+        match retry_in.is_zero() {
+            true => tracing::info!(slot, ?token, "worker ended: {fault}"),
+            false => tracing::warn!(slot, ?token, retry_in_ms, "worker ended: {fault}"),
+        }
         self.pending.push_back(Event::Exited { slot: self.slot, token, fault: Some(fault), retry_in });
     }
 
-    /// Waits before the next start. `true` when there is to be none.
-    async fn rest(&mut self, retry_in: Duration) -> bool {
-        let rested = tokio::time::sleep(retry_in);
+    /// Waits before a start, at least so long and until one is permitted. `true` when there is to be none.
+    async fn rest(&mut self, wait: Duration) -> bool {
+        let mut may_start = self.may_start.clone();
+        let rested = async move {
+            tokio::time::sleep(wait).await;
+            // Fails when the handle is gone; then so are the orders, which end this.
+            if may_start.wait_for(|may_start| *may_start).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
         tokio::pin!(rested);
         loop {
             tokio::select! {

@@ -51,6 +51,8 @@ fn killed(code: Code) -> String {
         "the worker was killed because the job ran longer than limits.wall_ms; raise it, or send fewer items".to_owned()
     } else if code == Code::JobCanceled {
         "the worker was killed because the job was taken back".to_owned()
+    } else if code == Code::WorkerEvicted {
+        "the worker was killed because it stood stopped for longer than workers.evict_after_s".to_owned()
     } else {
         format!("the worker was killed by the agent ({code})")
     }

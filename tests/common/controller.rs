@@ -191,6 +191,18 @@ impl Controller {
         })
     }
 
+    /// Waits until a job has finished so many items, by asking: progress is told once a second only.
+    pub fn wait_for_items(&self, id: &str, count: u64) -> Value {
+        wait_for(
+            &format!("{count} items of job {id}"),
+            || self.told(),
+            || {
+                let status = self.ask("describe", &json!({"job": id}))["job"].clone();
+                (status["progress"]["done"].as_u64() >= Some(count)).then_some(status)
+            },
+        )
+    }
+
     /// Waits for a result and gives its body.
     pub fn wait_for_result(&self, id: &str) -> Value {
         let topic = format!("up/job/{id}/result");

@@ -76,7 +76,7 @@ impl Desk {
             .map(|(slot, run)| (slot, run.stopped(now.mono)))
             .collect();
         for (slot, stopped) in long {
-            if let Some(id) = self.kill(slot, Code::WorkerCrashed) {
+            if let Some(id) = self.kill(slot, Code::WorkerEvicted) {
                 self.change(now, &id, Event::Evict { stopped });
             }
         }

@@ -80,7 +80,7 @@ impl Screen {
         match event {
             Event::Load { index, load } => self.scene.load(*index, *load),
             Event::News(news) => self.scene.news(news),
-            Event::Interrupted => {}
+            Event::Interrupted => self.scene.cut_short(),
         }
         self.plain(event);
         self.draw(now, false);

@@ -108,7 +108,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let place = args.target.resolve()?;
     super::block_on(async {
         let topics = place.topics.clone();
-        let filters = [topics.job(&id), topics.result(&id), topics.state(), topics.info()];
+        let filters = [topics.job(&id), topics.result(&id), topics.state(), topics.info(), topics.event()];
         let mut session = Session::open(place, filters.to_vec()).await?;
         let rendered = match (files, whole) {
             (Some(files), _) => {
