@@ -11,7 +11,7 @@ mod outcome;
 mod outputs;
 mod suspects;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +100,8 @@ pub(super) struct Desk {
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
     suspects: Suspects,
+    /// Jobs that are not durable yet: the store may still refuse them, so they are not started.
+    undecided: BTreeSet<JobId>,
     effects: VecDeque<Effect>,
 }
 
@@ -126,6 +128,7 @@ impl Desk {
             tokens: 0,
             pending: BTreeMap::new(),
             suspects: Suspects::default(),
+            undecided: BTreeSet::new(),
             effects: VecDeque::new(),
         };
         let interrupted: Vec<JobId> =
@@ -200,6 +203,9 @@ impl Desk {
     /// When the store refused something other than a submit: promises can no longer be kept.
     pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
         let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
+        if let Some(id) = &pending.submit {
+            self.undecided.remove(id);
+        }
         match (outcome, pending.submit) {
             (Ok(()), _) => self.effects.push_back(Effect::Outbox),
             (Err(fault), Some(id)) => {

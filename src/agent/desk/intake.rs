@@ -35,6 +35,7 @@ impl Desk {
                     ..Batch::default()
                 };
                 self.jobs.insert(id.clone(), job);
+                self.undecided.insert(id.clone());
                 self.commit(batch, ack, Some(id));
             }
             Err(fault) => {
