@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
+use common::batch::in_a_trough;
 use common::clients::{Subscriber, installed, publish};
 use common::controller::{Controller, media_job, message, read_json};
 use common::node::{BASE, Node, Setup, models};
@@ -12,15 +13,6 @@ use neap::link::messages::format_time;
 use neap::link::{Publish, Qos};
 use neap::sys::clock;
 use serde_json::{Value, json};
-
-/// A node in a trough, and a controller.
-fn in_a_trough(setup: &Setup) -> (Node, Controller) {
-    let node = Node::start(setup);
-    let controller = node.controller();
-    node.feeder.low();
-    controller.wait_for_mode("trough");
-    (node, controller)
-}
 
 /// A node with a load that lets nothing run, and a controller.
 fn busy(setup: &Setup) -> (Node, Controller) {

@@ -6,32 +6,15 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::controller::{Controller, media_job};
-use common::node::{Node, Setup, is_alive, models, state, workers_of};
+use common::batch::{ITEMS, assert_whole, at_work, submit};
+use common::controller::Controller;
+use common::node::{Node, Setup, is_alive, state, workers_of};
 use common::wait_for;
 use neap::sys::clock;
 use serde_json::{Value, json};
 
 /// For so long a stopped worker is watched. Not a wait: the longer, the more would be seen.
 const WATCHED: Duration = Duration::from_millis(1500);
-/// Items of a batch: some seconds of one core.
-const ITEMS: usize = 40;
-
-/// A node in a trough with a batch under way: at least one item done, and the CPU clock of its worker running.
-fn at_work(setup: &Setup) -> (Node, Controller) {
-    let node = Node::start(setup);
-    let controller = node.controller();
-    node.feeder.low();
-    controller.wait_for_mode("trough");
-    submit(&controller, "batch", &json!({}));
-    controller.wait_for_items("batch", 1);
-    (node, controller)
-}
-
-fn submit(controller: &Controller, id: &str, more: &Value) {
-    let picture = std::fs::read(models().join("objects/samples/chelsea.jpg")).expect("the sample is there");
-    controller.publish(media_job(id, "objects", "image", &vec![picture; ITEMS], more));
-}
 
 /// Waits until every worker is stopped by the kernel's word, then watches that none uses CPU time; gives the clocks.
 fn assert_stands(node: &Node) -> BTreeMap<i32, Duration> {
@@ -66,23 +49,6 @@ fn assert_goes_on(node: &Node, before: &BTreeMap<i32, Duration>) {
             before.iter().any(|(pid, cpu)| now[pid] > *cpu + Duration::from_millis(1)).then_some(())
         },
     );
-}
-
-/// The batch ends well: every item once, in one result.
-fn assert_whole(controller: &Controller, attempt: u64) -> Value {
-    let last = controller.wait_for_state("batch", "SUCCEEDED");
-    let result = controller.wait_for_result("batch");
-    assert_eq!(last["progress"], json!({"done": ITEMS, "total": ITEMS}));
-    assert_eq!(last["attempt"], attempt, "{last}");
-    let items = result["items"].as_array().expect("a batch has items");
-    assert_eq!(items.len(), ITEMS);
-    let first = &items[0]["outputs"];
-    assert!(first.is_array() && items.iter().all(|item| item["outputs"] == *first), "every copy gives the same");
-    assert_eq!(controller.results("batch"), (1, 1));
-    let done: Vec<u64> =
-        controller.statuses("batch").iter().filter_map(|status| status["progress"]["done"].as_u64()).collect();
-    assert!(done.is_sorted(), "{done:?}");
-    result
 }
 
 /// Makes the node give way, watches, lets it go on, and sees the batch to its end; gives the yield's event.

@@ -198,6 +198,8 @@ impl Controller {
             || self.told(),
             || {
                 let status = self.ask("describe", &json!({"job": id}))["job"].clone();
+                // A reply comes within milliseconds: asking on and on would keep the agent busy.
+                std::thread::sleep(Duration::from_millis(30));
                 (status["progress"]["done"].as_u64() >= Some(count)).then_some(status)
             },
         )

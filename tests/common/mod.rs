@@ -2,6 +2,7 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod batch;
 pub mod clients;
 pub mod controller;
 pub mod mosquitto;

@@ -1,0 +1,58 @@
+//! A batch that takes some seconds of one core, and what must be true of it in the end.
+
+use serde_json::{Value, json};
+
+use super::controller::{Controller, media_job};
+use super::node::{Node, Setup, models};
+
+/// Items of a batch.
+pub const ITEMS: usize = 40;
+
+/// A node in a trough, and its controller.
+pub fn in_a_trough(setup: &Setup) -> (Node, Controller) {
+    let node = Node::start(setup);
+    let controller = node.controller();
+    node.feeder.low();
+    controller.wait_for_mode("trough");
+    (node, controller)
+}
+
+/// A node in a trough with the job `batch` under way: at least one item is done, and most are not.
+pub fn at_work(setup: &Setup) -> (Node, Controller) {
+    at_work_on(setup, &json!({}))
+}
+
+/// The same, with further members of the job.
+pub fn at_work_on(setup: &Setup, more: &Value) -> (Node, Controller) {
+    let (node, controller) = in_a_trough(setup);
+    submit(&controller, "batch", more);
+    controller.wait_for_items("batch", 1);
+    (node, controller)
+}
+
+/// Submits a batch.
+pub fn submit(controller: &Controller, id: &str, more: &Value) {
+    controller.publish(media_job(id, "objects", "image", &vec![picture(); ITEMS], more));
+}
+
+/// A picture in which `objects` sees a cat.
+pub fn picture() -> Vec<u8> {
+    std::fs::read(models().join("objects/samples/chelsea.jpg")).expect("the sample is there")
+}
+
+/// The job `batch` ends well: every item once, in one result.
+pub fn assert_whole(controller: &Controller, attempt: u64) -> Value {
+    let last = controller.wait_for_state("batch", "SUCCEEDED");
+    let result = controller.wait_for_result("batch");
+    assert_eq!(last["progress"], json!({"done": ITEMS, "total": ITEMS}));
+    assert_eq!((&last["attempt"], &result["parameters"]["attempt"]), (&json!(attempt), &json!(attempt)), "{last}");
+    let items = result["items"].as_array().expect("a batch has items");
+    assert_eq!(items.len(), ITEMS);
+    let first = &items[0]["outputs"];
+    assert!(first.is_array() && items.iter().all(|item| item["outputs"] == *first), "every copy gives the same");
+    assert_eq!(controller.results("batch").0, 1, "one result, told once or repeated");
+    let done: Vec<u64> =
+        controller.statuses("batch").iter().filter_map(|status| status["progress"]["done"].as_u64()).collect();
+    assert!(done.is_sorted(), "{done:?}");
+    result
+}
