@@ -26,9 +26,10 @@ impl Courier {
         Self { link, waiting: VecDeque::new(), dropped: 0 }
     }
 
-    /// An acknowledgement goes before everything else: the broker's receive window is small.
+    /// An acknowledgement goes before everything else, behind earlier ones: the broker's receive window is small.
     pub(super) fn ack(&mut self, ack: AckToken) {
-        self.waiting.push_front(Command::Ack(ack));
+        let earlier = self.waiting.iter().take_while(|command| matches!(command, Command::Ack(_))).count();
+        self.waiting.insert(earlier, Command::Ack(ack));
         self.flush();
     }
 
