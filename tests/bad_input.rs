@@ -8,7 +8,7 @@ mod common;
 use std::os::unix::net::UnixDatagram;
 
 use common::controller::{Controller, message};
-use common::node::{BASE, Node, Setup, models};
+use common::node::{BASE, Broker, Node, Setup, models};
 use common::wait_for;
 use neap::link::Publish;
 use serde_json::{Value, json};
@@ -365,4 +365,36 @@ fn garbage_on_the_load_socket_means_busy_and_fills_no_log() {
     controller.wait_for_mode("trough");
     let grown = node.log().len() - before;
     assert!(grown < 20_000, "{grown} bytes:\n{}", node.log());
+}
+
+#[test]
+fn a_thousand_jobs_that_came_while_the_agent_was_away_are_taken_at_once() {
+    const JOBS: usize = 1000;
+    let mut node = Node::start(&Setup::new());
+    if let Broker::Embedded(_) = node.broker {
+        eprintln!("\n!!! SKIPPED: the embedded broker keeps no backlog; install Mosquitto !!!\n");
+        return;
+    }
+    let controller = node.controller();
+    node.feeder.high();
+    controller.wait_for_mode("busy");
+    node.kill_agent();
+    let body = job(&json!({})).to_string();
+    for at in 0..JOBS {
+        controller.post(message(&format!("{BASE}/down/job/burst-{at}"), body.clone().into_bytes()));
+    }
+    controller.send("down/job/burst-last", body);
+    node.start_agent();
+    let queued = |messages: &[common::controller::Message]| {
+        let taken = messages
+            .iter()
+            .filter(|message| message.topic.starts_with("up/job/burst-") && message.json["status"] == "QUEUED");
+        taken.map(|message| message.topic.clone()).collect::<std::collections::BTreeSet<_>>().len()
+    };
+    // One more would be refused: jobs.open_max is a thousand.
+    controller.wait("a thousand accepted jobs", |messages| (queued(messages) == JOBS).then_some(()));
+    controller.wait("the refusal of one", |messages| {
+        messages.iter().find(|message| message.json["error"]["code"] == "queue.full").map(drop)
+    });
+    assert!(!node.log().contains("not connected"), "{}", node.log());
 }

@@ -73,12 +73,13 @@ fn the_version_is_that_of_the_crate() {
 
 #[test]
 fn wrong_usage_exits_64_and_names_what_is_wrong() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&[], "Usage"),
         (&["--bogus"], "--bogus"),
         (&["submitt"], "submit"),
         (&["run", "--confg", "x"], "--config"),
         (&["feed", "--prb", "140"], "0..=100"),
+        (&["feed", "--prb", "-1"], "0..=100"),
         (&["feed"], "--prb PERCENT"),
         (&["feed", "--prb", "1", "--for", "1.5h"], "500ms or 30s"),
         (&["jobs", "--node", "north"], "SITE/NAME"),
@@ -286,6 +287,17 @@ fn models_list_says_that_a_folder_is_not_there() {
     let output = neap(&["models", "list", "--dir", "/nowhere"]);
     assert_eq!(code(&output), Some(74));
     assert!(stderr(&output).contains("/nowhere"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_folder_without_models_is_not_right() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    for action in ["list", "verify", "test"] {
+        let output = neap(&["models", action, "--dir", &path]);
+        assert_eq!(code(&output), Some(65), "{action}");
+        assert!(stderr(&output).contains(&path) && stderr(&output).contains("model.toml"), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -37,10 +37,12 @@ pub(super) struct Args {
     #[command(flatten)]
     to: To,
     /// Downlink PRB usage in percent (RRU.PrbTotDl)
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     prb: Option<u8>,
     /// Uplink PRB usage in percent (RRU.PrbTotUl)
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     ul: Option<u8>,
     /// Running count of late slots; a change is an immediate yield
     #[arg(long, value_name = "COUNT")]
