@@ -59,7 +59,7 @@ fn a_state_directory_has_one_agent_and_the_second_is_told_who_it_is() {
     node.feeder.low();
     controller.wait_for_mode("trough");
     let second = ends(&node);
-    assert!(!second.status.success());
+    assert_eq!(second.status.code(), Some(75));
     let pid = node.agent_pid().to_string();
     assert!(said(&second).contains("state.locked") && said(&second).contains(&pid), "{}", said(&second));
     controller.submit("still-served", &job());
@@ -70,16 +70,16 @@ fn a_state_directory_has_one_agent_and_the_second_is_told_who_it_is() {
 fn what_keeps_an_agent_from_starting_is_named_with_its_remedy() {
     let file = tempfile::NamedTempFile::new().expect("a file can be made");
     let file = file.path().display().to_string();
-    for (setup, says) in [
-        (Setup::new().with("jobs", "state_dir", file.clone()), vec!["state.io", &file, "must be writable"]),
-        (Setup::new().with("models", "dir", "/nowhere/models"), vec!["/nowhere/models", "folder that exists"]),
-        (Setup::new().with("models", "dir", file.clone()), vec![&file, "folder"]),
-        (Setup::new().with("mqtt", "password_file", "/nowhere/password"), vec!["/nowhere/password"]),
-        (Setup::new().with("governor", "busy_above", 140), vec!["config.invalid", "busy_above = 140", "1 to 100"]),
-        (Setup::new().with("jobs", "sate_dir", "/tmp"), vec!["config.invalid", "jobs.sate_dir"]),
+    for (setup, code, says) in [
+        (Setup::new().with("jobs", "state_dir", file.clone()), 74, vec!["state.io", &file, "must be writable"]),
+        (Setup::new().with("models", "dir", "/nowhere/models"), 78, vec!["/nowhere/models", "folder that exists"]),
+        (Setup::new().with("models", "dir", file.clone()), 78, vec![&file, "folder"]),
+        (Setup::new().with("mqtt", "password_file", "/nowhere/password"), 78, vec!["/nowhere/password"]),
+        (Setup::new().with("governor", "busy_above", 140), 78, vec!["config.invalid", "busy_above = 140", "1 to 100"]),
+        (Setup::new().with("jobs", "sate_dir", "/tmp"), 78, vec!["config.invalid", "jobs.sate_dir"]),
     ] {
         let output = ends(&Node::prepare(&setup));
-        assert!(!output.status.success());
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
         says.iter().for_each(|part| assert!(said(&output).contains(part), "{part:?} is not in: {}", said(&output)));
         assert!(!said(&output).contains("panicked"), "{}", said(&output));
     }
@@ -90,7 +90,9 @@ fn a_load_socket_that_somebody_listens_on_is_not_taken_away() {
     let node = Node::prepare(&Setup::new());
     let path = node.folder.path().join("load.sock");
     let listener = UnixDatagram::bind(&path).expect("a socket can be bound");
-    let said = said(&ends(&node));
+    let refused = ends(&node);
+    assert_eq!(refused.status.code(), Some(75));
+    let said = said(&refused);
     assert!(said.contains(&path.display().to_string()) && said.contains("live process"), "{said}");
     assert!(UnixDatagram::unbound().and_then(|sender| sender.send_to(b"here", &path)).is_ok());
     assert_eq!(listener.recv(&mut [0; 8]).expect("it listens still"), 4);
