@@ -12,18 +12,33 @@ use crate::link::{AckToken, Command, Publish};
 /// Commands that may wait before telemetry is dropped.
 const WAITING_MAX: usize = 256;
 
+/// Messages outside the store that wait for a connection.
+const HELD_MAX: usize = 64;
+
 /// The way to the link.
 #[derive(Debug)]
 pub(super) struct Courier {
     link: mpsc::Sender<Command>,
     waiting: VecDeque<Command>,
+    up: bool,
+    /// What was said while the connection was not up: the broker hands over commands that it had queued before it is,
+    /// and the link drops what it cannot send.
+    held: VecDeque<Publish>,
     dropped: u64,
 }
 
 impl Courier {
     /// A courier to that link.
     pub(super) fn new(link: mpsc::Sender<Command>) -> Self {
-        Self { link, waiting: VecDeque::new(), dropped: 0 }
+        Self { link, waiting: VecDeque::new(), up: false, held: VecDeque::new(), dropped: 0 }
+    }
+
+    /// Connected: what was held goes out.
+    pub(super) fn up(&mut self) {
+        self.up = true;
+        for message in std::mem::take(&mut self.held) {
+            self.publish(message);
+        }
     }
 
     /// An acknowledgement goes before everything else, behind earlier ones: the broker's receive window is small.
@@ -41,12 +56,15 @@ impl Courier {
 
     /// A message that the store does not keep: state, telemetry, replies.
     pub(super) fn publish(&mut self, message: Publish) {
-        if self.waiting.len() >= WAITING_MAX {
+        let (waiting, most) = if self.up { (self.waiting.len(), WAITING_MAX) } else { (self.held.len(), HELD_MAX) };
+        if waiting >= most {
             self.dropped += 1;
-            return;
+        } else if self.up {
+            self.waiting.push_back(Command::Publish { message, token: None });
+            self.flush();
+        } else {
+            self.held.push_back(message);
         }
-        self.waiting.push_back(Command::Publish { message, token: None });
-        self.flush();
     }
 
     /// The last command.
@@ -57,6 +75,7 @@ impl Courier {
 
     /// The connection is gone: what waited is void. Stored messages are offered again, acks belong to that connection.
     pub(super) fn down(&mut self) {
+        self.up = false;
         self.waiting.retain(|command| matches!(command, Command::Shutdown { .. }));
     }
 
@@ -87,5 +106,80 @@ impl Courier {
     /// Telemetry dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Qos;
+
+    fn message(topic: &str) -> Publish {
+        Publish {
+            topic: topic.to_owned(),
+            body: Vec::new(),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            expiry_s: None,
+            content_type: None,
+            response_topic: None,
+            correlation: None,
+            properties: Vec::new(),
+        }
+    }
+
+    fn sent(link: &mut mpsc::Receiver<Command>) -> Vec<String> {
+        std::iter::from_fn(|| link.try_recv().ok())
+            .map(|command| match command {
+                Command::Publish { message, .. } => message.topic,
+                Command::Ack(ack) => format!("ack {}", ack.packet),
+                Command::Shutdown { .. } => "shutdown".to_owned(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_reply_made_before_the_connection_is_up_waits_for_it_and_its_ack_does_not() {
+        let (link, mut received) = mpsc::channel(8);
+        let mut courier = Courier::new(link);
+        courier.publish(message("reply"));
+        courier.ack(AckToken { epoch: 1, packet: 7 });
+        assert_eq!(sent(&mut received), ["ack 7"]);
+        courier.up();
+        courier.publish(message("state"));
+        assert_eq!(sent(&mut received), ["reply", "state"]);
+        courier.down();
+        courier.publish(message("later"));
+        assert_eq!(sent(&mut received), Vec::<String>::new());
+        courier.up();
+        assert_eq!(sent(&mut received), ["later"]);
+    }
+
+    #[test]
+    fn what_is_held_or_waits_has_a_limit_and_what_is_dropped_is_counted() {
+        let (link, _received) = mpsc::channel(1);
+        let mut courier = Courier::new(link);
+        (0..HELD_MAX + 2).for_each(|_| courier.publish(message("held")));
+        assert_eq!(courier.dropped(), 2);
+        courier.up();
+        (0..WAITING_MAX).for_each(|_| courier.publish(message("state")));
+        assert_eq!(courier.waiting.len(), WAITING_MAX);
+        assert!(courier.dropped() > 2);
+    }
+
+    #[test]
+    fn an_ack_goes_before_what_waits() {
+        let (link, mut received) = mpsc::channel(1);
+        let mut courier = Courier::new(link);
+        courier.up();
+        courier.publish(message("first"));
+        courier.publish(message("second"));
+        courier.ack(AckToken { epoch: 1, packet: 7 });
+        let mut order = Vec::new();
+        for _ in 0..3 {
+            order.extend(sent(&mut received));
+            courier.flush();
+        }
+        assert_eq!(order, ["first", "ack 7", "second"]);
     }
 }

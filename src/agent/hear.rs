@@ -73,6 +73,7 @@ impl Agent {
                 tracing::info!(epoch, session_present, packet_bytes_max, "connected");
                 self.connected = true;
                 self.outbox.up();
+                self.courier.up();
                 self.courier.publish(self.desk.reports.info(now().wall));
                 self.telemetry.state_changed();
             }

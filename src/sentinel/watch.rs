@@ -154,8 +154,8 @@ impl Watch {
         self.core.shared.report(Report::Mode { at: clock::now(), decision: self.core.governor.decision() });
         loop {
             let ready = self.wait()?;
+            self.hear(clock::now(), ready.sources);
             let now = clock::now();
-            self.hear(now, ready.sources);
             self.core.on_time(now);
             if ready.doorbell {
                 self.core.shared.doorbell.clear();
@@ -209,14 +209,18 @@ impl Watch {
 
     /// Reads the sources that have something or are due, and acts on each observation by itself: a peak between two
     /// low readings of one datagram is a peak.
+    ///
+    /// Each gets its own moment: this thread may be displaced for milliseconds between wake and reading, and what was
+    /// stamped meanwhile must not look as if it came from the future.
     fn hear(&mut self, now: Instant, ready: u8) {
         let core = &mut self.core;
         for (index, source) in self.sources.iter_mut().enumerate() {
             let due = source.next_poll().is_some_and(|at| at <= now);
             if due || ready & (1 << index) != 0 {
                 source.read(now, &mut |observation| {
-                    core.fusion.on_observation(now, observation);
-                    core.on_load(now);
+                    let received = clock::now();
+                    core.fusion.on_observation(received, observation);
+                    core.on_load(received);
                 });
             }
         }
