@@ -362,8 +362,7 @@ impl Core {
     fn record(&self, decision: Decision, trigger: Trigger, decided: Instant, signalled: Instant) -> YieldRecord {
         let fused = self.fused;
         let (stamped, received) = match trigger {
-            // A datagram that is sent while the one before is taken in can bear a stamp later than the moment of the wake.
-            Trigger::Load => (fused.stamped, fused.stamped.map_or(fused.received, |at| at.max(fused.received))),
+            Trigger::Load => (fused.stamped, fused.received),
             Trigger::Other(at) => (None, at),
         };
         YieldRecord {
