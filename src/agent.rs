@@ -4,7 +4,7 @@
 //! from it, so they die with it. The sentinel thread stops them without asking anybody here; this loop only hears of it.
 //!
 //! In reading order: [`parts`] makes everything from the configuration; this file is the loop; [`hear`] is what each
-//! event does; [`desk`] decides about jobs and [`bench`] keeps their places; [`keeper`] writes the store; [`outbox`] and
+//! event does; [`desk`] decides about jobs and [`bench`](mod@bench) keeps their places; [`keeper`] writes the store; [`outbox`] and
 //! [`courier`] lead to the link; [`reports`] and [`telemetry`] word and pace what is published; [`commands`] answers
 //! controllers; [`ending`] reloads and stops.
 
@@ -22,7 +22,6 @@ mod telemetry;
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +36,7 @@ use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::store::{self, Batch};
 use crate::link::mqtt;
+use crate::model::library::LibraryError;
 use crate::sentinel::{self, Sentinel};
 use crate::sys::watched::Watched;
 use crate::units::Instant;
@@ -54,13 +54,8 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] Fault),
     /// The models folder.
-    #[error("models folder {}: {why}", path.display())]
-    Models {
-        /// Folder.
-        path: PathBuf,
-        /// Reason.
-        why: String,
-    },
+    #[error(transparent)]
+    Models(#[from] LibraryError),
     /// The sentinel thread or one of its load sources.
     #[error(transparent)]
     Sentinel(#[from] sentinel::Error),
@@ -115,7 +110,7 @@ fn die_whole() {
 struct Mouths {
     link: mpsc::Receiver<link::Event>,
     workers: mpsc::Receiver<handle::Event>,
-    store: mpsc::UnboundedReceiver<Answer>,
+    store: mpsc::Receiver<Answer>,
     sentinel: Watched,
     terminate: Signal,
     interrupt: Signal,

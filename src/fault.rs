@@ -90,6 +90,8 @@ codes! {
     InputDecode = "input.decode", false;
     /// Every item of the batch failed.
     ItemsFailed = "job.all_items_failed", false;
+    /// The model gives no such output.
+    OutputName = "output.name", false;
     /// The output is above the job's limit.
     OutputTooLarge = "output.too_large", false;
     /// Above the memory limit.

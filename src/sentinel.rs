@@ -50,7 +50,7 @@ pub struct Settings {
     pub priority: Option<u8>,
     /// Time after its signals at which a worker that still runs is stopped with more force: the signals are repeated,
     /// in case somebody continued it before it had taken the first.
-    pub confirm_freeze: Duration,
+    pub signal_again: Duration,
     /// Time after its signals at which a worker that still runs is killed.
     pub confirm_kill: Duration,
 }
@@ -201,7 +201,7 @@ pub(crate) struct Parts {
     /// SCHED_FIFO priority to ask for.
     pub(crate) priority: Option<u8>,
     /// As in [`Settings`].
-    pub(crate) confirm_freeze: Duration,
+    pub(crate) signal_again: Duration,
     /// As in [`Settings`].
     pub(crate) confirm_kill: Duration,
 }
@@ -240,7 +240,7 @@ pub struct Sentinel {
 /// # Errors
 /// A policy that cannot work, a source that cannot be opened, or a system that is out of descriptors.
 pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
-    let Settings { policy, load, priority, confirm_freeze, confirm_kill } = settings;
+    let Settings { policy, load, priority, signal_again, confirm_kill } = settings;
     let now = clock::now();
     let open = |(id, source)| load::open(source, SourceId(id), now, own_workers(&gate));
     if load.sources.len() > SOURCES_MAX {
@@ -250,7 +250,7 @@ pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     let fusion = Fusion::new(&load.trust());
     let grace = load.sources.iter().map(|source| source.freshness).max().unwrap_or_default();
     let memory_locked = memory::lock_all().is_ok();
-    let parts = Parts { policy, sources, fusion, grace, priority, confirm_freeze, confirm_kill };
+    let parts = Parts { policy, sources, fusion, grace, priority, signal_again, confirm_kill };
     let mut sentinel = start_with(parts, gate)?;
     sentinel.memory_locked = memory_locked;
     Ok(sentinel)

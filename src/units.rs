@@ -25,7 +25,7 @@ pub const PACKET_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest frame between agent and worker, in bytes.
 pub const FRAME_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Largest model file, in bytes.
-pub const MODEL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const MODEL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Most items in one job.
 pub const ITEMS_MAX: usize = 10_000;
 /// Most tensors in one request or response.
@@ -93,6 +93,18 @@ impl WallTime {
     /// The moment `span` later.
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(span.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// RFC 3339, UTC, milliseconds: `2026-11-22T06:00:00.000Z`. Moments outside the years 0 to 9999 are written as the
+/// nearest inside.
+impl fmt::Display for WallTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // First and last millisecond that RFC 3339, with its four-digit years, can write.
+        const FIRST: i64 = -62_167_219_200_000;
+        const LAST: i64 = 253_402_207_199_999;
+        let timestamp = jiff::Timestamp::from_millisecond(self.0.clamp(FIRST, LAST)).unwrap_or_default();
+        write!(f, "{timestamp:.3}")
     }
 }
 

@@ -73,12 +73,13 @@ fn the_version_is_that_of_the_crate() {
 
 #[test]
 fn wrong_usage_exits_64_and_names_what_is_wrong() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&[], "Usage"),
         (&["--bogus"], "--bogus"),
         (&["submitt"], "submit"),
         (&["run", "--confg", "x"], "--config"),
         (&["feed", "--prb", "140"], "0..=100"),
+        (&["feed", "--prb", "-1"], "0..=100"),
         (&["feed"], "--prb PERCENT"),
         (&["feed", "--prb", "1", "--for", "1.5h"], "500ms or 30s"),
         (&["jobs", "--node", "north"], "SITE/NAME"),
@@ -194,11 +195,34 @@ fn feed_pushes_one_line_under_its_3gpp_name() {
 fn feed_repeats_for_as_long_as_it_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let (socket, path) = listener(folder.path());
-    let fed = neap(&["feed", "--socket", &path, "--prb", "5", "--every", "20ms", "--for", "1s"]);
-    assert_eq!(code(&fed), Some(0));
-    socket.set_nonblocking(true).expect("non-blocking");
-    let count = std::iter::from_fn(|| socket.recv(&mut [0; 4096]).ok()).count();
+    // The kernel keeps few datagrams for a reader that does not read: read while it feeds.
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_neap"))
+        .args(["feed", "--socket", &path, "--prb", "5", "--every", "20ms", "--for", "1s"])
+        .spawn()
+        .expect("the binary runs");
+    let mut count = 0;
+    let ended = loop {
+        match socket.recv(&mut [0; 4096]) {
+            Ok(_) => count += 1,
+            Err(_) => {
+                if let Some(status) = child.try_wait().expect("a child") {
+                    break status;
+                }
+            }
+        }
+    };
+    assert_eq!(ended.code(), Some(0));
     assert!((2..=50).contains(&count), "{count} datagrams");
+}
+
+#[test]
+fn feed_gives_up_on_a_receiver_that_does_not_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_socket, path) = listener(folder.path());
+    let fed = neap(&["feed", "--socket", &path, "--prb", "5", "--every", "1ms", "--for", "60s"]);
+    assert_eq!(code(&fed), Some(75));
+    assert!(stderr(&fed).contains("stopped reading"), "{}", stderr(&fed));
 }
 
 #[test]
@@ -266,6 +290,17 @@ fn models_list_says_that_a_folder_is_not_there() {
 }
 
 #[test]
+fn a_folder_without_models_is_not_right() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().display().to_string();
+    for action in ["list", "verify", "test"] {
+        let output = neap(&["models", action, "--dir", &path]);
+        assert_eq!(code(&output), Some(65), "{action}");
+        assert!(stderr(&output).contains(&path) && stderr(&output).contains("model.toml"), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn the_shipped_models_are_whole() {
     let folder = shipped("models");
     let output = neap(&["models", "verify", "--json", "--dir", &folder]);
@@ -303,7 +338,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("it can be listed") {
         let path = entry.expect("it can be listed").path();
         let target = to.join(path.file_name().expect("it has a name"));
-        if path.is_dir() { copy(&path, &target) } else { drop(fs::copy(&path, &target).expect("it can be copied")) }
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).expect("it can be copied");
+        }
     }
 }
 

@@ -104,7 +104,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("[governor]\nsettle_s = nan", "7:12", &["governor.settle_s = nan", "0.05 to 3600"]),
     ("[governor]\nsettle_s = 700", "7:12", &["at least settle_s (700 s)"]),
     ("[sentinel]\npriority = 99", "7:12", &["sentinel.priority = 99", "1 to 98"]),
-    ("[sentinel]\nconfirm_kill_ms = 40", "7:19", &["confirm_kill_ms must be above confirm_freeze_ms"]),
+    ("[sentinel]\nconfirm_kill_ms = 40", "7:19", &["confirm_kill_ms must be above signal_again_ms"]),
     ("[workers]\ncount = 17", "7:9", &["workers.count = 17", "1 to 16"]),
     ("[workers]\ncount = 2\ncores = [3]", "8:9", &["workers.cores = [3]", "each of the 2 workers"]),
     ("[workers]\ncores = [3, 3]", "7:9", &["different integers"]),

@@ -57,7 +57,7 @@ fn the_path_from_a_datagram_to_the_confirmed_stop_allocates_nothing() {
             }],
         },
         priority: Some(5),
-        confirm_freeze: Duration::from_millis(50),
+        signal_again: Duration::from_millis(50),
         confirm_kill: FOREVER,
     };
     let gate = Gate::new();

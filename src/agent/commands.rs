@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::hear::TOPIC_CHARS_LOGGED;
 use super::keeper::Request;
 use super::{Agent, desk::Now, now};
 use crate::fault::{Code, Fault};
@@ -9,6 +10,7 @@ use crate::governor::Order;
 use crate::jobs::job::Job;
 use crate::link::messages::{self, Command, ErrorBody, JobSummary, Pong, Reply, Status};
 use crate::link::{AckToken, Publish, Qos};
+use crate::telemetry::LogLimit;
 use crate::units::{Instant, JobId};
 
 /// Most command replies that wait for the store at once.
@@ -54,7 +56,10 @@ impl Agent {
 
     /// `None`: the store has been asked and the reply follows.
     fn carry_out(&mut self, now: Now, command: Command, back: Option<&Address>) -> Option<Reply> {
-        tracing::info!(command = command.name(), "command");
+        static OBEYED: LogLimit = LogLimit::new(20, 60);
+        if let Some(suppressed) = OBEYED.admit(now.mono) {
+            tracing::info!(command = command.name(), suppressed, "command");
+        }
         Some(match command {
             Command::Ping => Reply::Pong(Pong {
                 session: self.desk.reports.session().to_owned(),
@@ -108,7 +113,7 @@ impl Agent {
     }
 
     fn ask_result(&mut self, job: JobId, back: Option<&Address>) -> Option<Reply> {
-        let Some(back) = back else { return None };
+        let back = back?;
         let refuse = |fault: &Fault| Some(Reply::Error(ErrorBody::from(fault)));
         match self.desk.job(&job) {
             None => return refuse(&unknown(&job)),
@@ -178,7 +183,15 @@ impl Agent {
     fn address(&self, message: &Publish) -> Option<Address> {
         let topic = message.response_topic.clone()?;
         if !self.settings.node.topics.may_reply_to(&topic) {
-            tracing::warn!(?topic, "no reply: a Response Topic must lie under the protocol's root");
+            static ELSEWHERE: LogLimit = LogLimit::new(10, 60);
+            if let Some(suppressed) = ELSEWHERE.admit(now().mono) {
+                let topic: String = topic.chars().take(TOPIC_CHARS_LOGGED).collect();
+                tracing::warn!(
+                    ?topic,
+                    suppressed,
+                    "no reply: a Response Topic is below the protocol's root, not a node's"
+                );
+            }
             return None;
         }
         Some(Address { topic, correlation: message.correlation.clone() })

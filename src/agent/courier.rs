@@ -41,9 +41,10 @@ impl Courier {
         }
     }
 
-    /// An acknowledgement goes before everything else: the broker's receive window is small.
+    /// An acknowledgement goes before everything else, behind earlier ones: the broker's receive window is small.
     pub(super) fn ack(&mut self, ack: AckToken) {
-        self.waiting.push_front(Command::Ack(ack));
+        let earlier = self.waiting.iter().take_while(|command| matches!(command, Command::Ack(_))).count();
+        self.waiting.insert(earlier, Command::Ack(ack));
         self.flush();
     }
 

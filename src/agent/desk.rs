@@ -2,16 +2,20 @@
 //!
 //! No I/O: inputs are methods that carry `now`, outputs are [`Effect`]s that the shell carries out in order. A state
 //! change and the messages that tell of it are always one batch of the store, and a submit is acknowledged to the
-//! broker only after its batch is durable. [`intake`] hears the controller, [`due`] the clock; this file holds the state
-//! and hears store, sentinel and workers.
+//! broker only after its batch is durable. [`intake`] hears the controller, [`outcome`] the workers, [`due`] the
+//! clock; this file holds the state and hears store and sentinel.
 
 mod due;
 mod intake;
+mod outcome;
+mod outputs;
+mod suspects;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::suspects::Suspects;
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
 use super::reports::{self, Reports};
@@ -22,8 +26,8 @@ use crate::jobs::store::Batch;
 use crate::link::messages::{self, Body, Draft, LimitPolicy};
 use crate::link::{AckToken, Publish};
 use crate::model::library::Library;
-use crate::units::{Digest, Instant, JobId, PACKET_BYTES_MAX, WallTime};
-use crate::worker::handle::{Event as WorkerEvent, Output, Work};
+use crate::units::{Instant, JobId, PACKET_BYTES_MAX, WallTime};
+use crate::worker::handle::Work;
 
 /// Room that a result message keeps for its topic, properties and frame.
 const RESULT_OVERHEAD_BYTES: usize = 64 * 1024;
@@ -33,8 +37,6 @@ const RESULT_BYTES_MAX: usize = PACKET_BYTES_MAX - RESULT_OVERHEAD_BYTES;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Items a worker may hold: the one it computes and the next, so that it never waits for the journal.
 const ITEMS_AHEAD: usize = 2;
-/// A model that failed to load this often is refused until its digest changes.
-const LOAD_FAILURES_MAX: u32 = 3;
 
 /// Both clocks at one moment: monotonic for spans, wall for deadlines and what people read.
 #[derive(Clone, Copy, Debug)]
@@ -97,7 +99,9 @@ pub(super) struct Desk {
     tickets: u64,
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
-    load_failures: BTreeMap<Digest, u32>,
+    suspects: Suspects,
+    /// Jobs that are not durable yet: the store may still refuse them, so they are not started.
+    undecided: BTreeSet<JobId>,
     effects: VecDeque<Effect>,
 }
 
@@ -123,7 +127,8 @@ impl Desk {
             tickets: 0,
             tokens: 0,
             pending: BTreeMap::new(),
-            load_failures: BTreeMap::new(),
+            suspects: Suspects::default(),
+            undecided: BTreeSet::new(),
             effects: VecDeque::new(),
         };
         let interrupted: Vec<JobId> =
@@ -182,7 +187,7 @@ impl Desk {
     /// The models folder was read again.
     pub(super) fn set_library(&mut self, library: Arc<Library>) {
         self.library = library;
-        self.load_failures.clear();
+        self.suspects = Suspects::default();
     }
 
     /// Limits were changed by a reload.
@@ -198,6 +203,9 @@ impl Desk {
     /// When the store refused something other than a submit: promises can no longer be kept.
     pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
         let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
+        if let Some(id) = &pending.submit {
+            self.undecided.remove(id);
+        }
         match (outcome, pending.submit) {
             (Ok(()), _) => self.effects.push_back(Effect::Outbox),
             (Err(fault), Some(id)) => {
@@ -278,137 +286,6 @@ impl Desk {
         self.bench.runs().filter(|(_, run)| tokens.contains(&run.token)).map(|(_, run)| run.job.clone()).collect()
     }
 
-    // ---- from the workers ----
-
-    /// A worker is ready, has finished an item, or is gone.
-    pub(super) fn worker(&mut self, now: Now, event: WorkerEvent) {
-        match event {
-            WorkerEvent::Ready { slot, pid, jail } => {
-                for problem in jail {
-                    tracing::warn!(slot, pid, problem, "the worker's jail is not complete");
-                }
-                self.bench.places[slot].ready = true;
-            }
-            WorkerEvent::Done { slot, token, item, outcome } => {
-                let open = &mut self.bench.places[slot].open;
-                if let Some(at) = open.iter().position(|of| *of == token) {
-                    open.remove(at);
-                }
-                self.done(now, slot, token, item, outcome);
-                self.feed(slot);
-            }
-            WorkerEvent::Exited { slot, token, fault, retry_in: _ } => {
-                let place = &mut self.bench.places[slot];
-                place.ready = false;
-                place.open.retain(|of| Some(*of) != token);
-                let Some(fault) = fault else { return };
-                let ours = self.bench.places[slot].run.as_ref().is_some_and(|run| Some(run.token) == token);
-                if ours {
-                    self.attempt_failed(now, slot, fault);
-                }
-            }
-        }
-    }
-
-    fn done(&mut self, now: Now, slot: usize, token: u64, item: u32, outcome: Result<Output, Fault>) {
-        let Some(run) = self.bench.places[slot].run.as_mut() else { return };
-        let expected = u32::try_from(run.bodies.len()).unwrap_or(u32::MAX);
-        if run.token != token || item != expected {
-            return;
-        }
-        let (body, cpu) = match outcome {
-            Ok(output) => (messages::render_item(&output.tensors), output.cpu + output.load_cpu.unwrap_or_default()),
-            // In a batch, an item that is at fault itself takes its place with its error; the others go on.
-            Err(fault) if run.batch && is_items_own(fault.code) => {
-                run.item_errors += 1;
-                (messages::render_item_error(&fault), Duration::ZERO)
-            }
-            Err(fault) => {
-                self.count_load_failure(slot, &fault);
-                self.attempt_failed(now, slot, fault);
-                return;
-            }
-        };
-        run.body_bytes += body.len();
-        if run.body_bytes > RESULT_BYTES_MAX {
-            let text = format!(
-                "the result is above {RESULT_BYTES_MAX} bytes after item {item} of {}; send fewer items per job",
-                run.requests.len()
-            );
-            self.attempt_failed(now, slot, Fault::new(Code::OutputTooLarge, text));
-            return;
-        }
-        run.bodies.push(body.clone());
-        let ran = run.book(now.mono);
-        let id = run.job.clone();
-        let last = run.bodies.len() == run.requests.len();
-        let report = !last && now.mono.since(run.reported) >= PROGRESS_EVERY;
-        if report {
-            run.reported = now.mono;
-        }
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if let Err(illegal) = job.apply(Event::ItemDone { cpu, ran }, now.wall) {
-            tracing::error!(job = %id, %illegal, "item finished in an impossible state");
-            return;
-        }
-        let mut batch = Batch { jobs: vec![job.clone()], items: vec![(id, item, body)], ..Batch::default() };
-        if report {
-            batch.droppable.push(self.reports.status(job));
-        }
-        self.commit(batch, None, None);
-        self.finish_if_complete(now, slot);
-    }
-
-    fn count_load_failure(&mut self, slot: usize, fault: &Fault) {
-        let Some(run) = self.bench.places[slot].run.as_ref() else { return };
-        if matches!(
-            fault.code,
-            Code::ModelParse | Code::ModelUnsupportedOp | Code::ModelExternalData | Code::ModelShape
-        ) {
-            *self.load_failures.entry(run.model.manifest.digest).or_default() += 1;
-        }
-    }
-
-    /// Takes the job from its place and lets its state machine decide: back to the queue or the end.
-    fn attempt_failed(&mut self, now: Now, slot: usize, fault: Fault) {
-        if let Some(id) = self.clear(slot) {
-            self.change(now, &id, Event::Fault(fault));
-        }
-    }
-
-    fn finish_if_complete(&mut self, now: Now, slot: usize) {
-        let Some(run) = self.bench.places[slot].run.as_ref() else { return };
-        if run.requests.is_empty() || run.bodies.len() < run.requests.len() {
-            return;
-        }
-        let id = run.job.clone();
-        let batch = run.batch;
-        let all_failed = batch && run.item_errors == run.requests.len();
-        let model = Arc::clone(&run.model);
-        let bodies = self.bench.places[slot].run.take().map(|run| run.bodies).unwrap_or_default();
-        self.effects.push_back(Effect::Token { slot, token: 0 });
-        if all_failed {
-            let text = format!("all {} items failed; the first: {}", bodies.len(), first_error(&bodies));
-            self.change(now, &id, Event::Fault(Fault::new(Code::ItemsFailed, text)));
-            return;
-        }
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if let Err(illegal) = job.apply(Event::Succeed, now.wall) {
-            tracing::error!(job = %id, %illegal, "job finished in an impossible state");
-            return;
-        }
-        let body = Reports::result_body(job, &model.manifest, &bodies, batch);
-        let batch = Batch {
-            jobs: vec![job.clone()],
-            messages: vec![self.reports.status(job), self.reports.result(job, body.clone())],
-            results: vec![(id.clone(), body)],
-            drop_payloads: vec![id.clone()],
-            drop_items: vec![id],
-            ..Batch::default()
-        };
-        self.commit(batch, None, None);
-    }
-
     // ---- shutdown ----
 
     /// Gives every running job back to the queue, without counting it as a failure.
@@ -485,25 +362,6 @@ impl Desk {
         self.tickets += 1;
         let ticket = self.tickets;
         self.pending.insert(ticket, Pending { ack, submit });
-        self.effects.push_back(Effect::Ask(Ask::Commit { ticket, batch }));
+        self.effects.push_back(Effect::Ask(Ask::Commit { ticket, batch: Box::new(batch) }));
     }
-}
-
-/// Faults of one item that leave the other items of its batch alone.
-fn is_items_own(code: Code) -> bool {
-    matches!(
-        code,
-        Code::InputCount
-            | Code::InputName
-            | Code::InputDatatype
-            | Code::InputShape
-            | Code::InputLength
-            | Code::InputDecode
-            | Code::ModelRun
-            | Code::OutputTooLarge
-    )
-}
-
-fn first_error(bodies: &[Vec<u8>]) -> String {
-    bodies.first().map(|body| String::from_utf8_lossy(body).into_owned()).unwrap_or_default()
 }

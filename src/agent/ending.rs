@@ -8,10 +8,12 @@ use super::{Agent, Mouths, now};
 use crate::governor::Order;
 use crate::link;
 
-/// From SIGTERM to the last words: time for the outbox to be delivered.
-const FLUSH_MAX: Duration = Duration::from_millis(700);
+/// For the workers' processes to be gone.
+const WORKERS_END_MAX: Duration = Duration::from_millis(300);
+/// From there to the last words: time for the outbox to be delivered.
+const FLUSH_MAX: Duration = Duration::from_millis(600);
 /// From the last words to the end of the link.
-const GOODBYE_MAX: Duration = Duration::from_millis(900);
+const GOODBYE_MAX: Duration = Duration::from_millis(800);
 
 impl Agent {
     /// Brings into force what can be brought into force, and names the rest.
@@ -68,8 +70,16 @@ impl Agent {
         if let Err(error) = self.perform() {
             tracing::error!(%error, "while stopping");
         }
-        for handle in self.handles.drain(..) {
-            handle.stop().await;
+        // All are killed at once. One that the RAN keeps off its core dies when it gets there, with no instruction of
+        // its own in between; it is not waited for.
+        let ends: Vec<_> = self.handles.drain(..).map(|handle| tokio::spawn(handle.stop())).collect();
+        let gone = tokio::time::timeout(WORKERS_END_MAX, async {
+            for end in ends {
+                let _ended = end.await;
+            }
+        });
+        if gone.await.is_err() {
+            tracing::warn!("workers that were killed have not had a core to die on yet");
         }
         let flushed = tokio::time::timeout(FLUSH_MAX, self.flush(&mut mouths)).await;
         if flushed.is_err() && self.connected {
@@ -88,6 +98,7 @@ impl Agent {
         if closed.await.is_err() {
             tracing::warn!("the broker did not take the goodbye in time");
         }
+        drop(mouths);
         self.keeper.stop();
         self.sentinel.stop();
         tracing::info!(ms = now().mono.since(began).as_millis(), "stopped");

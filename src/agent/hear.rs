@@ -1,11 +1,15 @@
 //! What does each event do? From the sentinel, the store, and the link.
 
 use super::reports;
-use super::{Agent, Error, keeper::Answer, now};
+use super::{Agent, Error, desk::Now, keeper::Answer, now};
 use crate::jobs::store::Batch;
 use crate::link::topics::Down;
 use crate::link::{AckToken, Event, Received};
 use crate::sentinel::Report;
+use crate::telemetry::LogLimit;
+
+/// Most of a stranger's topic that is logged.
+pub(super) const TOPIC_CHARS_LOGGED: usize = 200;
 
 impl Agent {
     /// Takes every report that waits; the queue is bounded, and the sentinel fills it far slower than this empties it.
@@ -24,12 +28,11 @@ impl Agent {
                 Report::Yield(record) => {
                     let touched = self.desk.jobs_of(&record.jobs);
                     self.telemetry.yielded(&record);
-                    tracing::info!(
-                        reason = ?record.reason,
-                        total_us = record.total().as_micros(),
-                        workers = record.workers,
-                        "yielded"
-                    );
+                    static YIELDED: LogLimit = LogLimit::new(20, 60);
+                    if let Some(suppressed) = YIELDED.admit(now.mono) {
+                        let (reason, total_us) = (&record.reason, record.total().as_micros());
+                        tracing::info!(?reason, total_us, workers = record.workers, suppressed, "yielded");
+                    }
                     let event = self.desk.reports.yielded(&record, &touched, now.wall);
                     self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
                 }
@@ -74,8 +77,8 @@ impl Agent {
                 self.courier.publish(self.desk.reports.info(now().wall));
                 self.telemetry.state_changed();
             }
-            Event::Down { why, retry_in_ms } => {
-                tracing::warn!(why, retry_in_ms, "not connected");
+            // The link has logged why.
+            Event::Down { .. } => {
                 self.connected = false;
                 self.outbox.down();
                 self.courier.down();
@@ -99,6 +102,7 @@ impl Agent {
         let Received { message, ack, .. } = received;
         match self.settings.node.topics.parse_down(&message.topic) {
             Some(Down::Submit(id)) => self.desk.submit(now, id, message, ack),
+            Some(Down::Cancel(id) | Down::Ack(id)) if message.retain => self.desk.refuse_retained(now, &id, ack),
             Some(Down::Cancel(id)) => self.desk.cancel(now, &id, ack),
             Some(Down::Ack(id)) => self.desk.forget(now, &id, ack),
             Some(Down::Command(name)) => self.obey(now, &name, &message, ack),
@@ -110,10 +114,20 @@ impl Agent {
                 }
                 self.acknowledge(ack);
             }
-            None => {
-                tracing::warn!(topic = ?message.topic, "a message whose topic means nothing here");
-                self.acknowledge(ack);
-            }
+            None => self.misaddressed(now, &message.topic, ack),
+        }
+    }
+
+    /// A message whose topic means nothing here. A bad job id is told, because its sender waits for an answer.
+    fn misaddressed(&mut self, now: Now, topic: &str, ack: Option<AckToken>) {
+        static MISADDRESSED: LogLimit = LogLimit::new(10, 60);
+        if let Some(suppressed) = MISADDRESSED.admit(now.mono) {
+            let topic: String = topic.chars().take(TOPIC_CHARS_LOGGED).collect();
+            tracing::warn!(?topic, suppressed, "a message whose topic means nothing here");
+        }
+        match self.settings.node.topics.bad_job_id(topic) {
+            Some(bad) => self.desk.refuse_id(now, &bad, ack),
+            None => self.acknowledge(ack),
         }
     }
 

@@ -1,19 +1,30 @@
 //! Who writes the store? One thread, so that a slow disk never holds up the event loop.
 //!
 //! Requests are answered in the order they came. Commits that wait together become one transaction (group commit):
-//! one sync for all of them.
+//! one sync for all of them. A disk that refuses to be written holds up accepted jobs and refuses new ones; it does not
+//! end the agent.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver as Answers, Sender};
 
 use crate::fault::{Code, Fault};
 use crate::jobs::store::{Batch, Message, Payload, Store};
+use crate::sys::clock;
+use crate::telemetry::LogLimit;
 use crate::units::JobId;
 
 /// Most requests that wait for the store.
 const REQUESTS_MAX: usize = 1024;
+/// Most answers that wait for the agent; the thread pauses when nobody takes them.
+const ANSWERS_MAX: usize = 1024;
+/// Changes that may wait for a disk that refuses to be written.
+const REFUSED_MAX: usize = 4096;
+/// After so long the disk is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Most commits joined into one transaction.
 const GROUP_MAX: usize = 64;
 
@@ -21,7 +32,7 @@ const GROUP_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) enum Request {
     /// Make this durable; answered with the ticket.
-    Commit { ticket: u64, batch: Batch },
+    Commit { ticket: u64, batch: Box<Batch> },
     /// Read what an attempt needs.
     Fetch { id: JobId, slot: usize },
     /// Read the oldest undelivered messages after this sequence number.
@@ -66,12 +77,11 @@ impl Keeper {
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub(super) fn start(store: Store) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Answer>)> {
+    pub(super) fn start(store: Store) -> std::io::Result<(Self, Answers<Answer>)> {
         let (requests, waiting) = sync_channel(REQUESTS_MAX);
-        // Unbounded in type only: there is never more than one answer per waiting request.
-        let (answers, answered) = mpsc::unbounded_channel();
-        let thread =
-            std::thread::Builder::new().name("neap-store".into()).spawn(move || serve(store, &waiting, &answers))?;
+        let (answers, answered) = mpsc::channel(ANSWERS_MAX);
+        let service = Service { store, waiting, answers, group: Vec::new(), held: VecDeque::new() };
+        let thread = std::thread::Builder::new().name("neap-store".into()).spawn(move || service.serve())?;
         Ok((Self { requests: Some(requests), thread: Some(thread) }, answered))
     }
 
@@ -81,7 +91,7 @@ impl Keeper {
         self.requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok())
     }
 
-    /// Finishes what was asked and ends the thread.
+    /// Finishes what was asked and ends the thread. The answers' receiver must be gone, or be read meanwhile.
     pub(super) fn stop(&mut self) {
         self.requests = None;
         if let Some(thread) = self.thread.take() {
@@ -91,50 +101,106 @@ impl Keeper {
     }
 }
 
-fn serve(mut store: Store, waiting: &Receiver<Request>, answers: &UnboundedSender<Answer>) {
-    let (mut tickets, mut group) = (Vec::new(), Vec::new());
-    while let Ok(first) = waiting.recv() {
-        let mut next = Some(first);
-        while let Some(request) = next.take() {
-            let answer = match request {
-                Request::Commit { ticket, batch } => {
-                    tickets.push(ticket);
-                    group.push(batch);
-                    next = (group.len() < GROUP_MAX).then(|| waiting.try_recv().ok()).flatten();
+/// The thread itself.
+struct Service {
+    store: Store,
+    waiting: Receiver<Request>,
+    answers: Sender<Answer>,
+    /// Commits that have gathered, or that the disk has refused so far.
+    group: Vec<(u64, Batch)>,
+    /// Requests that came while the disk refused: they must see what was committed before them.
+    held: VecDeque<Request>,
+}
+
+impl Service {
+    fn serve(mut self) {
+        while let Some(first) = self.held.pop_front().or_else(|| self.waiting.recv().ok()) {
+            let mut next = Some(first);
+            while let Some(request) = next.take() {
+                if let Request::Commit { ticket, batch } = request {
+                    self.group.push((ticket, *batch));
+                    next = (self.group.len() < GROUP_MAX).then(|| self.waiting.try_recv().ok()).flatten();
                     if next.is_none() {
-                        commit(&mut store, &mut tickets, &mut group, answers);
+                        self.commit();
                     }
-                    continue;
+                } else {
+                    self.commit();
+                    self.answer(request);
                 }
-                Request::Fetch { id, slot } => {
-                    commit(&mut store, &mut tickets, &mut group, answers);
-                    let outcome = fetch(&store, &id);
-                    Answer::Fetched { id, slot, outcome }
-                }
-                Request::Outbox { after, max } => {
-                    commit(&mut store, &mut tickets, &mut group, answers);
-                    store.outbox(after, max).map_or_else(Answer::Broken, |messages| Answer::Outbox { messages })
-                }
-                Request::Result { id, reply } => {
-                    commit(&mut store, &mut tickets, &mut group, answers);
-                    store.result(&id).map_or_else(Answer::Broken, |body| Answer::Result { reply, body })
-                }
-            };
-            // The loop that listens ends before this thread does only when the process ends.
-            let _ = answers.send(answer);
+            }
         }
+    }
+
+    fn answer(&mut self, request: Request) {
+        let answer = match request {
+            Request::Commit { .. } => return,
+            Request::Fetch { id, slot } => Answer::Fetched { outcome: fetch(&self.store, &id), id, slot },
+            Request::Outbox { after, max } => {
+                self.store.outbox(after, max).map_or_else(Answer::Broken, |messages| Answer::Outbox { messages })
+            }
+            Request::Result { id, reply } => {
+                self.store.result(&id).map_or_else(Answer::Broken, |body| Answer::Result { reply, body })
+            }
+        };
+        self.tell(answer);
+    }
+
+    /// Commits the group that has gathered, so that whatever follows sees it.
+    ///
+    /// New jobs may be refused. What belongs to jobs already accepted may not: while the disk refuses it (it is full,
+    /// or was mounted read-only) it is tried again, for as long as the agent lives.
+    fn commit(&mut self) {
+        while !self.group.is_empty() {
+            let (tickets, batches): (Vec<u64>, Vec<Batch>) = self.group.drain(..).unzip();
+            let outcomes = self.store.commit_many(&batches);
+            for ((ticket, batch), outcome) in tickets.into_iter().zip(batches).zip(outcomes) {
+                match outcome {
+                    Err(fault) if fault.code == Code::StateIo && batch.payloads.is_empty() => {
+                        self.group.push((ticket, batch));
+                        log_refusal(&fault);
+                    }
+                    outcome => self.tell(Answer::Committed { ticket, outcome: outcome.map(drop) }),
+                }
+            }
+            if !self.group.is_empty() && !self.wait_for_the_disk() {
+                return;
+            }
+        }
+    }
+
+    /// Waits before the next try, and takes what comes meanwhile; `false` when the agent ends.
+    fn wait_for_the_disk(&mut self) -> bool {
+        let until = clock::now().after(RETRY_EVERY);
+        loop {
+            match self.waiting.recv_timeout(until.since(clock::now())) {
+                Ok(Request::Commit { ticket, batch }) if !batch.payloads.is_empty() => {
+                    let text = "the disk under the state directory refuses to be written; send the job later";
+                    self.tell(Answer::Committed { ticket, outcome: Err(Fault::new(Code::StateIo, text)) });
+                }
+                Ok(Request::Commit { ticket, batch }) => self.group.push((ticket, *batch)),
+                Ok(other) => self.held.push_back(other),
+                Err(RecvTimeoutError::Timeout) => return true,
+                Err(RecvTimeoutError::Disconnected) => return false,
+            }
+            if self.group.len() + self.held.len() > REFUSED_MAX {
+                let text =
+                    format!("the disk under the state directory has refused {REFUSED_MAX} changes; make room there");
+                self.tell(Answer::Broken(Fault::new(Code::StateIo, text)));
+                return false;
+            }
+        }
+    }
+
+    fn tell(&self, answer: Answer) {
+        // The loop that listens ends before this thread does only when the process ends.
+        let _ = self.answers.blocking_send(answer);
     }
 }
 
-/// Commits the group that has gathered, so that whatever follows sees it.
-fn commit(store: &mut Store, tickets: &mut Vec<u64>, group: &mut Vec<Batch>, answers: &UnboundedSender<Answer>) {
-    if group.is_empty() {
-        return;
-    }
-    let outcomes = store.commit_many(group);
-    group.clear();
-    for (ticket, outcome) in tickets.drain(..).zip(outcomes) {
-        let _ = answers.send(Answer::Committed { ticket, outcome: outcome.map(drop) });
+fn log_refusal(fault: &Fault) {
+    static REFUSED: LogLimit = LogLimit::new(1, 10);
+    if let Some(suppressed) = REFUSED.admit(clock::now()) {
+        tracing::error!(%fault, suppressed, "not stored, trying again; new jobs are refused meanwhile");
     }
 }
 

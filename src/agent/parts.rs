@@ -124,10 +124,12 @@ fn open_store(folder: &Path, quota: Quota) -> Result<Opened, Fault> {
 
 /// Reads the models folder; a model with a mistake is left out and said so.
 pub(super) fn open_library(folder: &Path) -> Result<Arc<Library>, Error> {
-    let library =
-        Library::open(folder).map_err(|why| Error::Models { path: folder.to_owned(), why: why.to_string() })?;
+    let library = Library::open(folder)?;
     for problem in library.problems() {
         tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
+    }
+    if library.entries().next().is_none() {
+        tracing::warn!(folder = %folder.display(), "no model is installed: every job will be refused");
     }
     Ok(Arc::new(library))
 }
@@ -148,7 +150,7 @@ fn sentinel_settings(settings: &Settings) -> sentinel::Settings {
         policy: settings.policy.clone(),
         load: settings.load.clone(),
         priority: settings.sentinel.priority,
-        confirm_freeze: settings.sentinel.confirm_freeze,
+        signal_again: settings.sentinel.signal_again,
         confirm_kill: settings.sentinel.confirm_kill,
     }
 }

@@ -10,7 +10,6 @@ use super::out::Out;
 use super::session::Session;
 use super::target::Target;
 use crate::jobs::job::State;
-use crate::link::Qos;
 use crate::link::messages::{Command, Reply, Status};
 use crate::units::JobId;
 
@@ -39,7 +38,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let place = args.target.resolve()?;
     super::block_on(async {
-        let filters = vec![(format!("{}/up/job/+", place.topics.source()), Qos::AtLeastOnce)];
+        let filters = vec![place.topics.state(), format!("{}/up/job/+", place.topics.source())];
         let mut session = Session::open(place, filters).await?;
         let mut done = Ok(());
         for job in &args.jobs {

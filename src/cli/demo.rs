@@ -13,7 +13,7 @@ mod screen;
 mod summary;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -104,8 +104,29 @@ enum Error {
     Io(#[from] io::Error),
     #[error("the agent {what}; the end of its log:\n{log}")]
     Agent { what: String, log: String },
+    #[error(
+        "the agent ended in the middle of the day ({status}), and with it every open job; the end of its log:\n{log}"
+    )]
+    Died { status: ExitStatus, log: String },
     #[error("{0} of the demo ended unexpectedly")]
     Thread(&'static str),
+}
+
+impl Error {
+    /// 1 when the day had begun, as for anything lost; 69 when there was no day.
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Died { .. } | Self::Thread(_) => ExitCode::FAILURE,
+            Self::NoModels(_)
+            | Self::NoSamples(_)
+            | Self::Library(_)
+            | Self::Broker(_)
+            | Self::Controller(_)
+            | Self::Configuration(_)
+            | Self::Io(_)
+            | Self::Agent { .. } => ExitCode::from(EX_UNAVAILABLE),
+        }
+    }
 }
 
 /// Runs the demo; exit code 0 when nothing was lost and nothing failed, 1 otherwise, 69 when it could not start.
@@ -115,7 +136,7 @@ pub fn run(arguments: &Args) -> ExitCode {
         Ok(summary) => summary,
         Err(error) => {
             Stream::Error.line(&format!("neap demo: {error}"));
-            return ExitCode::from(EX_UNAVAILABLE);
+            return error.exit_code();
         }
     };
     if arguments.json {
@@ -192,8 +213,8 @@ impl Demo {
         self.screen.close(clock::now());
         let tally = self.controller.join().map_err(|_| Error::Thread("the controller"))??;
         let played = playing.join().map_err(|_| Error::Thread("the load emulator"))??;
-        if let Some(what) = died {
-            return Err(Error::Agent { what, log: self.agent.log_tail() });
+        if let Some(status) = died {
+            return Err(Error::Died { status, log: self.agent.log_tail() });
         }
         let stopped_in = match self.agent.stop() {
             Ended::Well(span) => Some(span),
@@ -244,7 +265,7 @@ impl Demo {
     }
 
     /// Shows the day until every job has ended; says how the agent died if it did.
-    fn watch_the_day(&mut self) -> Option<String> {
+    fn watch_the_day(&mut self) -> Option<ExitStatus> {
         let started = clock::now();
         let mut finish_at = started.after(self.summary.day * SUBMIT_HUNDREDTHS / 100);
         let mut leave_at = started.after(self.summary.day).after(DRAIN_MAX);
@@ -269,7 +290,7 @@ impl Demo {
             }
             if let Some(status) = self.agent.ended() {
                 self.phase.send_replace(Phase::Leave);
-                return Some(format!("ended in the middle of the day ({status})"));
+                return Some(status);
             }
         }
         None

@@ -16,6 +16,8 @@ use crate::units::CellId;
 
 /// Time between two datagrams when only `--for` is given.
 const EVERY: Span = Span(Duration::from_millis(100));
+/// Longest wait for a receiver whose queue is full.
+const SEND_MAX: Duration = Duration::from_secs(2);
 /// Longest datagram, in bytes, as the agent reads them.
 const DATAGRAM_BYTES_MAX: usize = 4096;
 
@@ -35,10 +37,12 @@ pub(super) struct Args {
     #[command(flatten)]
     to: To,
     /// Downlink PRB usage in percent (RRU.PrbTotDl)
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     prb: Option<u8>,
     /// Uplink PRB usage in percent (RRU.PrbTotUl)
-    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, allow_negative_numbers = true, value_name = "PERCENT")]
+    #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
     ul: Option<u8>,
     /// Running count of late slots; a change is an immediate yield
     #[arg(long, value_name = "COUNT")]
@@ -148,7 +152,10 @@ impl To {
 }
 
 fn unix(path: &Path) -> Result<Target, Failure> {
-    let socket = UnixDatagram::unbound().map_err(|error| Failure::io("cannot make a socket", &error))?;
+    let cannot = |error| Failure::io("cannot make a socket", &error);
+    let socket = UnixDatagram::unbound().map_err(cannot)?;
+    // A receiver that has stopped reading fills its queue, and a send to it would wait for ever.
+    socket.set_write_timeout(Some(SEND_MAX)).map_err(cannot)?;
     Ok(Target::Unix(socket, path.to_owned()))
 }
 
@@ -170,6 +177,10 @@ impl Target {
         if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
             let text = format!("{what}: {error}; is the agent running, and is that the socket of a [[load]]?");
             return Err(Failure::new(Class::Unavailable, text));
+        }
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
+            let text = format!("{what}: its queue has been full for {SEND_MAX:?}; has the agent stopped reading?");
+            return Err(Failure::new(Class::TemporaryFailure, text));
         }
         Err(Failure::io(&what, &error))
     }

@@ -37,7 +37,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         None => Command::Jobs { max: args.max },
     };
     let reply = super::block_on(async {
-        let mut session = Session::open(place, Vec::new()).await?;
+        let state = place.topics.state();
+        let mut session = Session::open(place, vec![state]).await?;
         let reply = session.request(&order).await;
         session.close().await;
         reply

@@ -85,6 +85,10 @@ impl Folder {
         let configured = self.config.as_deref().map(Settings::read).transpose()?.map(|settings| settings.models_dir);
         let folder = self.dir.clone().or(configured).unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
         let library = Library::open(&folder).map_err(|error| Failure::new(Class::Io, error.to_string()))?;
+        if library.entries().next().is_none() && library.problems().is_empty() {
+            let text = format!("no model in {}: a model is a folder with a model.toml; check --dir", folder.display());
+            return Err(Failure::new(Class::Data, text));
+        }
         let known = |name: &String| library.entries().any(|entry| entry.manifest.name.as_str() == name);
         if let Some(name) = self.names.iter().find(|name| !known(name)) {
             let all: Vec<&str> = library.entries().map(|entry| entry.manifest.name.as_str()).collect();

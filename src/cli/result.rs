@@ -34,7 +34,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let place = args.target.resolve()?;
     super::block_on(async {
-        let mut session = Session::open(place, Vec::new()).await?;
+        let state = place.topics.state();
+        let mut session = Session::open(place, vec![state]).await?;
         let done = fetch(args, &mut session).await;
         session.close().await;
         done

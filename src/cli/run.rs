@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::failure::{Class, Failure};
 use super::{check, out::Out};
 use crate::config::Settings;
+use crate::fault::Code;
+use crate::sentinel;
 use crate::{agent, sys, telemetry};
 
 /// Arguments of `neap run`.
@@ -45,7 +47,16 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     agent::run(settings, reload).map_err(failed)
 }
 
-/// The exit code says whether starting the agent again can help.
+/// The exit code says whether starting the agent again can help: 78 needs an operator, 74 and 75 may pass.
 fn failed(error: agent::Error) -> Failure {
-    Failure::new(Class::Software, error.to_string())
+    let class = match &error {
+        // Another agent that may be about to end holds the state or a socket.
+        agent::Error::Store(fault) if fault.code == Code::StateLocked => Class::TemporaryFailure,
+        agent::Error::Sentinel(sentinel::Error::Load(_)) => Class::TemporaryFailure,
+        agent::Error::Store(_) => Class::Io,
+        agent::Error::Models { .. } | agent::Error::Link(_) | agent::Error::Password(_) => Class::Config,
+        agent::Error::Sentinel(sentinel::Error::Policy(_) | sentinel::Error::TooManySources(_)) => Class::Config,
+        agent::Error::Sentinel(sentinel::Error::System { .. }) | agent::Error::System { .. } => Class::Software,
+    };
+    Failure::new(class, error.to_string())
 }

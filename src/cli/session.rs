@@ -7,8 +7,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::failure::{Class, Failure};
+use super::out::clean;
 use super::target::Place;
-use crate::link::messages::{self, Command as Order, Reply};
+use crate::link::messages::{self, Command as Order, NodeState, Reply};
 use crate::link::topics::Topics;
 use crate::link::{Command, Event, Publish, Qos, mqtt};
 use crate::sys::clock;
@@ -40,12 +41,12 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects and subscribes to the filters and to its own reply topic.
-    pub(super) async fn open(place: Place, filters: Vec<(String, Qos)>) -> Result<Self, Failure> {
+    pub(super) async fn open(place: Place, filters: Vec<String>) -> Result<Self, Failure> {
         let Place { mut link, topics } = place;
         let broker = link.broker();
         let reply_topic = topics.reply(&link.client_id);
-        link.subscriptions = filters;
-        link.subscriptions.push((reply_topic.clone(), Qos::AtLeastOnce));
+        let all = filters.into_iter().chain([reply_topic.clone()]);
+        link.subscriptions = all.map(|filter| (filter, Qos::AtLeastOnce)).collect();
         let (commands, events) =
             mqtt::start(link, clock::wall).map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
         let mut session = Self { commands, events, topics, reply_topic, inbox: VecDeque::new(), tokens: 0 };
@@ -119,6 +120,31 @@ impl Session {
         }
     }
 
+    /// The first message that fits, within that time; the others stay for [`Session::next`], in their order.
+    pub(super) async fn find(
+        &mut self,
+        wait: Duration,
+        fits: impl Fn(&Publish) -> bool,
+    ) -> Result<Option<Publish>, Failure> {
+        let mut others = VecDeque::new();
+        let found = timeout(wait, async {
+            loop {
+                let message = self.next().await?;
+                if fits(&message) {
+                    return Ok(message);
+                }
+                if others.len() >= INBOX_MAX {
+                    return Err(overflow());
+                }
+                others.push_back(message);
+            }
+        })
+        .await;
+        others.append(&mut self.inbox);
+        self.inbox = others;
+        found.ok().transpose()
+    }
+
     /// Sends a command to the node and waits for its reply.
     pub(super) async fn request(&mut self, order: &Order) -> Result<Reply, Failure> {
         let correlation = messages::new_id().into_bytes();
@@ -129,23 +155,12 @@ impl Session {
             ..message(self.topics.command(order.name()), order.render(), COMMAND_EXPIRY_S)
         };
         self.send(message).await?;
-        let reply = async {
-            loop {
-                let message = self.next().await?;
-                if message.topic == self.reply_topic && message.correlation.as_ref() == Some(&correlation) {
-                    return Ok::<Publish, Failure>(message);
-                }
-            }
+        let topic = self.reply_topic.clone();
+        let is_reply = |message: &Publish| message.topic == topic && message.correlation.as_ref() == Some(&correlation);
+        let Some(message) = self.find(REPLY_WAIT, is_reply).await? else {
+            return Err(self.unanswered());
         };
-        let Ok(message) = timeout(REPLY_WAIT, reply).await else {
-            let (site, node) = (self.topics.site(), self.topics.node());
-            let text = format!(
-                "node {site}/{node} did not answer within {} s: is its agent running and connected to this broker?",
-                REPLY_WAIT.as_secs()
-            );
-            return Err(Failure::new(Class::Unavailable, text));
-        };
-        match Reply::parse(&message?.body).map_err(|error| Failure::new(Class::Data, error.to_string()))? {
+        match Reply::parse(&message.body).map_err(|error| Failure::new(Class::Data, error.to_string()))? {
             Reply::Error(error) => Err(failed(&error)),
             reply @ (Reply::Pong(_)
             | Reply::Node { .. }
@@ -179,10 +194,23 @@ impl Session {
         Ok(event)
     }
 
+    /// The failure of a node that does not reply, with the last it said about itself when that is known.
+    fn unanswered(&self) -> Failure {
+        let state = self.topics.state();
+        let last = self.inbox.iter().rev().find(|message| message.topic == state);
+        let known = match last.and_then(|message| NodeState::parse(&message.body).ok()) {
+            Some(NodeState::Online { mode, .. }) => format!("it calls itself online ({})", clean(&mode, 40)),
+            Some(NodeState::Offline { cause, .. }) => format!("it is offline ({})", clean(&cause, 40)),
+            None => "no such node has been seen at this broker: check --node and --root".to_owned(),
+        };
+        let (site, node) = (self.topics.site(), self.topics.node());
+        let text = format!("node {site}/{node} did not answer within {} s: {known}", REPLY_WAIT.as_secs());
+        Failure::new(Class::Unavailable, text)
+    }
+
     fn keep(&mut self, message: Publish) -> Result<(), Failure> {
         if self.inbox.len() >= INBOX_MAX {
-            let text = format!("more than {INBOX_MAX} messages arrived while waiting for the broker");
-            return Err(Failure::new(Class::TemporaryFailure, text));
+            return Err(overflow());
         }
         self.inbox.push_back(message);
         Ok(())
@@ -207,13 +235,17 @@ pub(super) fn message(topic: String, body: Vec<u8>, expiry_s: u32) -> Publish {
 /// The failure that an error of the node amounts to.
 pub(super) fn failed(error: &messages::ErrorBody) -> Failure {
     let class = if error.retryable { Class::TemporaryFailure } else { Class::Data };
-    Failure::new(class, super::out::clean(&format!("{}: {}", error.code, error.message), 2_000))
+    Failure::new(class, clean(&format!("{}: {}", error.code, error.message), 2_000))
 }
 
 fn unreachable(broker: &str, why: &str) -> Failure {
     let denied = ["NotAuthorized", "BadUserNamePassword", "Banned"].iter().any(|reason| why.contains(reason));
     let class = if denied { Class::NoPermission } else { Class::Unavailable };
     Failure::new(class, format!("no connection to the broker {broker}: {why}"))
+}
+
+fn overflow() -> Failure {
+    Failure::new(Class::TemporaryFailure, format!("more than {INBOX_MAX} messages arrived while waiting for one"))
 }
 
 fn ended() -> Failure {

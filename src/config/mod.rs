@@ -79,8 +79,8 @@ pub struct Mqtt {
 pub struct Sentinel {
     /// `SCHED_FIFO` priority; `None`: an ordinary thread with a short slice.
     pub priority: Option<u8>,
-    /// A worker not confirmed stopped after this is frozen by its cgroup.
-    pub confirm_freeze: Duration,
+    /// A worker not confirmed stopped after this gets its signals once more.
+    pub signal_again: Duration,
     /// A worker not confirmed stopped after this is killed.
     pub confirm_kill: Duration,
 }

@@ -135,12 +135,13 @@ fn sentinel(mut section: Section<'_, '_>) -> Sentinel {
     let priority = section.optional_integer("priority", 1..=98, "SCHED_FIFO, below that of the RAN");
     let sentinel = Sentinel {
         priority: priority.and_then(|priority| u8::try_from(priority).ok()),
-        confirm_freeze: section.millis("confirm_freeze_ms", 50, 5..=10_000),
+        signal_again: section.millis("signal_again_ms", 50, 5..=10_000),
         confirm_kill: section.millis("confirm_kill_ms", 500, 10..=60_000),
     };
-    if sentinel.confirm_freeze >= sentinel.confirm_kill {
-        let key = if section.has("confirm_kill_ms") { "confirm_kill_ms" } else { "confirm_freeze_ms" };
-        section.complain(key, "confirm_kill_ms must be above confirm_freeze_ms: freezing is tried before killing");
+    if sentinel.signal_again >= sentinel.confirm_kill {
+        let key = if section.has("confirm_kill_ms") { "confirm_kill_ms" } else { "signal_again_ms" };
+        section
+            .complain(key, "confirm_kill_ms must be above signal_again_ms: the signals are repeated before the kill");
     }
     section.finish();
     sentinel

@@ -397,20 +397,12 @@ impl Job {
     }
 
     fn too_late(&self, now: WallTime) -> String {
-        let deadline = self.deadline.map_or_else(|| "none".to_owned(), rfc3339);
+        let deadline = self.deadline.map_or_else(|| "none".to_owned(), |deadline| deadline.to_string());
         let (done, items) = (self.done, self.items);
         format!(
             "deadline {deadline} passed at {} with {done} of {items} items done; submit it with a later deadline",
-            rfc3339(now)
+            now
         )
-    }
-}
-
-/// A moment as people read it: RFC 3339 in UTC with milliseconds.
-pub(super) fn rfc3339(time: WallTime) -> String {
-    match jiff::Timestamp::from_millisecond(time.as_millis()) {
-        Ok(stamp) => format!("{stamp:.3}"),
-        Err(_) => format!("{} ms after 1970", time.as_millis()),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::job::{Job, Spec, State, rfc3339};
+use super::job::{Job, State};
 use crate::fault::{Code, Fault};
 use crate::units::{JOBS_MAX, JobId, WallTime};
 
@@ -39,27 +39,6 @@ pub fn admit(capacity: &Capacity, open: usize, known: usize) -> Result<(), Fault
             "{known} jobs are known, limit {known_max}: acknowledge results or wait until old ones are forgotten"
         );
         return Err(Fault::new(Code::QueueFull, text));
-    }
-    Ok(())
-}
-
-/// Whether a job with these times can run at all when it arrives at `now`.
-///
-/// # Errors
-/// `job.expired` when its deadline has passed, `job.malformed` when it may not start before its deadline.
-pub fn check_times(spec: &Spec, now: WallTime) -> Result<(), Fault> {
-    let Some(deadline) = spec.deadline else { return Ok(()) };
-    if deadline <= now {
-        let text = format!(
-            "deadline {} had passed when the job arrived at {}: set a later one, and check the sender's clock",
-            rfc3339(deadline),
-            rfc3339(now)
-        );
-        return Err(Fault::new(Code::JobExpired, text));
-    }
-    if let Some(start) = spec.not_before.filter(|start| *start >= deadline) {
-        let text = format!("not_before {} must be earlier than deadline {}", rfc3339(start), rfc3339(deadline));
-        return Err(Fault::new(Code::JobMalformed, text));
     }
     Ok(())
 }
@@ -149,10 +128,10 @@ pub fn why_waiting<'a>(
     }
     let waiting = |code, sentence| Some(Waiting { code, sentence });
     if let Some(deadline) = job.deadline.filter(|_| job.is_overdue(now)) {
-        return waiting("deadline", format!("deadline {} has passed", rfc3339(deadline)));
+        return waiting("deadline", format!("deadline {} has passed", deadline));
     }
     if let Some(start) = job.not_before.filter(|start| *start > now) {
-        return waiting("not_before", format!("not_before {}", rfc3339(start)));
+        return waiting("not_before", format!("not_before {}", start));
     }
     if let Some(reason) = surroundings.closed {
         return waiting("mode", reason.to_owned());

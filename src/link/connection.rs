@@ -19,8 +19,10 @@ mod tests;
 pub(super) const WINDOW_MAX: u16 = 16;
 /// Received messages that the owner has not acknowledged; announced to the broker.
 pub(super) const RECEIVE_MAX: u16 = 16;
-/// How many we bear: Mosquitto 2.0.11 sends up to 30 where it was allowed 16.
-pub(super) const UNACKNOWLEDGED_MAX: usize = 4 * RECEIVE_MAX as usize;
+/// How many we bear: Mosquitto 2.0.11 sends up to 30 where it was allowed 16, rumqttd 100 whatever it was allowed.
+pub(super) const UNACKNOWLEDGED_MAX: usize = 128;
+/// Acknowledgements that the client has not sent yet; more wait. It reads ten packets for each that it sends.
+pub(super) const ACKS_MAX: usize = 128;
 /// QoS 0 publishes that the client has not sent yet; more are dropped, as QoS 0 allows.
 pub(super) const TELEMETRY_MAX: usize = 32;
 /// Publishes that wait for the window.
@@ -64,6 +66,8 @@ pub(super) enum Heard {
     HeldBack(u16),
     /// A QoS 0 publish was sent.
     TelemetrySent,
+    /// An acknowledgement was sent.
+    AckSent,
     /// DISCONNECT was sent.
     Disconnected,
     /// Something else was sent.
@@ -124,6 +128,10 @@ pub(super) struct Connection {
     inflight: Inflight,
     telemetry: usize,
     unacknowledged: Unacknowledged,
+    /// Acknowledgements that wait for the client; each belongs to another packet id, so there are never too many.
+    acks_waiting: VecDeque<u16>,
+    /// Acknowledgements that the client has not sent yet.
+    acks: usize,
     /// The broker last said anything.
     heard: Instant,
     /// The broker last answered a publish, or was given the first of several.
@@ -147,6 +155,8 @@ impl Connection {
             inflight: Inflight::default(),
             telemetry: 0,
             unacknowledged: Unacknowledged::default(),
+            acks_waiting: VecDeque::new(),
+            acks: 0,
             heard: now,
             answered: now,
             refusal_logged: false,
@@ -187,6 +197,12 @@ impl Connection {
             Phase::Opening | Phase::Up => self.waiting.len() < WAITING_MAX && self.events.len() < EVENTS_MAX,
             Phase::Closing(_) | Phase::Leaving(_) => false,
         }
+    }
+
+    /// Whether the broker may be heard: one that sends more than it was allowed waits until the owner has caught up.
+    /// Not while commands are left lying, because only the broker's answers make room for them.
+    pub(super) fn listens(&self) -> bool {
+        self.unacknowledged.len() <= RECEIVE_MAX.into() || !self.takes_commands()
     }
 
     /// When to call [`Connection::on_timeout`].
@@ -239,10 +255,20 @@ impl Connection {
         self.pump(now);
     }
 
-    /// Acknowledge a received message: once, and only one of this connection.
+    /// Acknowledge a received message: once, in its turn, and only one of this connection.
     pub(super) fn acknowledge(&mut self, token: AckToken) {
-        if token.epoch == self.terms.epoch && self.unacknowledged.take(token.packet) {
-            self.requests.push_back(Request::Acknowledge(token.packet));
+        if token.epoch == self.terms.epoch {
+            self.acks_waiting.extend(self.unacknowledged.done(token.packet));
+            self.pump_acks();
+        }
+    }
+
+    fn pump_acks(&mut self) {
+        while self.acks < ACKS_MAX
+            && let Some(packet) = self.acks_waiting.pop_front()
+        {
+            self.acks += 1;
+            self.requests.push_back(Request::Acknowledge(packet));
         }
     }
 
@@ -268,6 +294,10 @@ impl Connection {
             Heard::Published(packet) => return self.inflight.published(packet).map_err(Failure::lost),
             Heard::HeldBack(packet) => return self.inflight.stash(packet).map_err(Failure::lost),
             Heard::TelemetrySent => self.telemetry = self.telemetry.saturating_sub(1),
+            Heard::AckSent => {
+                self.acks = self.acks.saturating_sub(1);
+                self.pump_acks();
+            }
             Heard::Disconnected => {
                 // The library also says so when it gives up by itself.
                 self.on_end(Failure::lost("the broker breaks the protocol"))?;

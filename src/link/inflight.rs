@@ -3,7 +3,7 @@
 //! Publishes enter the library's request channel in our order and leave it in the same order, each with an event that
 //! carries its packet id. One object lives for one connection; what it still holds at the end was not delivered.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// QoS 1 publishes on their way. A token is `None` when nobody waits for the answer.
 #[derive(Clone, Debug, Default)]
@@ -78,24 +78,51 @@ impl Inflight {
     }
 }
 
-/// QoS 1 messages received and not acknowledged by us.
+/// QoS 1 messages received and not acknowledged by us, in the order they came, and whether the owner is done with them.
+///
+/// The owner finishes messages in any order; PUBACKs must go in the order of the messages (MQTT-4.6.0-2), and brokers
+/// that hold us to it close the connection.
 #[derive(Clone, Debug, Default)]
-pub struct Unacknowledged(BTreeSet<u16>);
+pub struct Unacknowledged(VecDeque<(u16, bool)>);
 
 impl Unacknowledged {
-    /// A message arrived; `false` when there are `max` already, so that the broker breaks its word.
+    /// A message arrived; `false` when there are `max` already.
     pub fn received(&mut self, packet: u16, max: usize) -> bool {
-        self.0.contains(&packet) || (self.0.len() < max && self.0.insert(packet))
+        if self.0.iter().any(|(known, _)| *known == packet) {
+            return true;
+        }
+        let fits = self.0.len() < max;
+        if fits {
+            self.0.push_back((packet, false));
+        }
+        fits
     }
 
-    /// Whether this one may be acknowledged: it arrived, and was not acknowledged before.
-    pub fn take(&mut self, packet: u16) -> bool {
-        self.0.remove(&packet)
+    /// Messages that are not acknowledged.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether all are acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The owner is done with this one: gives the messages that may be acknowledged now, in their order. None when an
+    /// earlier one is still waited for, or this one did not arrive or was acknowledged before.
+    pub fn done(&mut self, packet: u16) -> Vec<u16> {
+        if let Some((_, is_done)) = self.0.iter_mut().find(|(known, _)| *known == packet) {
+            *is_done = true;
+        }
+        let count = self.0.iter().take_while(|(_, is_done)| *is_done).count();
+        self.0.drain(..count).map(|(packet, _)| packet).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -197,7 +224,17 @@ mod tests {
         assert!(unacknowledged.received(7, 1));
         assert!(unacknowledged.received(7, 1), "a repetition is the same message");
         assert!(!unacknowledged.received(8, 1));
-        assert!(unacknowledged.take(7));
-        assert!(!unacknowledged.take(7));
+        assert_eq!(unacknowledged.done(7), [7]);
+        assert!(unacknowledged.done(7).is_empty());
+    }
+
+    #[test]
+    fn acknowledgements_go_in_the_order_of_the_messages_whatever_is_done_first() {
+        let mut unacknowledged = Unacknowledged::default();
+        (1..=4).for_each(|packet| assert!(unacknowledged.received(packet, 4)));
+        assert!(unacknowledged.done(3).is_empty());
+        assert!(unacknowledged.done(2).is_empty());
+        assert_eq!(unacknowledged.done(1), [1, 2, 3]);
+        assert_eq!(unacknowledged.done(4), [4]);
     }
 }

@@ -14,8 +14,69 @@ pub const DEPTH_MAX: usize = 16;
 /// # Errors
 /// `job.malformed` naming `what`, the reason, line and column; `input.value` for `NaN` and `Infinity`.
 pub fn parse<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::new(Code::JobMalformed, format!("{what}: the body is empty; send JSON")));
+    }
     check(what, text)?;
-    serde_json::from_str(text).map_err(|error| Fault::new(Code::JobMalformed, format!("{what}: {error}")))
+    serde_json::from_str(text).map_err(|error| {
+        let path = path(text, error.line(), error.column());
+        let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        Fault::new(Code::JobMalformed, format!("{what}: {place}{}", plain(&error.to_string())))
+    })
+}
+
+/// An object, read by [`parse`]. (Serde would also take an array with the fields in order.)
+///
+/// # Errors
+/// As [`parse`].
+pub fn object<'a, T: Deserialize<'a>>(what: &str, text: &'a str) -> Result<T, Fault> {
+    match text.trim_start().chars().next() {
+        Some('{') | None => parse(what, text),
+        Some(first) => {
+            let why = format!("{what}: begins with {first:?}; send one JSON object, {{...}}, and nothing before it");
+            Err(Fault::new(Code::JobMalformed, why))
+        }
+    }
+}
+
+/// Names of types as they are read outside Rust.
+fn plain(error: &str) -> String {
+    [
+        ("expected i64", "expected an integer"),
+        ("expected u64", "expected an integer from 0 to 18446744073709551615"),
+        ("expected usize", "expected an integer from 0 to 18446744073709551615"),
+        ("expected u32", "expected an integer from 0 to 4294967295"),
+        ("expected f64", "expected a number"),
+    ]
+    .iter()
+    .fold(error.to_owned(), |text, (rust, plain)| text.replace(rust, plain))
+}
+
+/// The members that lead to a place in the text, such as `limits.wall_ms`; empty at the top.
+fn path(text: &str, line: usize, column: usize) -> String {
+    let before = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>();
+    let end = (before + column).min(text.len());
+    let bytes = &text.as_bytes()[..end];
+    // The last key of each open object; an array has none.
+    let mut keys: Vec<Option<&str>> = vec![None];
+    let (mut at, mut last) = (0, "");
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => {
+                let start = at + 1;
+                at = string_end(bytes, at).min(bytes.len());
+                last = text.get(start..at).unwrap_or_default();
+            }
+            b':' => keys.iter_mut().last().into_iter().for_each(|key| *key = Some(last)),
+            b'[' | b'{' => keys.push(None),
+            // The place of a fault is often one past the value, where its array or object has just ended.
+            b']' | b'}' if at + 1 < bytes.len() => drop(keys.pop()),
+            _ => {}
+        }
+        at += 1;
+    }
+    let keys: Vec<String> = keys.into_iter().flatten().map(|key| key.chars().take(40).collect()).collect();
+    keys.join(".")
 }
 
 /// Bytes as text.
@@ -100,6 +161,29 @@ mod tests {
             assert_eq!(fault.code, Code::InputValue);
             assert!(fault.message.contains(word), "{fault}");
         }
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_its_place_and_without_words_of_rust() {
+        #[derive(Debug, Deserialize)]
+        struct Limits {
+            #[expect(dead_code, reason = "only its type matters")]
+            wall_ms: u32,
+        }
+        #[derive(Debug, Deserialize)]
+        struct Job {
+            #[expect(dead_code, reason = "only its type matters")]
+            limits: Limits,
+        }
+        let why = |text: &str| parse::<Job>("job", text).unwrap_err().message;
+        let sentence = why("{\"a\": [\"b\", {\"c\": 1}],\n \"limits\": {\"wall_ms\": -1}}");
+        assert!(sentence.starts_with("job: limits.wall_ms: invalid value: integer `-1`"), "{sentence}");
+        assert!(sentence.contains("0 to 4294967295"), "{sentence}");
+        let sentence = why("{\"limits\": {\"wall_ms\": \"long\"}}");
+        assert!(sentence.starts_with("job: limits.wall_ms: invalid type: string \"long\""), "{sentence}");
+        assert!(why(" \n").contains("empty"));
+        let sentence = object::<Job>("job", "[1]").unwrap_err().message;
+        assert!(sentence.contains("'['") && sentence.contains("{...}"), "{sentence}");
     }
 
     #[test]

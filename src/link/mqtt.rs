@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 pub use super::backoff::Backoff;
 use super::backoff::{Cause, Delays};
 use super::connection::{
-    Connection, EVENTS_MAX, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, UNACKNOWLEDGED_MAX, WINDOW_MAX,
+    ACKS_MAX, Connection, EVENTS_MAX, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, WINDOW_MAX,
 };
 use super::messages::JSON;
 pub use super::settings::{BadSettings, Settings, WallClock};
@@ -34,12 +34,12 @@ const CHANNEL_MAX: usize = 64;
 /// The library's own window: larger than ours, because at its limit it would hold back acknowledgements too.
 const LIBRARY_WINDOW: u16 = 2 * WINDOW_MAX;
 /// The library's request channel: never full, because everything that enters it is counted by the connection.
-const REQUESTS_MAX: usize = 128;
+const REQUESTS_MAX: usize = 256;
 /// Time to connect, until CONNACK.
 const CONNECT_SECONDS: u64 = 10;
 
 const _: () = assert!(
-    REQUESTS_MAX > WINDOW_MAX as usize + UNACKNOWLEDGED_MAX + TELEMETRY_MAX + 2,
+    REQUESTS_MAX > WINDOW_MAX as usize + ACKS_MAX + TELEMETRY_MAX + 2,
     "publishes, acknowledgements, telemetry, SUBSCRIBE and DISCONNECT fit the request channel together"
 );
 
@@ -142,7 +142,7 @@ impl Link {
                     }
                     Err(_) => return Ok(()),
                 },
-                polled = polled.recv() => match polled {
+                polled = polled.recv(), if connection.listens() => match polled {
                     Some(Polled::Heard(heard)) => {
                         connection.on_heard(*heard, Instant::now().into_std(), (self.wall)())?;
                     }
@@ -340,11 +340,11 @@ fn heard(step: Step) -> Heard {
         Step::Outgoing(Outgoing::Publish(0)) => Heard::TelemetrySent,
         Step::Outgoing(Outgoing::Publish(packet)) => Heard::Published(packet),
         Step::Outgoing(Outgoing::AwaitAck(packet)) => Heard::HeldBack(packet),
+        Step::Outgoing(Outgoing::PubAck(_)) => Heard::AckSent,
         Step::Outgoing(Outgoing::Disconnect) => Heard::Disconnected,
         Step::Outgoing(
             Outgoing::Subscribe(_)
             | Outgoing::Unsubscribe(_)
-            | Outgoing::PubAck(_)
             | Outgoing::PubRec(_)
             | Outgoing::PubRel(_)
             | Outgoing::PubComp(_)

@@ -35,7 +35,7 @@ pub enum Side {
 
 /// One tensor as it stands in JSON.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub struct TensorJson<'a> {
     #[serde(borrow)]
     name: Cow<'a, str>,
@@ -177,8 +177,9 @@ impl Context<'_> {
             | DataType::Bytes => None,
         };
         let Some(at) = bad else { return Ok(()) };
-        let need = if tensor.datatype == DataType::Bool { "0 or 1" } else { "a finite number" };
-        Err(self.fault(Code::InputValue, format!("element {at} is not a {}: {need} is needed", tensor.datatype)))
+        let is_bool = tensor.datatype == DataType::Bool;
+        let (is, need) = if is_bool { ("neither 0 nor 1", "0 or 1") } else { ("NaN or infinite", "a finite number") };
+        Err(self.fault(Code::InputValue, format!("element {at} of {} is {is}: {need} is needed", tensor.datatype)))
     }
 
     /// The little-endian elements of a JSON array.

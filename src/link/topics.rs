@@ -249,13 +249,16 @@ impl Topics {
     }
 
     /// Whether a reply may be published to this Response Topic: below `{root}/v1/`, not too long, no wildcard, no
-    /// empty level, no control character.
+    /// empty level, no control character; nothing that a node listens to, and nothing that it says by itself.
     pub fn may_reply_to(&self, response_topic: &str) -> bool {
         let legal = |c: char| !c.is_control() && !matches!(c, '+' | '#' | '$' | '%');
         response_topic.len() <= RESPONSE_TOPIC_BYTES_MAX
-            && response_topic
-                .strip_prefix(&format!("{}/{VERSION}/", self.root))
-                .is_some_and(|rest| rest.split('/').all(|level| !level.is_empty()) && rest.chars().all(legal))
+            && response_topic.strip_prefix(&format!("{}/{VERSION}/", self.root)).is_some_and(|rest| {
+                rest.split('/').all(|level| !level.is_empty())
+                    && rest.chars().all(legal)
+                    && rest.split('/').nth(2) != Some("down")
+            })
+            && self.parse_up(response_topic).is_none()
     }
 
     fn base(&self) -> String {
@@ -346,6 +349,15 @@ mod tests {
     fn replies_go_below_the_root_only() {
         let topics = topics();
         assert!(topics.may_reply_to("neap/v1/lab/ctl/reply/7"));
+        assert!(topics.may_reply_to("neap/v1/lab/node-1/up/reply/7"), "the node's ACL allows it");
+        for bad in [
+            "neap/v1/lab/node-1/down/cmd/ping",
+            "neap/v1/lab/fleet/down/hold",
+            "neap/v1/lab/node-1/up/state",
+            "neap/v1/lab/node-2/up/job/a/result",
+        ] {
+            assert!(!topics.may_reply_to(bad), "{bad}");
+        }
         for bad in ["other/v1/x", "neap/v2/x", "neap/v1/", "neap/v1/a/#", "neap/v1/a//b", "neap/v1/a\u{1}", "$SYS/x"] {
             assert!(!topics.may_reply_to(bad), "{bad}");
         }

@@ -1,6 +1,6 @@
 //! What does `model.toml` say? Inputs, outputs, how media becomes tensors, how tensors become results.
 //!
-//! Pure. [`parse`] turns the text into a checked [`Manifest`]; everything downstream trusts it.
+//! Pure. [`parse()`] turns the text into a checked [`Manifest`]; everything downstream trusts it.
 //! A network is served by its manifest alone: without `[prepare]` it takes raw tensors, without `[interpret]` it
 //! answers with raw tensors, and every dimension written -1 is the job's to choose.
 
@@ -251,12 +251,14 @@ pub enum Interpret {
 }
 
 /// Boxes from an anchor-free head with distance distributions (generalised focal loss, as in NanoDet).
-/// Results: `boxes` FP32 [N,4] (x0, y0, x1, y1 in pixels of the original picture), `scores` FP32 [N], `labels` BYTES [N].
+///
+/// Results: `boxes` `FP32 [N,4]` (x0, y0, x1, y1 in pixels of the original picture), `scores` `FP32 [N]`, `labels`
+/// `BYTES [N]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detections {
-    /// Outputs with the class probabilities, one a stride: [1, cells, classes].
+    /// Outputs with the class probabilities, one a stride: `[1, cells, classes]`.
     pub scores: Vec<String>,
-    /// Outputs with the distance distributions, one a stride: [1, cells, 4 × bins].
+    /// Outputs with the distance distributions, one a stride: `[1, cells, 4 × bins]`.
     pub distances: Vec<String>,
     /// Pixels of the network's input that one cell covers, for each pair of outputs.
     pub strides: Vec<u32>,
@@ -265,16 +267,18 @@ pub struct Detections {
 }
 
 /// Faces from a centre heatmap (as in CenterFace).
-/// Results: `boxes` FP32 [N,4], `scores` FP32 [N], `landmarks` FP32 [N,10] (x, y of both eyes, nose, both corners of the mouth).
+///
+/// Results: `boxes` `FP32 [N,4]`, `scores` `FP32 [N]`, `landmarks` `FP32 [N,10]` (x, y of both eyes, nose, both corners
+/// of the mouth).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Faces {
-    /// Output with the probability of a centre: [1, 1, rows, columns].
+    /// Output with the probability of a centre: `[1, 1, rows, columns]`.
     pub heatmap: String,
-    /// Output with the logarithm of height and width, in cells: [1, 2, rows, columns].
+    /// Output with the logarithm of height and width, in cells: `[1, 2, rows, columns]`.
     pub sizes: String,
-    /// Output with the offset of the centre, y then x, in cells: [1, 2, rows, columns].
+    /// Output with the offset of the centre, y then x, in cells: `[1, 2, rows, columns]`.
     pub offsets: String,
-    /// Output with five points, y then x, in fractions of the box: [1, 10, rows, columns].
+    /// Output with five points, y then x, in fractions of the box: `[1, 10, rows, columns]`.
     pub landmarks: String,
     /// Pixels of the network's input that one cell covers.
     pub stride: u32,
@@ -293,10 +297,10 @@ pub struct Keep {
     pub count_max: usize,
 }
 
-/// The most likely classes. Results: `labels` BYTES [N], `scores` FP32 [N], best first, N at most `top`.
+/// The most likely classes. Results: `labels` `BYTES [N]`, `scores` `FP32 [N]`, best first, N at most `top`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labels {
-    /// Output with one number a class: [1, classes] or [classes].
+    /// Output with one number a class: `[1, classes]` or `[classes]`.
     pub scores: String,
     /// Whether the numbers are logits that still need a softmax.
     pub softmax: bool,
@@ -307,17 +311,19 @@ pub struct Labels {
 }
 
 /// A line of text, greedily decoded from connectionist temporal classification.
-/// Results: `text` BYTES [1], `scores` FP32 [1] (mean probability of its characters).
+/// Results: `text` `BYTES [1]`, `scores` `FP32 [1]` (mean probability of its characters).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Text {
-    /// Output with one probability a step and character: [1, steps, classes]; class 0 is the blank.
+    /// Output with one probability a step and character: `[1, steps, classes]`; class 0 is the blank.
     pub scores: String,
 }
 
-/// When somebody speaks. Results: `segments` FP32 [N,2] (start, end in seconds), `scores` FP32 [N] (mean probability).
+/// When somebody speaks.
+///
+/// Results: `segments` `FP32 [N,2]` (start, end in seconds), `scores` `FP32 [N]` (mean probability).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Speech {
-    /// Output with one probability a frame: [frames].
+    /// Output with one probability a frame: `[frames]`.
     pub probabilities: String,
     /// A segment begins at this probability.
     pub start_above: f32,

@@ -150,9 +150,12 @@ impl Stops {
         let record = &mut open.record;
         record.confirmed = record.confirmed.max(at);
         record.displaced += u8::from(end == End::Displaced);
-        // The reading before the signals may lag by a tick; no thread can have used more than the time that passed.
+        // No thread can have used more than the time that passed. That is what counts when nothing better is known: no
+        // reading, or one that lags, as it must if the worker stopped without having run since the signals. The
+        // reading before may lag by a tick as well, which makes the difference too large, never too small.
         let most = at.since(record.decided) * u32::from(open.stop.threads[slot].max(1));
-        let used = open.stop.cpu_before[slot].zip(cpu).map_or(most, |(before, after)| after.saturating_sub(before));
+        let current = cpu.filter(|cpu| end == End::Displaced || Some(*cpu) > open.stop.cpu_signalled[slot]);
+        let used = open.stop.cpu_before[slot].zip(current).map_or(most, |(before, after)| after.saturating_sub(before));
         record.cpu_after += used.min(most);
         if !open.waiting.is_empty() {
             return None;
@@ -247,6 +250,7 @@ mod tests {
         let confirmed = |cpu| stops(10, [0]).confirm(0, at(12), End::Stopped, cpu).unwrap().cpu_after;
         assert_eq!(confirmed(Some(ms(1001))), ms(1));
         assert_eq!(confirmed(Some(ms(1009))), ms(2), "the reading before lagged by a tick");
+        assert_eq!(confirmed(Some(ms(1000))), ms(2), "the reading after lags: to stop, it had to run");
         assert_eq!(confirmed(None), ms(2));
     }
 

@@ -23,6 +23,9 @@ use crate::worker::gate::{Gate, Resume};
 
 /// Time slice to ask for when SCHED_FIFO is not permitted, in µs.
 const SLICE_US: u32 = 100;
+/// How often to look for workers that somebody else has continued, besides at every SIGCHLD: the kernel sends none for
+/// a worker that was continued before it had taken its stop.
+const STRAYS_EVERY: Duration = Duration::from_secs(1);
 /// Rest after each wake of a flood.
 const FLOOD_REST: Duration = Duration::from_millis(1);
 
@@ -54,6 +57,8 @@ struct Core {
     governor: Governor,
     gate: Arc<Gate>,
     stops: Stops,
+    /// When to look for strays at the latest.
+    strays_at: Instant,
     shared: Arc<Shared>,
     load_pace: LoadPace,
     reason_pace: ReasonPace,
@@ -134,7 +139,8 @@ impl Watch {
             reason_pace: ReasonPace::new(now, governor.decision().reason),
             governor,
             gate,
-            stops: Stops::new(parts.confirm_freeze, parts.confirm_kill),
+            stops: Stops::new(parts.signal_again, parts.confirm_kill),
+            strays_at: now.after(STRAYS_EVERY),
             shared,
             load_pace: LoadPace::default(),
             blind_at: Some(now.after(parts.grace)),
@@ -226,7 +232,7 @@ impl Core {
     fn next_moment(&self) -> Option<Instant> {
         let fresh_until = self.blind_at.is_none().then_some(self.fused.fresh_until);
         let moments = [fresh_until, self.blind_at, self.governor.next_timeout(), self.stops.next_look()];
-        moments.into_iter().flatten().min()
+        moments.into_iter().flatten().chain([self.strays_at]).min()
     }
 
     /// Asks the fusion, decides, acts.
@@ -304,10 +310,12 @@ impl Core {
         self.stops.begin(self.record(decision, trigger, decided, signalled), stop);
     }
 
-    /// Looks at the stops under way, kills what is overdue, and continues what had to wait for its stop.
+    /// Looks at the stops under way, kills what is overdue, stops what somebody else has continued, and continues what
+    /// had to wait for its stop.
     fn confirm(&mut self, signalled: bool) {
         let now = clock::now();
-        if !signalled && self.stops.next_look().is_none_or(|look| now < look) {
+        let strays = signalled || now >= self.strays_at;
+        if !strays && self.stops.next_look().is_none_or(|look| now < look) {
             return;
         }
         let pass = self.gate.pass();
@@ -340,8 +348,9 @@ impl Core {
             }
         }
         self.stops.on_look(now);
-        if signalled {
+        if strays {
             pass.stop_strays(self.stops.waiting().0);
+            self.strays_at = now.after(STRAYS_EVERY);
         }
         if any {
             let resume = pass.resume_below(self.stops.waiting().0);

@@ -192,6 +192,9 @@ impl Handle {
     }
 
     /// Ends the worker for good: returns when its process is gone. Work that was not answered is void, without an event.
+    ///
+    /// A killed process still needs a little of its core to die, and at SCHED_IDLE on a busy core that can take seconds;
+    /// meanwhile it computes nothing. Who cannot wait drops the wait: the process is killed already, and dies.
     pub async fn stop(self) {
         drop(self.orders);
         if let Err(error) = self.task.await {

@@ -19,7 +19,7 @@ use super::plans::{Key, Plans};
 use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Run, ToWorker, data_bytes};
 use super::{guard, infer, interpret, jail, prepare};
 use crate::fault::{Code, Fault};
-use crate::model::manifest::{self, Kind, Manifest};
+use crate::model::manifest::{self, Manifest};
 use crate::sys::{alloc, clock};
 use crate::tensor::Tensor;
 use crate::units::{Digest, MODEL_BYTES_MAX};
@@ -215,7 +215,9 @@ fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, F
     let source = model.source.as_mut().map_err(|fault| fault.clone())?;
     let manifest = &source.manifest;
     alloc::set_limit(alloc::used().saturating_add(run.memory_bytes));
-    let (inputs, geometry) = network_inputs(manifest, run.tensors)?;
+    let tensors = run.tensors;
+    let (inputs, geometry) =
+        guard::catch(Code::InputDecode, "the medium cannot be decoded", || prepare::inputs(manifest, tensors))?;
     let key = Key { digest: run.digest, inputs: Pinned::of(&inputs), outputs: manifest.outputs.clone() };
     let mut load_cpu = None;
     if !plans.touch(&key) {
@@ -248,28 +250,6 @@ fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, F
         return Err(Fault::new(Code::OutputTooLarge, text));
     }
     Ok(Computed { tensors, load_cpu })
-}
-
-/// The network's inputs in its order: from a medium, from raw tensors, from defaults.
-fn network_inputs(
-    manifest: &Manifest,
-    tensors: Vec<Tensor>,
-) -> Result<(Vec<Tensor>, Option<prepare::Geometry>), Fault> {
-    let accepts = match (manifest.check_inputs(&tensors)?, &manifest.prepare) {
-        (Kind::Media, Some(prepare)) => prepare.accepts.clone(),
-        (Kind::Raw | Kind::Media, _) => return Ok((manifest.complete(tensors)?, None)),
-    };
-    let (media, raw): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|tensor| tensor.name == accepts);
-    let medium = media.iter().find_map(|tensor| tensor.to_strings()?.first().copied()).unwrap_or_default();
-    let prepared =
-        guard::catch(Code::InputDecode, "the medium cannot be decoded", || prepare::prepare(manifest, medium))?;
-    let mut inputs = prepared.inputs;
-    for given in raw {
-        if let Some(input) = inputs.iter_mut().find(|input| input.name == given.name) {
-            *input = given;
-        }
-    }
-    Ok((inputs, Some(prepared.geometry)))
 }
 
 /// The bytes of a model's file, which are what the digest says or are not used at all.

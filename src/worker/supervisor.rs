@@ -70,7 +70,7 @@ impl Errand {
 
 // === impl Supervisor ===
 
-/// The task behind a [`Handle`].
+/// The task behind a [`Handle`](super::handle::Handle).
 pub(super) struct Supervisor {
     slot: usize,
     settings: Settings,

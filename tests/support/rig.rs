@@ -9,7 +9,7 @@ use std::time::Duration;
 use neap::fault::Fault;
 use neap::model::library::Entry;
 use neap::model::manifest;
-use neap::sys::{clock, sched, signal};
+use neap::sys::{clock, signal};
 use neap::tensor::Tensor;
 use neap::units::Digest;
 use neap::worker::gate::Gate;
@@ -108,8 +108,6 @@ pub(crate) struct Rig {
     pub(crate) jail: Vec<String>,
     /// How many processes have ended.
     pub(crate) exits: usize,
-    /// The core it is pinned to.
-    pub(crate) core: usize,
     items: std::cell::Cell<u32>,
     /// Folders of models that were asked for: their files may be opened later.
     folders: std::cell::RefCell<Vec<Arc<TempDir>>>,
@@ -118,7 +116,15 @@ pub(crate) struct Rig {
 impl Rig {
     /// The real binary, up and greeted.
     pub(crate) async fn start() -> Self {
-        let mut rig = Self::of(PathBuf::from(env!("CARGO_BIN_EXE_neap")));
+        Self::up(Self::of(PathBuf::from(env!("CARGO_BIN_EXE_neap")))).await
+    }
+
+    /// The real binary on one core, up and greeted.
+    pub(crate) async fn start_on(core: usize) -> Self {
+        Self::up(Self::with(PathBuf::from(env!("CARGO_BIN_EXE_neap")), Some(core))).await
+    }
+
+    async fn up(mut rig: Self) -> Self {
         while rig.pid == 0 {
             rig.event().await;
         }
@@ -127,10 +133,13 @@ impl Rig {
 
     /// Any binary.
     pub(crate) fn of(exe: PathBuf) -> Self {
-        let core = sched::cores()[0];
+        Self::with(exe, None)
+    }
+
+    fn with(exe: PathBuf, core: Option<usize>) -> Self {
         let settings = Settings {
             exe,
-            core: Some(core),
+            core,
             memory_bytes: 64 * MEGABYTE,
             item_memory_bytes_max: 256 * MEGABYTE,
             backoff_first: Duration::from_millis(20),
@@ -152,7 +161,6 @@ impl Rig {
             pid: 0,
             jail: Vec::new(),
             exits: 0,
-            core,
             items: std::cell::Cell::new(0),
             folders: std::cell::RefCell::default(),
         }

@@ -24,7 +24,8 @@ impl Desk {
         self.forget_old(now);
         while !self.draining && self.budget > 0 {
             let Some(slot) = self.bench.free(self.budget) else { break };
-            let Some(id) = queue::next(self.jobs.values(), now.wall).map(|job| job.id.clone()) else { break };
+            let durable = self.jobs.values().filter(|job| !self.undecided.contains(&job.id));
+            let Some(id) = queue::next(durable, now.wall).map(|job| job.id.clone()) else { break };
             self.start(now, slot, &id);
         }
     }

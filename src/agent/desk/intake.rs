@@ -1,13 +1,15 @@
 //! What does a controller want? Submit, cancel, ack.
 
-use super::{Desk, LOAD_FAILURES_MAX, Now};
+use super::outputs;
+use super::{Desk, Now};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, Spec};
 use crate::jobs::queue;
 use crate::jobs::store::{Batch, Payload};
 use crate::link::messages::{self, Body};
 use crate::link::{AckToken, Publish};
-use crate::units::{Digest, JobId};
+use crate::telemetry::LogLimit;
+use crate::units::{BadName, Digest, JobId};
 
 impl Desk {
     /// A job arrived.
@@ -19,7 +21,7 @@ impl Desk {
                 self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
             } else {
                 let text = format!("job {id} is known with another body; send the new one under a new id");
-                self.refuse_event(now, &id, &Fault::new(Code::JobIdConflict, text), ack);
+                self.refuse_event(now, id.as_str(), &Fault::new(Code::JobIdConflict, text), ack);
             }
             return;
         }
@@ -33,10 +35,14 @@ impl Desk {
                     ..Batch::default()
                 };
                 self.jobs.insert(id.clone(), job);
+                self.undecided.insert(id.clone());
                 self.commit(batch, ack, Some(id));
             }
             Err(fault) => {
-                tracing::info!(job = %id, %fault, "job refused");
+                static REFUSED: LogLimit = LogLimit::new(20, 60);
+                if let Some(suppressed) = REFUSED.admit(now.mono) {
+                    tracing::info!(job = %id, %fault, suppressed, "job refused");
+                }
                 let batch = Batch { messages: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
                 self.commit(batch, ack, None);
             }
@@ -59,13 +65,10 @@ impl Desk {
         let header_bytes = wire.header_bytes;
         let submit = messages::parse_submit(&wire, &self.settings.limits, now.wall)?;
         let entry = self.library.find(&submit.model.name, submit.model.version, submit.model.digest.as_ref())?;
-        if self.load_failures.get(&entry.manifest.digest).is_some_and(|failures| *failures >= LOAD_FAILURES_MAX) {
-            let name = &submit.model.name;
-            let text = format!("model {name} failed to load {LOAD_FAILURES_MAX} times; replace its file and reload");
-            return Err(Fault::new(Code::ModelQuarantined, text));
-        }
+        self.suspects.admit(&entry.manifest)?;
         for (index, request) in submit.items.iter().enumerate() {
-            entry.manifest.check_inputs(&request.inputs).map_err(|fault| match submit.batch {
+            let checked = entry.manifest.check_inputs(&request.inputs).map(drop);
+            checked.and_then(|()| outputs::check(&entry.manifest, request)).map_err(|fault| match submit.batch {
                 true => Fault::new(fault.code, format!("item {index}: {}", fault.message)),
                 false => fault,
             })?;
@@ -108,7 +111,7 @@ impl Desk {
             }
             Some(_) => {
                 let text = format!("job {id} has not ended; an ack is only for results");
-                self.refuse_event(now, id, &Fault::new(Code::JobMalformed, text), ack);
+                self.refuse_event(now, id.as_str(), &Fault::new(Code::JobMalformed, text), ack);
             }
             None => self.refuse_unknown(now, id, ack),
         }
@@ -116,12 +119,29 @@ impl Desk {
 
     fn refuse_unknown(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
         let fault = Fault::new(Code::JobUnknown, format!("no job {id} is known here; list them with the jobs command"));
-        self.refuse_event(now, id, &fault, ack);
+        self.refuse_event(now, id.as_str(), &fault, ack);
     }
 
-    fn refuse_event(&mut self, now: Now, id: &JobId, fault: &Fault, ack: Option<AckToken>) {
-        tracing::info!(job = %id, %fault, "refused");
-        let batch = Batch { messages: vec![self.reports.alarm(id.as_str(), fault, now.wall)], ..Batch::default() };
+    /// A cancel or ack arrived with the retain flag.
+    pub(in crate::agent) fn refuse_retained(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
+        let text = format!(
+            "an order for job {id} arrived retained: it would count again at every connect; publish it without"
+        );
+        self.refuse_event(now, id.as_str(), &Fault::new(Code::JobRetained, text), ack);
+    }
+
+    /// A message about a job whose id is not one.
+    pub(in crate::agent) fn refuse_id(&mut self, now: Now, bad: &BadName, ack: Option<AckToken>) {
+        self.refuse_event(now, "", &Fault::new(Code::JobMalformed, bad.to_string()), ack);
+    }
+
+    /// Nobody's status can tell this, so an alarm does. Alarms give way in a long outage: a stranger may cause many.
+    fn refuse_event(&mut self, now: Now, subject: &str, fault: &Fault, ack: Option<AckToken>) {
+        static REFUSED: LogLimit = LogLimit::new(20, 60);
+        if let Some(suppressed) = REFUSED.admit(now.mono) {
+            tracing::info!(job = subject, %fault, suppressed, "refused");
+        }
+        let batch = Batch { droppable: vec![self.reports.alarm(subject, fault, now.wall)], ..Batch::default() };
         self.commit(batch, ack, None);
     }
 }

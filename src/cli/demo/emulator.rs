@@ -171,12 +171,10 @@ impl<'a> Run<'a> {
         let level = self.emulator.level(load);
         let (rises, falls) =
             (level == Level::Busy && self.level != level, level != Level::Busy && self.level == Level::Busy);
-        if falls {
-            self.workers = measure::children(self.emulator.agent);
-        }
-        if rises || falls {
-            self.read_clocks();
-        }
+        // Workers may have been started since the last sample. One that is found only at a fall would have all that it
+        // ever used counted as used while busy.
+        self.workers = measure::children(self.emulator.agent);
+        self.read_clocks();
         let now = clock::now();
         if rises {
             self.meter.rises(now);

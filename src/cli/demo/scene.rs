@@ -35,6 +35,8 @@ pub(super) struct Scene {
     colour: bool,
     /// Load of every sample so far, and whether inference could run then.
     past: Vec<(Utilization, bool)>,
+    load: Utilization,
+    is_cut: bool,
     mode: String,
     reason: String,
     pub(super) bars: Vec<Bar>,
@@ -51,6 +53,8 @@ impl Scene {
             idle_below,
             colour,
             past: Vec::with_capacity(SAMPLES),
+            load: Utilization::IDLE,
+            is_cut: false,
             mode: "starting".to_owned(),
             reason: String::new(),
             bars: Vec::new(),
@@ -74,10 +78,19 @@ impl Scene {
 
     /// A sample of the day began; what was missed in between is filled up.
     pub(super) fn load(&mut self, index: usize, load: Utilization) {
+        self.load = load;
+        if self.is_cut {
+            return;
+        }
         let runs = self.mode == "trough";
         while self.past.len() <= index.min(SAMPLES - 1) {
             self.past.push((load, runs));
         }
+    }
+
+    /// The rest of the day is left out: the curve ends here.
+    pub(super) fn cut_short(&mut self) {
+        self.is_cut = true;
     }
 
     /// Something happened between controller and node.
@@ -111,6 +124,8 @@ impl Scene {
                 remember(&mut self.results, line);
             }
             News::Yield(yielded) => {
+                // The state that says so follows a moment later.
+                "busy".clone_into(&mut self.mode);
                 let line = format!("{}  {}", self.clock(), describe_yield(yielded));
                 remember(&mut self.yields, line);
             }
@@ -120,14 +135,13 @@ impl Scene {
 
     /// Every line above the bars, at most `width` columns wide.
     pub(super) fn lines(&self, width: usize) -> Vec<String> {
-        let load = self.past.last().map_or(Utilization::IDLE, |(load, _)| *load);
         let mut lines = vec![
             format!(
                 "{} {}   load {:>4}   {}",
                 self.paint(BOLD, "Neap demo"),
                 self.clock(),
-                load.to_string(),
-                self.paint(self.load_colour(load), &self.mode)
+                self.load.to_string(),
+                self.paint(self.load_colour(self.load), &self.mode)
             ),
             self.paint(DIM, &self.reason.chars().take(width).collect::<String>()),
         ];
@@ -156,21 +170,34 @@ impl Scene {
             (false, false) => (' ', "     ".to_owned()),
         };
         let mut line = label;
+        // Neighbours of one colour are painted together: the terminal gets a tenth of the bytes.
+        let mut run = (None, String::new());
         for column in 0..columns {
-            let Some((load, _)) = self.column(column, columns) else {
-                line.push(mark);
-                continue;
-            };
-            let eighths = usize::from(load.permille()).saturating_sub(floor) * 8 / per_row;
-            // The lowest row always shows something: an idle cell is not an unknown one.
-            let eighths = eighths.clamp(usize::from(row == 0), 8);
-            if eighths == 0 {
-                line.push(mark);
-            } else {
-                line.push_str(&self.paint(self.load_colour(load), &EIGHTHS[eighths].to_string()));
+            let (colour, symbol) = self.block(self.column(column, columns), row, mark);
+            if colour != run.0 {
+                line.push_str(&self.paint_run(&run));
+                run = (colour, String::new());
             }
+            run.1.push(symbol);
         }
+        line.push_str(&self.paint_run(&run));
         line
+    }
+
+    /// The symbol of one column in one row, and its colour; `mark` where there is nothing.
+    fn block(&self, column: Option<(Utilization, bool)>, row: usize, mark: char) -> (Option<&'static str>, char) {
+        let Some((load, _)) = column else { return (None, mark) };
+        let per_row = 1000 / CURVE_ROWS;
+        let eighths = usize::from(load.permille()).saturating_sub(row * per_row) * 8 / per_row;
+        // The lowest row always shows something: an idle cell is not an unknown one.
+        match eighths.clamp(usize::from(row == 0), 8) {
+            0 => (None, mark),
+            eighths => (Some(self.load_colour(load)), EIGHTHS[eighths]),
+        }
+    }
+
+    fn paint_run(&self, (colour, text): &(Option<&'static str>, String)) -> String {
+        colour.map_or_else(|| text.clone(), |colour| self.paint(colour, text))
     }
 
     /// Where inference was allowed to run.
@@ -219,7 +246,8 @@ fn remember(lines: &mut VecDeque<String>, line: String) {
     lines.push_back(line);
 }
 
-fn cut(line: &str, width: usize) -> String {
+/// The line's first `width` characters.
+pub(super) fn cut(line: &str, width: usize) -> String {
     line.chars().take(width).collect()
 }
 
@@ -291,6 +319,16 @@ mod tests {
         let run = scene.lines(88)[2 + CURVE_ROWS].clone();
         let marks = run.chars().filter(|mark| *mark == '━').count();
         assert!((30..40).contains(&marks), "{run}");
+    }
+
+    #[test]
+    fn a_day_that_is_cut_short_ends_where_it_was() {
+        let mut scene = scene();
+        scene.load(300, percent(60));
+        scene.cut_short();
+        scene.load(SAMPLES, percent(0));
+        assert_eq!(scene.clock(), "10:00");
+        assert!(scene.lines(80)[0].contains("load  0 %"), "{}", scene.lines(80)[0]);
     }
 
     #[test]

@@ -6,10 +6,9 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::Event;
-use super::scene::{BARS, Bar, Scene, describe_yield};
+use super::scene::{BARS, Bar, Scene, cut, describe_yield};
 use crate::jobs::job::State;
 use crate::sim::controller::News;
-use crate::sim::day::SAMPLES;
 use crate::units::{Instant, Utilization};
 
 /// Shortest time between two pictures: the demo must not take the CPU from what it shows.
@@ -33,7 +32,7 @@ pub(super) struct Screen {
 #[derive(Debug)]
 enum Medium {
     Live { bars: MultiProgress, picture: ProgressBar, jobs: Vec<ProgressBar>, drawn: Instant },
-    Plain { to: Stream, level: Option<&'static str> },
+    Plain { to: Stream, level: Option<Level>, mode: String },
 }
 
 /// Standard output, or standard error when standard output is for machines.
@@ -68,7 +67,11 @@ impl Screen {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let scene = Scene::new(busy_above, idle_below, colour);
-        let medium = if to.is_terminal() && !dumb { live(to, &scene, now) } else { Medium::Plain { to, level: None } };
+        let medium = if to.is_terminal() && !dumb {
+            live(to, &scene, now)
+        } else {
+            Medium::Plain { to, level: None, mode: String::new() }
+        };
         Self { scene, busy_above, idle_below, medium }
     }
 
@@ -77,7 +80,7 @@ impl Screen {
         match event {
             Event::Load { index, load } => self.scene.load(*index, *load),
             Event::News(news) => self.scene.news(news),
-            Event::Interrupted => {}
+            Event::Interrupted => self.scene.cut_short(),
         }
         self.plain(event);
         self.draw(now, false);
@@ -124,34 +127,52 @@ impl Screen {
 
     fn plain(&mut self, event: &Event) {
         let clock = self.scene.clock();
-        let level = match event {
-            Event::Load { load, .. } => self.level_of(*load),
-            Event::News(_) | Event::Interrupted => "",
-        };
-        let Medium::Plain { to, level: last } = &mut self.medium else { return };
+        let limits = (self.busy_above, self.idle_below);
+        let Medium::Plain { to, level, mode } = &mut self.medium else { return };
         let line = match event {
-            Event::Load { load, index } => {
-                if *last == Some(level) && *index != SAMPLES {
-                    return;
-                }
-                *last = Some(level);
-                Some(format!("load {:<6} {level}", load.to_string()))
+            Event::Load { load, .. } => {
+                let now = Level::of(*load, limits, *level);
+                let changed = level.replace(now) != Some(now);
+                changed.then(|| format!("load {:<6} {}", load.to_string(), now.as_str()))
             }
-            Event::News(news) => describe(news),
+            // The node repeats its state with every job that starts or ends.
+            Event::News(News::State { mode: same, .. }) if same == mode => None,
+            Event::News(news) => {
+                if let News::State { mode: new, .. } = news {
+                    new.clone_into(mode);
+                }
+                describe(news)
+            }
             Event::Interrupted => Some("interrupted: ending the day early".to_owned()),
         };
         if let Some(line) = line {
-            to.line(&format!("{clock}  {line}").chars().take(LINE_CHARS_MAX).collect::<String>());
+            to.line(&cut(&format!("{clock}  {line}"), LINE_CHARS_MAX));
+        }
+    }
+}
+
+/// How the load stands to the node's limits; between them it is what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    Busy,
+    Idle,
+}
+
+impl Level {
+    fn of(load: Utilization, (busy_above, idle_below): (Utilization, Utilization), before: Option<Self>) -> Self {
+        if load >= busy_above {
+            Self::Busy
+        } else if load < idle_below {
+            Self::Idle
+        } else {
+            before.unwrap_or(Self::Busy)
         }
     }
 
-    fn level_of(&self, load: Utilization) -> &'static str {
-        if load >= self.busy_above {
-            "busy"
-        } else if load < self.idle_below {
-            "idle"
-        } else {
-            "between the limits"
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Idle => "idle",
         }
     }
 }
@@ -196,4 +217,19 @@ fn live(to: Stream, scene: &Scene, now: Instant) -> Medium {
 
 fn terminal_width() -> usize {
     terminal_size::terminal_size().map_or(WIDTH, |(width, _)| usize::from(width.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn between_the_limits_the_load_is_what_it_was() {
+        let percent = |percent| Utilization::from_percent(percent).unwrap();
+        let limits = (percent(40), percent(25));
+        let level = |load, before| Level::of(percent(load), limits, before);
+        assert_eq!([level(40, Some(Level::Idle)), level(30, Some(Level::Busy))], [Level::Busy, Level::Busy]);
+        assert_eq!([level(24, Some(Level::Busy)), level(30, Some(Level::Idle))], [Level::Idle, Level::Idle]);
+        assert_eq!(level(30, None), Level::Busy);
+    }
 }

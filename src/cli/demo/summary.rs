@@ -127,7 +127,7 @@ impl Summary {
         line(
             "while busy",
             format!(
-                "{} of worker CPU in {} busy periods ({} s), by the workers' own clocks; {} of it later than 100 ms",
+                "workers used {} in {} busy periods ({} s), by their own CPU clocks; {} after the first 100 ms",
                 micros(micros_of(played.usage.while_busy)),
                 played.usage.busy_periods,
                 seconds(played.busy),

@@ -8,8 +8,9 @@ use tokio::time::timeout;
 use crate::cli::failure::{Class, Failure};
 use crate::cli::out::clean;
 use crate::cli::session::{self, Session};
+use crate::fault::Code;
 use crate::jobs::job::State;
-use crate::link::messages::{Command, ErrorBody, NodeState, Outcome, Reply, Status, parse_result};
+use crate::link::messages::{Command, ErrorBody, NodeEvent, NodeState, Outcome, Reply, Status, parse_result};
 use crate::units::JobId;
 
 /// How long a result may be late behind the status that announces it.
@@ -23,13 +24,15 @@ pub(super) struct Seen {
     /// Body of the result topic.
     pub(super) result: Option<Vec<u8>>,
     node: Option<NodeState>,
+    /// The id is taken by another job: its statuses are not about ours.
+    conflict: Option<ErrorBody>,
 }
 
 /// Follows the job until the node's first word about it, or with `to_the_end` until its result is there.
 pub(super) async fn until(session: &mut Session, id: &JobId, to_the_end: bool, seen: &mut Seen) -> Result<(), Failure> {
     let bar = to_the_end.then(bar);
-    let (status_topic, result_topic, state_topic) =
-        (session.topics.job(id), session.topics.result(id), session.topics.state());
+    let (status_topic, result_topic) = (session.topics.job(id), session.topics.result(id));
+    let (state_topic, event_topic) = (session.topics.state(), session.topics.event());
     loop {
         if seen.is_enough(to_the_end) {
             break;
@@ -58,6 +61,8 @@ pub(super) async fn until(session: &mut Session, id: &JobId, to_the_end: bool, s
             }
         } else if message.topic == result_topic {
             seen.result = Some(message.body);
+        } else if message.topic == event_topic {
+            seen.conflict = conflict(id, &message.body);
         } else if message.topic == state_topic {
             seen.node = NodeState::parse(&message.body).ok();
             if let (Some(bar), Some(NodeState::Offline { .. })) = (&bar, &seen.node) {
@@ -71,6 +76,13 @@ pub(super) async fn until(session: &mut Session, id: &JobId, to_the_end: bool, s
     Ok(())
 }
 
+/// Whether an event says that the id is taken. It comes as an event, because the id's topics are the other job's.
+fn conflict(id: &JobId, body: &[u8]) -> Option<ErrorBody> {
+    let NodeEvent::Alarm { code, message, .. } = NodeEvent::parse(body).ok()? else { return None };
+    let ours = code == Code::JobIdConflict.as_str() && message.starts_with(&format!("job {id} "));
+    ours.then_some(ErrorBody { code, message, retryable: false })
+}
+
 async fn asked(session: &mut Session, id: &JobId) -> Option<Vec<u8>> {
     match session.request(&Command::Result { job: id.clone() }).await {
         Ok(Reply::Result(body)) => Some(body),
@@ -81,6 +93,9 @@ async fn asked(session: &mut Session, id: &JobId) -> Option<Vec<u8>> {
 
 impl Seen {
     fn is_enough(&self, to_the_end: bool) -> bool {
+        if self.conflict.is_some() {
+            return true;
+        }
         let ended = self.status.as_ref().is_some_and(|status| status.status.is_terminal());
         // An error needs no result: the status carries it.
         let told = self.result.is_some() || self.error().is_some();
@@ -97,6 +112,9 @@ impl Seen {
 
     /// The failure that a job which did not succeed amounts to.
     pub(super) fn failure(&self) -> Option<Failure> {
+        if let Some(error) = &self.conflict {
+            return Some(session::failed(error));
+        }
         let status = self.status.as_ref()?;
         let class = match status.status {
             State::Queued | State::InProgress | State::Suspended | State::Succeeded => return None,
@@ -153,7 +171,7 @@ fn show(bar: &ProgressBar, id: &JobId, status: &Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Code, Fault};
+    use crate::fault::Fault;
     use crate::link::messages::{Progress, render_error};
     use crate::units::WallTime;
 
@@ -172,7 +190,7 @@ mod tests {
     }
 
     fn seen(state: State, result: Option<Vec<u8>>) -> Seen {
-        Seen { status: Some(status(state)), result, node: None }
+        Seen { status: Some(status(state)), result, ..Seen::default() }
     }
 
     #[test]
@@ -191,6 +209,17 @@ mod tests {
         assert_eq!((class(Code::ModelUnknown), class(Code::WorkerCrashed)), (65, 75));
         assert_eq!(seen(State::Canceled, None).failure().unwrap().class.code(), 75);
         assert_eq!(seen(State::Succeeded, None).failure(), None);
+    }
+
+    #[test]
+    fn only_the_conflict_of_our_own_id_ends_the_wait() {
+        let event = |code: &str, message: &str| {
+            NodeEvent::Alarm { code: code.to_owned(), message: message.to_owned(), at: WallTime::default() }.render()
+        };
+        let id: JobId = "j1".parse().unwrap();
+        assert!(conflict(&id, &event("job.id_conflict", "job j1 is known with another body")).is_some());
+        assert!(conflict(&id, &event("job.id_conflict", "job j10 is known with another body")).is_none());
+        assert!(conflict(&id, &event("job.unknown", "job j1 is not known")).is_none());
     }
 
     #[test]

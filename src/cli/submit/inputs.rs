@@ -5,8 +5,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use crate::cli::failure::{Class, Failure};
 use crate::cli::session::Session;
 use crate::jobs::job::ModelRef;
@@ -86,15 +84,8 @@ pub(super) async fn accepted_tensor(session: &mut Session, wanted: &ModelRef, in
         return None;
     }
     let topic = session.topics.info();
-    let inventory = async {
-        loop {
-            let message = session.next().await.ok()?;
-            if message.topic == topic {
-                return Info::parse(&message.body).ok();
-            }
-        }
-    };
-    let info = timeout(INFO_WAIT, inventory).await.ok()??;
+    let message = session.find(INFO_WAIT, |message| message.topic == topic).await.ok()??;
+    let info = Info::parse(&message.body).ok()?;
     let fits = |version: u32| wanted.version.is_none_or(|wanted| wanted == version);
     let models = info.models.into_iter().filter(|model| model.name == wanted.name.as_str() && fits(model.version));
     models.max_by_key(|model| model.version)?.accepts

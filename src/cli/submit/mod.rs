@@ -16,8 +16,8 @@ use super::show;
 use super::span::{self, Span};
 use super::target::Target;
 use crate::jobs::job::{ModelRef, State};
+use crate::link::Publish;
 use crate::link::messages::{self, Body, Draft, LimitsDraft, Rendered, render_submit};
-use crate::link::{Publish, Qos};
 use crate::sys::clock;
 use crate::units::{Digest, JobId, Name, PACKET_BYTES_MAX};
 
@@ -108,9 +108,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let place = args.target.resolve()?;
     super::block_on(async {
         let topics = place.topics.clone();
-        let filters = [topics.job(&id), topics.result(&id), topics.state(), topics.info()];
-        let filters = filters.map(|filter| (filter, Qos::AtLeastOnce)).to_vec();
-        let mut session = Session::open(place, filters).await?;
+        let filters = [topics.job(&id), topics.result(&id), topics.state(), topics.info(), topics.event()];
+        let mut session = Session::open(place, filters.to_vec()).await?;
         let rendered = match (files, whole) {
             (Some(files), _) => {
                 let tensor = match &args.draft.tensor {

@@ -11,7 +11,6 @@ use super::out::Out;
 use super::session::Session;
 use super::span::{self, Span};
 use super::target::Target;
-use crate::link::Qos;
 use crate::link::messages::format_time;
 use crate::sys::clock;
 use news::News;
@@ -47,7 +46,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let place = args.target.resolve()?;
     let filter = if args.site { place.topics.site_filter() } else { place.topics.up_filter() };
     super::block_on(async {
-        let mut session = Session::open(place, vec![(filter, Qos::AtLeastOnce)]).await?;
+        let mut session = Session::open(place, vec![filter]).await?;
         let watched = watch(args.json, &mut session);
         let done = match args.lasting {
             Some(Span(lasting)) => timeout(lasting, watched).await.unwrap_or(Ok(())),

@@ -38,6 +38,11 @@ impl<'o> View<'o> {
     pub(super) fn show(&mut self, now: &str, node: &str, news: &News) -> Result<(), Failure> {
         match news {
             News::Node { mode, words } => {
+                // Nodes say their state again whenever somebody might have missed it.
+                let known = self.nodes.get(node).is_some_and(|kept| kept.mode == *mode && kept.words == *words);
+                if known {
+                    return Ok(());
+                }
                 self.line(now, node, &self.out.paint(tone(mode), &format!("{mode}: {words}")))?;
                 self.change(node, |kept| (kept.mode, kept.words) = (mode.clone(), words.clone()));
             }

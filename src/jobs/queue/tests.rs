@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::jobs::job::Spec;
 use crate::jobs::job::{Event, Limits, ModelRef};
 use crate::units::Digest;
 
@@ -55,16 +56,6 @@ fn a_full_queue_names_numbers_and_remedy() {
 fn the_table_of_ids_has_a_limit_that_no_setting_lifts() {
     let capacity = Capacity { jobs_max: usize::MAX, open_max: usize::MAX };
     assert!(admit(&capacity, 0, JOBS_MAX).is_err());
-}
-
-#[test]
-fn a_deadline_that_passed_before_arrival_is_refused() {
-    assert_eq!(check_times(&spec("a"), at(0)), Ok(()));
-    assert_eq!(check_times(&Spec { deadline: Some(at(1)), ..spec("a") }, at(0)), Ok(()));
-    let late = check_times(&Spec { deadline: Some(at(0)), ..spec("a") }, at(0)).unwrap_err();
-    assert_eq!(late.code, Code::JobExpired);
-    let never = Spec { deadline: Some(at(9)), not_before: Some(at(9)), ..spec("a") };
-    assert_eq!(check_times(&never, at(0)).unwrap_err().code, Code::JobMalformed);
 }
 
 #[test]

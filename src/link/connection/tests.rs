@@ -175,11 +175,42 @@ fn a_message_is_acknowledged_once_and_on_its_own_connection_only() {
 }
 
 #[test]
-fn a_broker_that_ignores_our_receive_maximum_is_left() {
+fn a_broker_that_ignores_every_receive_maximum_is_left() {
     let mut world = World::up();
     let arrives = |packet| Heard::Message { message: message(Qos::AtLeastOnce, 1), packet: Some(packet) };
-    (1..=4 * RECEIVE_MAX).for_each(|packet| world.hear(arrives(packet)).unwrap());
-    assert!(world.hear(arrives(4 * RECEIVE_MAX + 1)).is_err());
+    let borne = u16::try_from(UNACKNOWLEDGED_MAX).unwrap();
+    (1..=borne).for_each(|packet| world.hear(arrives(packet)).unwrap());
+    assert!(world.hear(arrives(borne + 1)).is_err());
+}
+
+#[test]
+fn a_broker_that_sends_too_much_is_not_heard_until_the_owner_has_caught_up() {
+    let mut world = World::up();
+    let arrives = |packet| Heard::Message { message: message(Qos::AtLeastOnce, 1), packet: Some(packet) };
+    let done = |packet| AckToken { epoch: terms().epoch, packet };
+    (1..=RECEIVE_MAX).for_each(|packet| world.hear(arrives(packet)).unwrap());
+    assert!(world.connection.listens(), "what was allowed is heard");
+    world.hear(arrives(RECEIVE_MAX + 1)).unwrap();
+    assert!(!world.connection.listens());
+    world.connection.acknowledge(done(1));
+    assert!(world.connection.listens());
+}
+
+#[test]
+fn acknowledgements_wait_for_the_client_and_keep_their_order() {
+    let mut world = World::up();
+    let count = u16::try_from(ACKS_MAX).unwrap() + 3;
+    for packet in 1..=count {
+        world.hear(Heard::Message { message: message(Qos::AtLeastOnce, 1), packet: Some(packet) }).unwrap();
+        world.connection.acknowledge(AckToken { epoch: terms().epoch, packet });
+    }
+    let mut sent = world.requests();
+    assert_eq!(sent.len(), ACKS_MAX);
+    for _ in 0..3 {
+        world.hear(Heard::AckSent).unwrap();
+        sent.extend(world.requests());
+    }
+    assert_eq!(sent, (1..=count).map(Request::Acknowledge).collect::<Vec<_>>());
 }
 
 #[test]

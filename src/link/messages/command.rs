@@ -165,7 +165,7 @@ fn read<T: for<'de> Deserialize<'de> + Default>(name: &str, body: &[u8]) -> Resu
         let text = format!("command {name}: body of {} bytes exceeds {COMMAND_BYTES_MAX}", body.len());
         return Err(Fault::new(Code::JobTooLarge, text));
     }
-    json::parse(name, json::text(name, body)?)
+    json::object(name, json::text(name, body)?)
 }
 
 fn job_id(text: &str) -> Result<JobId, Fault> {

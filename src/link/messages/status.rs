@@ -86,7 +86,7 @@ impl Status {
 
     pub(super) fn to_wire(&self) -> Wire {
         Wire {
-            status: name(self.status).to_owned(),
+            status: self.status.as_str().to_owned(),
             version: self.version,
             attempt: self.attempt,
             at: self.at,
@@ -99,9 +99,7 @@ impl Status {
     }
 
     pub(super) fn from_wire(wire: Wire) -> Result<Self, BadMessage> {
-        let status = STATES
-            .into_iter()
-            .find(|state| name(*state) == wire.status)
+        let status = State::parse(&wire.status)
             .ok_or_else(|| BadMessage::new("status", format!("state {:?} is unknown", wire.status)))?;
         Ok(Self {
             status,
@@ -114,31 +112,6 @@ impl Status {
             suspended: Duration::from_millis(wire.suspended_ms),
             error: wire.error,
         })
-    }
-}
-
-const STATES: [State; 8] = [
-    State::Queued,
-    State::InProgress,
-    State::Suspended,
-    State::Succeeded,
-    State::Failed,
-    State::TimedOut,
-    State::Rejected,
-    State::Canceled,
-];
-
-/// The state as AWS IoT Jobs spells it.
-const fn name(state: State) -> &'static str {
-    match state {
-        State::Queued => "QUEUED",
-        State::InProgress => "IN_PROGRESS",
-        State::Suspended => "SUSPENDED",
-        State::Succeeded => "SUCCEEDED",
-        State::Failed => "FAILED",
-        State::TimedOut => "TIMED_OUT",
-        State::Rejected => "REJECTED",
-        State::Canceled => "CANCELED",
     }
 }
 
@@ -159,7 +132,7 @@ mod tests {
     fn every_state_survives() {
         let text = r#"{"status":"QUEUED","version":1,"attempt":0,"at":"2026-11-22T01:10:07.311Z","reason":"accepted","progress":{"done":0,"total":1},"yields":0,"suspended_ms":0,"a newer field":1}"#;
         let mut status = Status::parse(text.as_bytes()).unwrap();
-        for state in STATES {
+        for state in State::ALL {
             status.status = state;
             assert_eq!(Status::parse(&status.render()).unwrap(), status);
         }

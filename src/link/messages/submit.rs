@@ -160,12 +160,12 @@ pub fn parse_items(body: &Body<'_>) -> Result<Vec<Request>, Fault> {
 /// # Errors
 /// `job.malformed` or `input.*`: value, limit and remedy.
 pub fn parse_request(text: &[u8]) -> Result<Request, Fault> {
-    let wire: RequestWire<'_> = json::parse("request", json::text("request", text)?)?;
+    let wire: RequestWire<'_> = json::object("request", json::text("request", text)?)?;
     request(&wire, &mut [].as_slice())
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct SubmitWire<'a> {
     #[serde(borrow)]
     model: Cow<'a, str>,
@@ -186,7 +186,7 @@ struct SubmitWire<'a> {
 }
 
 #[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct LimitsWire {
     #[serde(skip_serializing_if = "Option::is_none")]
     wall_ms: Option<u64>,
@@ -200,7 +200,7 @@ struct LimitsWire {
 
 /// An Open Inference Protocol v2 request. Its `id` is read and not used: the topic names the job.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct RequestWire<'a> {
     #[serde(rename = "id")]
     _id: Option<IgnoredAny>,
@@ -211,13 +211,13 @@ struct RequestWire<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct OutputWire {
     name: String,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
 struct RequestParameters {
     interpret: Option<bool>,
 }
@@ -243,7 +243,7 @@ impl Draft {
     /// `job.malformed`, `job.too_large`, `job.unsupported` or `input.*`: value, limit and remedy.
     pub fn parse(body: &Body<'_>, body_bytes_max: usize) -> Result<Self, Fault> {
         let (header, mut binary) = split(body, body_bytes_max)?;
-        let wire: SubmitWire<'_> = json::parse("job", json::text("job", header)?)?;
+        let wire: SubmitWire<'_> = json::object("job", json::text("job", header)?)?;
         let batch = wire.items.is_some();
         let requests = match (wire.input, wire.items, wire.input_ref) {
             (Some(input), None, None) => vec![input],
@@ -252,7 +252,14 @@ impl Draft {
                 let text = "input_ref is not served by this version; send the data as input or items";
                 return Err(Fault::new(Code::JobUnsupported, text));
             }
-            _ => return Err(malformed("exactly one of input, items and input_ref is needed")),
+            (input, items, input_ref) => {
+                let given =
+                    [("input", input.is_some()), ("items", items.is_some()), ("input_ref", input_ref.is_some())];
+                let given: Vec<&str> = given.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
+                let given = if given.is_empty() { "none".to_owned() } else { given.join(" and ") };
+                let text = format!("exactly one of input, items and input_ref is needed, {given} is given; keep one");
+                return Err(malformed(text));
+            }
         };
         if requests.is_empty() || requests.len() > ITEMS_MAX {
             let text = format!("{} items are not allowed; send 1 to {ITEMS_MAX}", requests.len());

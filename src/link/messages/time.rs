@@ -2,13 +2,9 @@
 
 use crate::units::WallTime;
 
-/// As it is written: `2026-11-22T06:00:00.000Z`. Moments outside the years 0 to 9999 are written as the nearest inside.
+/// As it is written: `2026-11-22T06:00:00.000Z`.
 pub fn format_time(at: WallTime) -> String {
-    // First and last millisecond that RFC 3339, with its four-digit years, can write.
-    const FIRST: i64 = -62_167_219_200_000;
-    const LAST: i64 = 253_402_207_199_999;
-    let timestamp = jiff::Timestamp::from_millisecond(at.as_millis().clamp(FIRST, LAST)).unwrap_or_default();
-    format!("{timestamp:.3}")
+    at.to_string()
 }
 
 /// The moment a text names; another offset than `Z` is converted, less than a millisecond is dropped.
@@ -31,10 +27,10 @@ pub fn parse_time(text: &str) -> Result<WallTime, String> {
 pub(super) mod required {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use super::{WallTime, format_time, parse_time};
+    use super::{WallTime, parse_time};
 
     pub(crate) fn serialize<S: Serializer>(at: &WallTime, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&format_time(*at))
+        serializer.collect_str(at)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WallTime, D::Error> {
@@ -46,12 +42,12 @@ pub(super) mod required {
 pub(super) mod optional {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use super::{WallTime, format_time, parse_time};
+    use super::{WallTime, parse_time};
 
     #[expect(clippy::ref_option, reason = "the signature that serde's `with` asks for")]
     pub(crate) fn serialize<S: Serializer>(at: &Option<WallTime>, serializer: S) -> Result<S::Ok, S::Error> {
         match at {
-            Some(at) => serializer.serialize_some(&format_time(*at)),
+            Some(at) => serializer.serialize_some(&at.to_string()),
             None => serializer.serialize_none(),
         }
     }

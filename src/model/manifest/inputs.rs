@@ -69,6 +69,7 @@ impl Manifest {
     }
 
     fn unknown_input(&self, name: &str) -> Fault {
+        let name: String = name.chars().take(64).collect();
         let text = format!("model {} has no input {name:?}; it takes {}", self.name, self.wanted());
         Fault::new(Code::InputName, text)
     }
@@ -106,14 +107,14 @@ impl Port {
 
 /// Bytes of one element of that value; `None` when the type cannot hold it.
 pub(in crate::model) fn element(datatype: DataType, value: f64) -> Option<Vec<u8>> {
+    #[expect(clippy::cast_possible_truncation, reason = "compared with the value right after")]
+    let whole = value as i128;
+    #[expect(clippy::cast_precision_loss, reason = "a value that loses precision is refused")]
+    let exact = whole as f64 == value;
     macro_rules! integer {
-        ($kind:ty) => {{
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked by the way back")]
-            let cast = value as $kind;
-            #[expect(clippy::cast_precision_loss, reason = "a value that loses precision is refused")]
-            let back = cast as f64;
-            (back == value).then(|| cast.to_le_bytes().to_vec())
-        }};
+        ($kind:ty) => {
+            <$kind>::try_from(whole).ok().filter(|_| exact).map(|whole| whole.to_le_bytes().to_vec())
+        };
     }
     match datatype {
         DataType::Bool => (value == 0.0 || value == 1.0).then(|| vec![u8::from(value == 1.0)]),

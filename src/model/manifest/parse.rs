@@ -42,8 +42,13 @@ pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         let problem = format!("{} bytes are too many, at most {MANIFEST_TOML_BYTES_MAX} are allowed", text.len());
         return Err(at.bad(&(0..0), problem));
     }
-    let raw: RawManifest =
-        toml::from_str(text).map_err(|error| at.bad(&error.span().unwrap_or(0..0), error.message()))?;
+    let raw: RawManifest = toml::from_str(text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        let bad = at.bad(&span, error.message());
+        // What is missing at the top is missing everywhere, not at the key that happens to come first.
+        let everywhere = span.start == 0 && error.message().starts_with("missing");
+        if everywhere { ManifestError { key: "model.toml".to_owned(), ..bad } } else { bad }
+    })?;
     let inputs = ports(&at, &raw.inputs, true)?;
     let outputs = ports(&at, &raw.outputs, false)?;
     let labels = raw.labels.as_ref().map(|labels| file(&at, labels)).transpose()?;

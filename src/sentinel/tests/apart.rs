@@ -50,9 +50,14 @@ fn a_panic_stops_the_worker_and_aborts_the_process() {
         assert_eq!(output.status.signal(), Some(6), "{}", text(&output));
         let said = text(&output);
         let pid: i32 = said.split("worker ").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let stopped = || std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("State:\tT");
+        let end = clock::now().after(FOREVER);
+        while !stopped() && clock::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let stopped = stopped();
         signal::kill_process(pid).unwrap();
-        assert!(status.contains("State:\tT"), "{status}");
+        assert!(stopped);
         return;
     }
     let mut world = world(1, FOREVER, None);

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::imageops::{self, FilterType};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, Luma, Pixel, Rgb};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Luma, Pixel, Rgb};
 
 use super::{Geometry, filled, undecodable};
 use crate::fault::Fault;
@@ -35,13 +35,18 @@ fn decode(medium: &[u8]) -> Result<DynamicImage, Fault> {
         undecodable(
             "picture",
             format!(
-                "{error} (a JPEG or PNG of at most {SIDE_MAX} × {SIDE_MAX} pixels is needed, \
-                     {DECODED_BYTES_MAX} bytes decoded)"
+                "{error} in {} bytes (a JPEG or PNG of at most {SIDE_MAX} × {SIDE_MAX} pixels is needed, and of \
+                 {DECODED_BYTES_MAX} bytes once decoded)",
+                medium.len()
             ),
         )
     };
     let mut reader =
         ImageReader::new(Cursor::new(medium)).with_guessed_format().map_err(|error| undecodable("picture", error))?;
+    if reader.format() == Some(ImageFormat::Jpeg) && is_cut_off(medium) {
+        let why = format!("the JPEG ends after {} bytes without its end mark: send the whole file", medium.len());
+        return Err(undecodable("picture", why));
+    }
     let mut limits = Limits::no_limits();
     limits.max_image_width = Some(SIDE_MAX);
     limits.max_image_height = Some(SIDE_MAX);
@@ -64,6 +69,27 @@ fn decode(medium: &[u8]) -> Result<DynamicImage, Fault> {
     }
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// Whether a JPEG has pixels but not its end mark (EOI). The decoder would fill what is missing with grey, and the
+/// network would look at that.
+fn is_cut_off(jpeg: &[u8]) -> bool {
+    // In the pixels FF stands before a zero or a restart mark, so FF D9 there is the end; before them (a preview in the
+    // EXIF data) it is not. Everything before the pixels is segments, each with its length.
+    let mut at = 2;
+    while let Some(&[0xff, marker, high, low]) = jpeg.get(at..).and_then(|rest| rest.first_chunk()) {
+        at += match marker {
+            // A byte that fills, a mark without a segment.
+            0xff => 1,
+            0x01 | 0xd0..=0xd7 => 2,
+            _ => 2 + usize::from(u16::from_be_bytes([high, low])),
+        };
+        if marker == 0xda {
+            return !jpeg.get(at..).is_some_and(|pixels| pixels.windows(2).any(|pair| pair == [0xff, 0xd9]));
+        }
+    }
+    // No pixels at all: what is wrong with it is for the decoder to say.
+    false
 }
 
 /// Where the picture lies on the canvas that the network sees, in pixels.

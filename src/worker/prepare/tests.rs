@@ -252,3 +252,17 @@ proptest::proptest! {
         drop(prepare(&manifest, &damaged[..cut]));
     }
 }
+
+#[test]
+fn a_jpeg_that_was_cut_off_is_refused_and_not_filled_with_grey() {
+    let objects = parse(OBJECTS).unwrap();
+    for length in [JPEG.len() / 3, JPEG.len() - 2] {
+        let why = refused(&objects, &JPEG[..length]);
+        assert!(why.contains(&length.to_string()) && why.contains("end mark"), "{why}");
+    }
+    // A preview in the EXIF data has an end mark of its own.
+    let preview = [&[0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd8, 0xff, 0xd9][..], &JPEG[2..JPEG.len() / 3]].concat();
+    assert!(refused(&objects, &preview).contains("end mark"));
+    let trailing = [JPEG, b"what a camera appends"].concat();
+    assert!(prepare(&objects, &trailing).is_ok());
+}

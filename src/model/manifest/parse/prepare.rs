@@ -71,17 +71,13 @@ fn picture(at: &At<'_>, raw: &Spanned<RawPicture>, port: &Port) -> Result<Pictur
     }
     let picture = Picture { size, fit, layout, colour, scale, mean, std, border: raw.border };
     let plain = scale.to_bits() == 1.0_f32.to_bits() && mean == [0.0; 3] && std == [1.0; 3];
-    match port.datatype {
-        DataType::Fp32 => {}
-        DataType::Uint8 if plain => {}
-        DataType::Uint8 => {
-            let problem = format!("input {:?} is UINT8: scale, mean and std are not allowed", port.name);
-            return Err(at.bad(&span, problem));
-        }
-        other => {
-            let problem = format!("input {:?} is {other}, a picture fills FP32 or UINT8", port.name);
-            return Err(at.bad(&span, problem));
-        }
+    if port.datatype == DataType::Uint8 && !plain {
+        let problem = format!("input {:?} is UINT8: scale, mean and std are not allowed", port.name);
+        return Err(at.bad(&span, problem));
+    }
+    if !matches!(port.datatype, DataType::Fp32 | DataType::Uint8) {
+        let problem = format!("input {:?} is {}, a picture fills FP32 or UINT8", port.name, port.datatype);
+        return Err(at.bad(&span, problem));
     }
     fits_picture(at, &picture, port, &span)?;
     Ok(picture)
