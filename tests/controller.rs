@@ -184,6 +184,9 @@ fn a_running_job_is_canceled_at_once_and_its_worker_serves_the_next() {
     let (node, controller) = in_a_trough(&Setup::new());
     controller.submit_media("running", "objects", "image", &pictures(100));
     controller.wait_for_state("running", "IN_PROGRESS");
+    // The worker has its next item already, and the next job waits for it.
+    controller.submit("next", &sample("kpi-anomaly", "healthy.json"));
+    controller.wait_for_items("running", 1);
     let asked = clock::now();
     controller.cancel("running");
 
@@ -191,9 +194,9 @@ fn a_running_job_is_canceled_at_once_and_its_worker_serves_the_next() {
     eprintln!("canceled after {:?}, {}", clock::now().since(asked), status["progress"]);
     assert_eq!(controller.wait_for_result("running")["error"]["code"], "job.canceled");
     assert!(status["progress"]["done"].as_u64() < Some(100), "{status}");
-    controller.submit("next", &sample("kpi-anomaly", "healthy.json"));
     controller.wait_for_state("next", "SUCCEEDED");
-    assert_eq!(node.workers().len(), 1);
+    assert_eq!(controller.results("running"), (1, 1));
+    node.wait_for_workers(1);
 }
 
 #[test]

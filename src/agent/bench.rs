@@ -20,6 +20,14 @@ pub(super) struct Place {
     pub run: Option<Run>,
 }
 
+impl Place {
+    /// Whether a job may start here at once. While items of an ended run are open the worker is busy, or being killed
+    /// for them.
+    pub(super) fn is_free(&self) -> bool {
+        self.ready && self.run.is_none() && self.open.is_empty()
+    }
+}
+
 /// One attempt of a job in a worker.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -144,9 +152,9 @@ impl Bench {
         self.places.iter().position(|place| place.run.as_ref().is_some_and(|run| run.job == *job))
     }
 
-    /// A ready place without a run among the first `budget`.
+    /// A free place among the first `budget`.
     pub(super) fn free(&self, budget: u8) -> Option<usize> {
-        self.places.iter().take(usize::from(budget)).position(|place| place.ready && place.run.is_none())
+        self.places.iter().take(usize::from(budget)).position(Place::is_free)
     }
 
     /// All runs with their slots.
@@ -157,5 +165,94 @@ impl Bench {
     /// The same, to be changed.
     pub(super) fn runs_mut(&mut self) -> impl Iterator<Item = (usize, &mut Run)> {
         self.places.iter_mut().enumerate().filter_map(|(slot, place)| place.run.as_mut().map(|run| (slot, run)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> Instant {
+        Instant::from_nanos(seconds * 1_000_000_000)
+    }
+
+    fn run(token: u64, job: &str) -> Run {
+        let text = format!(
+            "name = \"m\"\nversion = 1\nsummary = \"s\"\nlicence = \"l\"\nsource = \"s\"\nfile = \"m.onnx\"\n\
+             digest = \"sha256:{}\"\ninputs = [{{ name = \"x\", datatype = \"FP32\", shape = [1] }}]\n\
+             outputs = [{{ name = \"y\", datatype = \"FP32\", shape = [1] }}]\n",
+            "ab".repeat(32)
+        );
+        let manifest = crate::model::manifest::parse(&text).unwrap();
+        let model = Entry { manifest, manifest_text: text.into(), labels: "".into(), folder: "/m".into() };
+        Run::new(token, job.parse().unwrap(), Arc::new(model), at(0))
+    }
+
+    /// A run whose input has been read at that moment.
+    fn begun(seconds: u64) -> Run {
+        let mut run = run(1, "a");
+        run.requests = vec![Request::new(Vec::new())];
+        run.begin(at(seconds));
+        run
+    }
+
+    #[test]
+    fn time_before_the_input_is_read_is_no_running_time() {
+        let mut run = run(1, "a");
+        assert_eq!((run.reaches(S), run.book(at(9))), (None, Duration::ZERO));
+        run.begin(at(10));
+        assert_eq!((run.reaches(S), run.book(at(12))), (Some(at(11)), 2 * S));
+    }
+
+    #[test]
+    fn stopped_time_is_no_running_time_and_each_second_is_booked_once() {
+        let mut run = begun(0);
+        run.stop(at(3));
+        assert_eq!((run.reaches(10 * S), run.stands_for(5 * S)), (None, Some(at(8))));
+        run.stop(at(4));
+        assert_eq!(run.stopped(at(7)), 4 * S, "the first stop counts");
+        assert_eq!(run.resume(at(7)), 4 * S);
+        assert_eq!((run.is_stopped(), run.stands_for(S), run.stopped(at(9))), (false, None, Duration::ZERO));
+        assert_eq!(run.reaches(10 * S), Some(at(14)), "3 s of 10 are used");
+        assert_eq!((run.book(at(9)), run.book(at(9))), (5 * S, Duration::ZERO));
+        assert_eq!(run.reaches(5 * S), Some(at(14)));
+    }
+
+    #[test]
+    fn a_run_stopped_before_its_input_was_read_runs_from_its_resume_on() {
+        let mut run = run(1, "a");
+        run.stop(at(1));
+        run.requests = vec![Request::new(Vec::new())];
+        run.begin(at(2));
+        assert_eq!(run.reaches(S), None);
+        run.resume(at(5));
+        assert_eq!(run.book(at(6)), S);
+    }
+
+    #[test]
+    fn a_run_resumed_before_its_input_was_read_runs_from_then_on() {
+        let mut run = run(1, "a");
+        run.stop(at(1));
+        assert_eq!(run.resume(at(2)), S);
+        assert_eq!(run.reaches(S), None);
+        run.requests = vec![Request::new(Vec::new())];
+        run.begin(at(3));
+        assert_eq!(run.book(at(4)), S);
+    }
+
+    #[test]
+    fn a_place_is_free_when_its_worker_is_ready_and_has_nothing_and_the_budget_reaches_it() {
+        let mut bench = Bench::new(3);
+        assert_eq!(bench.free(3), None, "no worker is up");
+        bench.places.iter_mut().for_each(|place| place.ready = true);
+        bench.places[0].run = Some(run(1, "a"));
+        bench.places[1].open = vec![7];
+        assert_eq!((bench.free(2), bench.free(3)), (None, Some(2)));
+        bench.places[1].open.clear();
+        assert_eq!((bench.free(1), bench.free(2)), (None, Some(1)));
+        let a = "a".parse().unwrap();
+        assert_eq!((bench.slot_of(&a), bench.runs().count()), (Some(0), 1));
     }
 }

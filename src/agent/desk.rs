@@ -10,6 +10,8 @@ mod intake;
 mod outcome;
 mod outputs;
 mod suspects;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -163,7 +165,7 @@ impl Desk {
     /// Why a waiting job is not running, as `code: sentence`; `None` for one that is not waiting.
     pub(super) fn why_waiting(&self, now: Now, job: &Job) -> Option<String> {
         let closed = self.reports.closed();
-        let free_workers = self.bench.places.iter().filter(|place| place.ready && place.run.is_none()).count();
+        let free_workers = self.bench.places.iter().filter(|place| place.is_free()).count();
         let surroundings = Surroundings { closed: closed.as_deref(), free_workers };
         let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.wall)?;
         Some(format!("{}: {}", waiting.code, waiting.sentence))
@@ -211,7 +213,7 @@ impl Desk {
             (Err(fault), Some(id)) => {
                 tracing::warn!(job = %id, %fault, "job refused by the store");
                 if let Some(slot) = self.bench.slot_of(&id) {
-                    self.clear(slot);
+                    self.clear(now, slot);
                 }
                 self.jobs.remove(&id);
                 for message in self.reports.rejected(&id, &fault, now.wall) {
@@ -251,7 +253,7 @@ impl Desk {
                 self.finish_if_complete(now, slot);
             }
             Err(fault) => {
-                self.clear(slot);
+                self.clear(now, slot);
                 self.change(now, id, Event::Fault(fault));
             }
         }
@@ -293,7 +295,7 @@ impl Desk {
         self.draining = true;
         for slot in 0..self.bench.places.len() {
             let stopped = self.bench.places[slot].run.as_ref().map(|run| run.stopped(now.mono));
-            if let (Some(stopped), Some(id)) = (stopped, self.clear(slot)) {
+            if let (Some(stopped), Some(id)) = (stopped, self.clear(now, slot)) {
                 self.change(now, &id, Event::Evict { stopped });
             }
         }
@@ -328,26 +330,30 @@ impl Desk {
     }
 
     /// Takes an ended job from its worker, which is killed: nothing else ends a computation at once.
-    fn detach(&mut self, id: &JobId, why: Code) {
+    fn detach(&mut self, now: Now, id: &JobId, why: Code) {
         if let Some(slot) = self.bench.slot_of(id) {
-            self.kill(slot, why);
+            self.kill(now, slot, why);
         }
     }
 
     /// Empties a place and kills its worker, if it has work of that run; the job's own end has been or is told apart.
-    fn kill(&mut self, slot: usize, why: Code) -> Option<JobId> {
+    fn kill(&mut self, now: Now, slot: usize, why: Code) -> Option<JobId> {
         let place = &self.bench.places[slot];
         let token = place.run.as_ref()?.token;
         let has_work = place.open.contains(&token);
         if has_work {
             self.effects.push_back(Effect::Kill { slot, why, token });
         }
-        self.clear(slot)
+        self.clear(now, slot)
     }
 
-    /// Empties a place whose worker has nothing more of its run.
-    fn clear(&mut self, slot: usize) -> Option<JobId> {
-        let run = self.bench.places[slot].run.take()?;
+    /// Empties a place whose worker has nothing more of its run. What ran of an item that is lost is booked with the
+    /// job's next change: it counts against the limit, or an item that fits no trough would run for ever.
+    fn clear(&mut self, now: Now, slot: usize) -> Option<JobId> {
+        let mut run = self.bench.places[slot].run.take()?;
+        if let Some(job) = self.jobs.get_mut(&run.job).filter(|job| !job.is_terminal()) {
+            job.ran = job.ran.saturating_add(run.book(now.mono));
+        }
         self.effects.push_back(Effect::Token { slot, token: 0 });
         Some(run.job)
     }

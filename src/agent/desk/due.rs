@@ -17,7 +17,7 @@ impl Desk {
     pub(in crate::agent) fn tick(&mut self, now: Now) {
         for id in queue::expired(self.jobs.values(), now.wall) {
             self.change(now, &id, Event::Expire);
-            self.detach(&id, Code::JobExpired);
+            self.detach(now, &id, Code::JobExpired);
         }
         self.enforce_wall_limits(now);
         self.evict_long_stopped(now);
@@ -62,7 +62,7 @@ impl Desk {
             })
             .collect();
         for (slot, fault) in over {
-            if let Some(id) = self.kill(slot, Code::WorkerTimeout) {
+            if let Some(id) = self.kill(now, slot, Code::WorkerTimeout) {
                 self.change(now, &id, Event::Fault(fault));
             }
         }
@@ -77,7 +77,7 @@ impl Desk {
             .map(|(slot, run)| (slot, run.stopped(now.mono)))
             .collect();
         for (slot, stopped) in long {
-            if let Some(id) = self.kill(slot, Code::WorkerEvicted) {
+            if let Some(id) = self.kill(now, slot, Code::WorkerEvicted) {
                 self.change(now, &id, Event::Evict { stopped });
             }
         }

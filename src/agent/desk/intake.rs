@@ -97,7 +97,7 @@ impl Desk {
             }
             Some(_) => {
                 self.change(now, id, Event::Cancel);
-                self.detach(id, Code::JobCanceled);
+                self.detach(now, id, Code::JobCanceled);
                 self.acknowledge(ack);
             }
         }

@@ -100,7 +100,7 @@ impl Desk {
 
     /// Takes the job from its place and lets its state machine decide: back to the queue or the end.
     fn attempt_failed(&mut self, now: Now, slot: usize, fault: Fault) {
-        if let Some(id) = self.clear(slot) {
+        if let Some(id) = self.clear(now, slot) {
             self.change(now, &id, Event::Fault(fault));
         }
     }

@@ -1,0 +1,616 @@
+//! The desk against a store that answers when the test says so.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use serde_json::{Value, json};
+use sha2::Digest as _;
+use tempfile::TempDir;
+
+use super::*;
+use crate::agent::keeper::Fetched;
+use crate::governor::Policy;
+use crate::jobs::job::Limits;
+use crate::jobs::store::{Message, Payload};
+use crate::link::messages::{Info, format_time};
+use crate::link::topics::Topics;
+use crate::tensor::Tensor;
+use crate::units::{Digest, Utilization};
+use crate::worker::handle::{Event as WorkerEvent, Output};
+
+const S: Duration = Duration::from_secs(1);
+
+/// A desk, what it asked for, and a store with a memory.
+struct World {
+    desk: Desk,
+    now: Now,
+    /// Effects in order, less those that the store has taken.
+    seen: Vec<Seen>,
+    /// Commits that were not answered yet.
+    open: VecDeque<(u64, Batch)>,
+    fetches: VecDeque<(JobId, usize)>,
+    jobs: BTreeMap<JobId, Job>,
+    payloads: BTreeMap<JobId, Payload>,
+    items: BTreeMap<JobId, Vec<Vec<u8>>>,
+    messages: Vec<Message>,
+    packets: u16,
+    _models: TempDir,
+}
+
+/// An effect, as far as tests look at it.
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    /// Slot, token, item.
+    Work(usize, u64, u32),
+    Kill(usize, Code, u64),
+    Ack(u16),
+    Told(String, Value),
+}
+
+fn id(text: &str) -> JobId {
+    text.parse().unwrap()
+}
+
+fn library() -> (TempDir, Arc<Library>) {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("m");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("m.onnx"), b"a network").unwrap();
+    let manifest = format!(
+        "name = \"m\"\nversion = 1\nsummary = \"s\"\nlicence = \"l\"\nsource = \"s\"\nfile = \"m.onnx\"\ndigest = \"{}\"\n\
+         inputs = [{{ name = \"x\", datatype = \"FP32\", shape = [1] }}]\n\
+         outputs = [{{ name = \"y\", datatype = \"FP32\", shape = [1] }}]\n",
+        Digest(sha2::Sha256::digest(b"a network").into())
+    );
+    fs::write(folder.join("model.toml"), manifest).unwrap();
+    let library = Library::open(root.path()).unwrap();
+    assert_eq!(library.problems(), []);
+    (root, Arc::new(library))
+}
+
+fn settings() -> Settings {
+    let limits = Limits { wall: 10 * S, memory_bytes: 1 << 20, attempts: 3, output_bytes: 1 << 16 };
+    let maxima = Limits { wall: 100 * S, memory_bytes: 1 << 30, attempts: 10, output_bytes: 1 << 20 };
+    Settings {
+        capacity: Capacity { jobs_max: 100, open_max: 10 },
+        limits: LimitPolicy { defaults: limits, maxima, body_bytes_max: PACKET_BYTES_MAX },
+        evict_after: 5 * S,
+        retention: 3600 * S,
+    }
+}
+
+fn reports() -> Reports {
+    let topics = Topics::new("neap", "north".parse().unwrap(), "n".parse().unwrap()).unwrap();
+    let policy = Policy {
+        workers: 1,
+        busy_above: Utilization::FULL,
+        idle_below: Utilization::FULL,
+        settle: S,
+        settle_max: S,
+        flap_window: S,
+        raise_every: Duration::ZERO,
+    };
+    Reports::new(topics, Info::default(), vec!["push".to_owned()], &policy, WallTime::from_millis(0))
+}
+
+fn submit(more: &Value) -> Value {
+    let input = json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]});
+    let mut body = json!({"model": "m"});
+    for (key, value) in more.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    match body["items"].as_u64() {
+        Some(count) => body["items"] = json!(vec![input; usize::try_from(count).unwrap()]),
+        None => body["input"] = input,
+    }
+    body
+}
+
+fn message(body: &Value) -> Publish {
+    let mut message = reports::publish(Message {
+        topic: String::new(),
+        body: body.to_string().into_bytes(),
+        expiry_s: None,
+        properties: Vec::new(),
+        queued: WallTime::from_millis(0),
+    });
+    message.content_type = None;
+    message
+}
+
+fn output() -> Output {
+    let ms = Duration::from_millis;
+    let tensors = vec![Tensor::f32s("y", vec![1], &[2.0]).unwrap()];
+    Output { tensors, cpu: ms(7), wall: ms(9), load_cpu: None, peak_bytes: 1 }
+}
+
+impl World {
+    /// Workers that are ready, and a budget for all of them.
+    fn new(workers: usize) -> Self {
+        let mut world = Self::with(workers, Vec::new());
+        world.budget(u8::try_from(workers).unwrap());
+        (0..workers).for_each(|slot| world.ready(slot));
+        world
+    }
+
+    fn with(workers: usize, jobs: Vec<Job>) -> Self {
+        let (models, library) = library();
+        let now = Now { mono: Instant::from_nanos(1_000_000_000_000), wall: WallTime::from_millis(1_800_000_000_000) };
+        let desk = Desk::new(now, settings(), library, reports(), workers, jobs);
+        Self {
+            desk,
+            now,
+            seen: Vec::new(),
+            open: VecDeque::new(),
+            fetches: VecDeque::new(),
+            jobs: BTreeMap::new(),
+            payloads: BTreeMap::new(),
+            items: BTreeMap::new(),
+            messages: Vec::new(),
+            packets: 0,
+            _models: models,
+        }
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.now = Now { mono: self.now.mono.after(span), wall: self.now.wall.after(span) };
+    }
+
+    /// Takes the effects; the store does nothing yet.
+    fn take(&mut self) {
+        while let Some(effect) = self.desk.next_effect() {
+            match effect {
+                Effect::Ask(Ask::Commit { ticket, batch }) => self.open.push_back((ticket, *batch)),
+                Effect::Ask(Ask::Fetch { id, slot }) => self.fetches.push_back((id, slot)),
+                Effect::Ask(other) => panic!("{other:?}"),
+                Effect::Work { slot, work } => self.seen.push(Seen::Work(slot, work.token, work.item)),
+                Effect::Kill { slot, why, token } => self.seen.push(Seen::Kill(slot, why, token)),
+                Effect::Ack(ack) => self.seen.push(Seen::Ack(ack.packet)),
+                Effect::Publish(message) => {
+                    self.seen.push(Seen::Told(message.topic, serde_json::from_slice(&message.body).unwrap()));
+                }
+                Effect::Token { .. } | Effect::Outbox => {}
+            }
+        }
+    }
+
+    /// The store makes the oldest commit durable.
+    fn commit(&mut self) {
+        let (ticket, batch) = self.open.pop_front().expect("a commit");
+        self.jobs.extend(batch.jobs.into_iter().map(|job| (job.id.clone(), job)));
+        self.payloads.extend(batch.payloads);
+        for (id, item, body) in batch.items {
+            let items = self.items.entry(id).or_default();
+            assert_eq!(items.len(), item as usize, "items are journalled in order");
+            items.push(body);
+        }
+        self.messages.extend(batch.messages);
+        self.messages.extend(batch.droppable);
+        self.desk.committed(self.now, ticket, Ok(())).unwrap();
+    }
+
+    /// Lets the store answer everything, and the desk do what is due, until nothing moves.
+    fn settle(&mut self) {
+        loop {
+            self.desk.tick(self.now);
+            self.take();
+            if !self.open.is_empty() {
+                self.commit();
+            } else if let Some((id, slot)) = self.fetches.pop_front() {
+                let fetched = Fetched {
+                    payload: self.payloads[&id].clone(),
+                    items: self.items.get(&id).cloned().unwrap_or_default(),
+                };
+                self.desk.fetched(self.now, slot, &id, Ok(fetched));
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn submit(&mut self, name: &str, more: &Value) {
+        self.packets += 1;
+        let ack = AckToken { epoch: 1, packet: self.packets };
+        self.desk.submit(self.now, id(name), message(&submit(more)), Some(ack));
+    }
+
+    fn ready(&mut self, slot: usize) {
+        self.desk.worker(self.now, WorkerEvent::Ready { slot, pid: 1, jail: Vec::new() });
+    }
+
+    fn budget(&mut self, budget: u8) {
+        self.desk.set_budget(self.now, self.now.mono, budget);
+        self.take();
+    }
+
+    fn answer(&mut self, slot: usize, token: u64, item: u32, outcome: Result<Output, Fault>) {
+        self.desk.worker(self.now, WorkerEvent::Done { slot, token, item, outcome });
+        self.settle();
+    }
+
+    fn exited(&mut self, slot: usize, token: Option<u64>, code: Code) {
+        let fault = Some(Fault::new(code, "as the test says"));
+        self.desk.worker(self.now, WorkerEvent::Exited { slot, token, fault, retry_in: Duration::ZERO });
+        self.settle();
+    }
+
+    fn job(&self, name: &str) -> &Job {
+        self.desk.job(&id(name)).unwrap()
+    }
+
+    fn state(&self, name: &str) -> (State, u32, u32) {
+        let job = self.job(name);
+        (job.state, job.attempt, job.done)
+    }
+
+    fn code(&self, name: &str) -> Option<Code> {
+        self.job(name).fault.as_ref().map(|fault| fault.code)
+    }
+
+    /// What was handed over, killed, acknowledged or told since the last call.
+    fn news(&mut self) -> Vec<Seen> {
+        self.take();
+        std::mem::take(&mut self.seen)
+    }
+
+    fn result(&self, name: &str) -> Value {
+        let topic = format!("/job/{name}/result");
+        let results: Vec<&Message> = self.messages.iter().filter(|message| message.topic.ends_with(&topic)).collect();
+        assert_eq!(results.len(), 1, "one result for {name}");
+        serde_json::from_slice(&results[0].body).unwrap()
+    }
+}
+
+// ---- from submit to result ----
+
+#[test]
+fn a_submit_is_acknowledged_once_it_is_durable_and_started_no_sooner() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.desk.tick(world.now);
+    assert_eq!(world.news(), [], "no ack, no start");
+    let (_, batch) = &world.open[0];
+    assert_eq!((batch.jobs.len(), batch.payloads.len(), batch.messages.len()), (1, 1, 1));
+    world.commit();
+    assert_eq!(world.news(), [Seen::Ack(1)]);
+    world.settle();
+    assert_eq!(world.news(), [Seen::Work(0, 1, 0)]);
+}
+
+#[test]
+fn a_submit_that_the_store_refuses_is_rejected_acknowledged_and_forgotten() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.take();
+    let (ticket, _) = world.open.pop_front().unwrap();
+    world.desk.committed(world.now, ticket, Err(Fault::new(Code::SpoolFull, "full"))).unwrap();
+    let news = world.news();
+    let [Seen::Told(topic, status), Seen::Told(..), Seen::Ack(1)] = news.as_slice() else { panic!("{news:?}") };
+    assert!(topic.ends_with("up/job/a"), "{topic}");
+    assert_eq!((&status["status"], &status["error"]["code"]), (&json!("REJECTED"), &json!("spool.full")));
+    assert!(world.desk.job(&id("a")).is_none());
+    world.submit("a", &json!({}));
+    world.settle();
+    assert_eq!(world.state("a").0, State::InProgress, "the same id may try again");
+}
+
+#[test]
+fn an_attempt_is_durable_before_its_work_is_handed_over() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.take();
+    world.commit();
+    world.desk.tick(world.now);
+    world.take();
+    let (_, batch) = &world.open[0];
+    assert_eq!((batch.jobs[0].state, batch.jobs[0].attempt), (State::InProgress, 1));
+    assert_eq!(world.fetches.len(), 1, "asked for after the commit: the store answers in order");
+    assert!(!world.news().iter().any(|seen| matches!(seen, Seen::Work(..))));
+}
+
+#[test]
+fn a_worker_has_the_next_item_before_it_answers_and_each_answer_is_journalled() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({"items": 4}));
+    world.settle();
+    assert_eq!(world.news(), [Seen::Ack(1), Seen::Work(0, 1, 0), Seen::Work(0, 1, 1)]);
+    world.answer(0, 1, 0, Ok(output()));
+    assert_eq!((world.news(), world.state("a")), (vec![Seen::Work(0, 1, 2)], (State::InProgress, 1, 1)));
+    (1..4).for_each(|item| world.answer(0, 1, item, Ok(output())));
+    assert_eq!(world.state("a"), (State::Succeeded, 1, 4));
+    assert_eq!((world.items[&id("a")].len(), world.result("a")["items"].as_array().unwrap().len()), (4, 4));
+    assert_eq!(world.job("a").cpu, Duration::from_millis(28));
+}
+
+#[test]
+fn an_answer_of_an_earlier_attempt_or_out_of_turn_counts_for_nothing() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({"items": 3}));
+    world.settle();
+    world.answer(0, 1, 1, Ok(output()));
+    world.answer(0, 99, 0, Ok(output()));
+    assert_eq!(world.state("a"), (State::InProgress, 1, 0));
+}
+
+#[test]
+fn an_item_at_fault_takes_its_place_in_a_batch_and_ends_a_single_job() {
+    let mut world = World::new(1);
+    let bad = || Err(Fault::new(Code::InputDecode, "no picture"));
+    world.submit("batch", &json!({"items": 2}));
+    world.submit("single", &json!({}));
+    world.settle();
+    world.answer(0, 1, 0, bad());
+    world.answer(0, 1, 1, Ok(output()));
+    assert_eq!(world.state("batch"), (State::Succeeded, 1, 2));
+    let result = world.result("batch");
+    assert_eq!(result["items"][0]["error"]["code"], "input.decode");
+    assert!(result["items"][1]["outputs"].is_array());
+    world.answer(0, 2, 0, bad());
+    assert_eq!((world.state("single").0, world.code("single")), (State::Failed, Some(Code::InputDecode)));
+}
+
+#[test]
+fn a_batch_of_which_every_item_failed_has_failed() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({"items": 2}));
+    world.settle();
+    (0..2).for_each(|item| world.answer(0, 1, item, Err(Fault::new(Code::InputDecode, "no picture"))));
+    assert_eq!((world.state("a").0, world.code("a")), (State::Failed, Some(Code::ItemsFailed)));
+    assert!(world.result("a")["error"]["message"].as_str().unwrap().contains("no picture"));
+}
+
+#[test]
+fn a_result_that_fits_no_packet_fails_the_job() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.settle();
+    let long = vec![0.123_456_7; 500_000];
+    let tensors = vec![Tensor::f32s("y", vec![long.len()], &long).unwrap()];
+    world.answer(0, 1, 0, Ok(Output { tensors, ..output() }));
+    assert_eq!((world.state("a").0, world.code("a")), (State::Failed, Some(Code::OutputTooLarge)));
+}
+
+// ---- repeats and orders ----
+
+#[test]
+fn a_repeat_tells_the_status_again_and_another_body_is_a_conflict() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.settle();
+    let before = world.job("a").clone();
+    let told = world.messages.len();
+    world.submit("a", &json!({}));
+    world.settle();
+    assert_eq!(world.messages.len(), told + 1);
+    assert!(world.messages[told].topic.ends_with("up/job/a"));
+    world.submit("a", &json!({"priority": 9}));
+    world.settle();
+    let alarm: Value = serde_json::from_slice(&world.messages[told + 1].body).unwrap();
+    assert_eq!((&alarm["event"], &alarm["code"]), (&json!("alarm"), &json!("job.id_conflict")));
+    assert_eq!(*world.job("a"), before);
+    assert!(world.news().contains(&Seen::Ack(3)), "both are acknowledged");
+}
+
+#[test]
+fn a_canceled_job_is_killed_and_the_next_one_waits_for_no_answer_of_it() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({"items": 3}));
+    world.submit("b", &json!({}));
+    world.settle();
+    world.news();
+    world.desk.cancel(world.now, &id("a"), None);
+    world.settle();
+    assert_eq!(world.state("a").0, State::Canceled);
+    assert_eq!(world.news(), [Seen::Kill(0, Code::JobCanceled, 1)], "b waits: the worker still has two items of a");
+    world.exited(0, Some(1), Code::JobCanceled);
+    world.ready(0);
+    world.settle();
+    assert_eq!(world.state("b"), (State::InProgress, 1, 0));
+    assert_eq!(world.news(), [Seen::Work(0, 2, 0)]);
+    world.answer(0, 2, 0, Ok(output()));
+    assert_eq!(world.state("b").0, State::Succeeded);
+    assert_eq!(world.result("a")["error"]["code"], "job.canceled");
+}
+
+#[test]
+fn a_drained_desk_refuses_and_starts_nothing() {
+    let mut world = World::new(1);
+    world.desk.set_draining(true);
+    world.submit("a", &json!({}));
+    world.settle();
+    assert!(world.desk.job(&id("a")).is_none());
+    assert_eq!(world.result("a")["error"]["code"], "node.draining");
+}
+
+// ---- time ----
+
+#[test]
+fn the_wall_limit_counts_running_time_only() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({"items": 2, "limits": {"attempts": 1}}));
+    world.settle();
+    world.pass(4 * S);
+    world.answer(0, 1, 0, Ok(output()));
+    world.budget(0);
+    assert_eq!(world.state("a").0, State::Suspended);
+    world.pass(4 * S);
+    world.budget(1);
+    world.pass(5 * S);
+    world.settle();
+    assert_eq!(world.state("a").0, State::InProgress, "9 of 10 s, whatever the clock says");
+    assert_eq!(world.desk.next_tick(world.now), Some(S));
+    world.news();
+    world.pass(S);
+    world.settle();
+    assert_eq!(world.news(), [Seen::Kill(0, Code::WorkerTimeout, 1)]);
+    assert_eq!((world.state("a").0, world.code("a")), (State::Failed, Some(Code::WorkerTimeout)));
+    let text = world.job("a").fault.clone().unwrap().message;
+    assert!(text.contains("10000 ms") && text.contains("item 2 of 2"), "{text}");
+    assert_eq!((world.job("a").suspended, world.job("a").ran), (4 * S, 10 * S));
+}
+
+#[test]
+fn running_time_of_an_attempt_that_was_given_up_still_counts() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.settle();
+    world.pass(6 * S);
+    world.budget(0);
+    world.pass(5 * S);
+    world.settle();
+    assert_eq!((world.state("a").0, world.job("a").ran), (State::Queued, 6 * S));
+    world.exited(0, Some(1), Code::WorkerEvicted);
+    world.budget(1);
+    world.ready(0);
+    world.settle();
+    assert_eq!(world.desk.next_tick(world.now), Some(4 * S));
+}
+
+#[test]
+fn a_job_that_stands_too_long_goes_back_and_on_from_the_last_finished_item() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({"items": 3, "limits": {"attempts": 1}}));
+    world.settle();
+    world.answer(0, 1, 0, Ok(output()));
+    world.budget(0);
+    world.news();
+    assert_eq!(world.desk.next_tick(world.now), Some(5 * S));
+    world.pass(5 * S);
+    world.settle();
+    assert_eq!(world.news(), [Seen::Kill(0, Code::WorkerEvicted, 1)]);
+    assert_eq!((world.state("a"), world.job("a").failures), ((State::Queued, 1, 1), 0));
+    world.exited(0, Some(1), Code::WorkerEvicted);
+    world.budget(1);
+    world.settle();
+    assert_eq!(world.state("a").0, State::Queued, "no worker is ready");
+    world.ready(0);
+    world.settle();
+    assert_eq!(world.state("a"), (State::InProgress, 2, 1));
+    assert_eq!(world.news(), [Seen::Work(0, 2, 1), Seen::Work(0, 2, 2)]);
+    (1..3).for_each(|item| world.answer(0, 2, item, Ok(output())));
+    assert_eq!(world.state("a"), (State::Succeeded, 2, 3));
+}
+
+#[test]
+fn a_job_given_to_a_place_that_was_just_stopped_stands_and_is_not_forgotten() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.take();
+    world.commit();
+    world.desk.tick(world.now);
+    // The input is not read yet; the sentinel's record of this stop names no job.
+    world.budget(0);
+    assert_eq!(world.state("a").0, State::Suspended);
+    world.settle();
+    assert!(world.news().contains(&Seen::Work(0, 1, 0)), "the stopped worker has it in its socket");
+    world.pass(4 * S);
+    world.budget(1);
+    assert_eq!((world.state("a").0, world.job("a").suspended), (State::InProgress, 4 * S));
+    assert_eq!(world.desk.next_tick(world.now), Some(10 * S));
+}
+
+#[test]
+fn only_places_beyond_the_budget_stand() {
+    let mut world = World::new(2);
+    world.submit("a", &json!({}));
+    world.submit("b", &json!({}));
+    world.settle();
+    world.budget(1);
+    assert_eq!((world.state("a").0, world.state("b").0), (State::InProgress, State::Suspended));
+    assert_eq!((world.desk.jobs_of(&[1, 0]), world.desk.jobs_of(&[0, 2])), (vec![id("a")], vec![id("b")]));
+    world.budget(2);
+    assert_eq!(
+        (world.state("a").0, world.state("b").0, world.job("b").yields),
+        (State::InProgress, State::InProgress, 1)
+    );
+    assert_eq!(world.job("a").yields, 0);
+}
+
+#[test]
+fn a_deadline_ends_a_job_wherever_it_is() {
+    let mut world = World::new(1);
+    let deadline = format_time(world.now.wall.after(3 * S));
+    for name in ["running", "waiting"] {
+        world.submit(name, &json!({"deadline": deadline}));
+    }
+    world.settle();
+    world.news();
+    world.pass(3 * S);
+    world.settle();
+    assert_eq!((world.state("running").0, world.state("waiting").0), (State::TimedOut, State::TimedOut));
+    assert_eq!(world.news(), [Seen::Kill(0, Code::JobExpired, 1)]);
+}
+
+#[test]
+fn an_ended_job_is_forgotten_after_its_retention_and_its_deadline() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.settle();
+    world.answer(0, 1, 0, Ok(output()));
+    world.pass(3600 * S);
+    world.settle();
+    assert!(world.desk.job(&id("a")).is_none());
+}
+
+// ---- ends that nobody ordered ----
+
+#[test]
+fn a_worker_that_dies_costs_an_attempt_and_the_second_time_the_job() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({"items": 2}));
+    world.settle();
+    world.answer(0, 1, 0, Ok(output()));
+    world.exited(0, Some(1), Code::WorkerCrashed);
+    assert_eq!((world.state("a"), world.code("a")), ((State::Queued, 1, 1), Some(Code::WorkerCrashed)));
+    world.ready(0);
+    world.settle();
+    assert_eq!(world.state("a"), (State::InProgress, 2, 1));
+    world.exited(0, Some(2), Code::WorkerCrashed);
+    assert_eq!((world.state("a"), world.code("a")), ((State::Failed, 2, 1), Some(Code::WorkerCrashed)));
+}
+
+#[test]
+fn the_end_of_an_idle_worker_or_of_another_attempt_costs_nothing() {
+    let mut world = World::new(1);
+    world.exited(0, None, Code::WorkerCrashed);
+    world.submit("a", &json!({}));
+    world.ready(0);
+    world.settle();
+    world.exited(0, Some(77), Code::WorkerEvicted);
+    assert_eq!((world.state("a").0, world.job("a").failures), (State::InProgress, 0));
+}
+
+#[test]
+fn jobs_of_an_agent_that_ended_are_queued_again_or_fail_when_attempts_are_used_up() {
+    let mut before = World::new(1);
+    before.submit("again", &json!({}));
+    before.settle();
+    let again = before.job("again").clone();
+    let mut last = again.clone();
+    (last.id, last.limits.attempts) = (id("last"), 1);
+    let mut world = World::with(1, vec![again, last]);
+    world.settle();
+    assert_eq!((world.state("again"), world.job("again").failures), ((State::Queued, 1, 0), 1));
+    assert_eq!((world.state("last").0, world.code("last")), (State::Failed, Some(Code::JobAttempts)));
+    assert_eq!(world.jobs[&id("again")].state, State::Queued, "and the store knows");
+}
+
+#[test]
+fn at_an_orderly_end_running_jobs_go_back_without_a_failure_and_nothing_new_starts() {
+    let mut world = World::new(2);
+    for name in ["a", "b", "c"] {
+        world.submit(name, &json!({}));
+    }
+    world.settle();
+    world.budget(1);
+    world.pass(2 * S);
+    world.news();
+    world.desk.give_back(world.now);
+    world.settle();
+    for name in ["a", "b", "c"] {
+        assert_eq!((world.state(name).0, world.job(name).failures), (State::Queued, 0), "{name}");
+        assert_eq!(world.jobs[&id(name)].state, State::Queued, "{name} in the store");
+    }
+    assert_eq!((world.job("b").suspended, world.job("a").suspended), (2 * S, Duration::ZERO));
+    assert!(world.desk.nothing_pending() && world.news().is_empty());
+}
