@@ -219,9 +219,7 @@ fn forty_jobs_survive_twenty_kills_of_the_agent() {
         while sent < JOBS * kill / KILLS {
             let id = format!("job-{sent}");
             match sent % 4 {
-                3 if std::env::var("SMALL").is_err() => {
-                    controller.publish(media_job(&id, "objects", "image", &vec![picture(); 4], &attempts))
-                }
+                3 => controller.publish(media_job(&id, "objects", "image", &vec![picture(); 4], &attempts)),
                 _ => controller.submit(&id, &small(100)),
             }
             sent += 1;

@@ -6,7 +6,7 @@ use super::controller::{Controller, media_job};
 use super::node::{Node, Setup, models};
 
 /// Items of a batch.
-pub const ITEMS: usize = 40;
+pub const ITEMS: usize = 24;
 
 /// A node in a trough, and its controller.
 pub fn in_a_trough(setup: &Setup) -> (Node, Controller) {
