@@ -7,7 +7,8 @@ use serde_json::Value;
 
 /// Slack for what the outside measurement adds to a yield: two readings of the clocks, and their timing.
 const MARGIN_US: f64 = 50_000.0;
-/// CPU time that may be found later than 100 ms after a rise: a worker that is started while the radio is busy.
+/// CPU time that may be found later than 100 ms after a rise: a worker that others have displaced from its core takes
+/// its stop when it next gets one, and its clock shows the kernel's work for that, 10 to 80 µs each time.
 const LATE_MAX_US: f64 = 20_000.0;
 
 /// Runs the demo and gives exit code, figures, and what it said on the way.

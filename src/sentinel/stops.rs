@@ -20,7 +20,8 @@ const STILL: Duration = Duration::from_millis(20);
 ///
 /// A stop ends for each worker in one of four ways: it is seen stopped; it has ended; it is *displaced*; it is killed
 /// because it still runs when it is overdue. Displaced means that the RAN (or whoever) has the core already: a worker
-/// of the idle class can then wait seconds for the instant that it takes to stop. It needs no core and gets no core,
+/// of the idle class can then wait seconds for the instant that it takes to stop (10 to 80 µs of the kernel's work, which
+/// its CPU clock shows when it comes). It needs no core and gets no core,
 /// its CPU clock stands still, and with the stop pending it can execute no instruction any more. So it is confirmed at
 /// the first moment at which its clock had the value at which it stands.
 #[derive(Debug)]
