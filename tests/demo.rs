@@ -44,7 +44,9 @@ fn a_day_loses_nothing_and_runs_nothing_while_busy_that_yields_do_not_explain() 
     let worst = figures["yield_latency_us"]["max"].as_f64().expect("a maximum");
     let explained = number("yields") * worst * number("workers") + MARGIN_US;
     assert!(number("ran_while_busy_us") <= explained, "more than the {explained} µs that yields explain: {figures}");
-    assert!(number("ran_while_busy_late_us") <= LATE_MAX_US, "{figures}");
+    // On a machine that keeps the sentinel waiting for long, what the yields explain reaches beyond the first 100 ms.
+    let late = (worst - 100_000.0).max(0.0) * number("yields") * number("workers") + LATE_MAX_US;
+    assert!(number("ran_while_busy_late_us") <= late, "more than {late} µs late: {figures}");
     assert_eq!(code, Some(0), "{figures}\n{stderr}");
 }
 

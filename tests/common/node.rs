@@ -135,6 +135,11 @@ impl Broker {
         }
     }
 
+    /// Whether it passes the retain flag on to those who ask for it, as MQTT 5 has it; rumqttd does not.
+    pub fn shows_retain(&self) -> bool {
+        matches!(self, Self::Mosquitto(_))
+    }
+
     pub fn port(&self) -> u16 {
         match self {
             Self::Mosquitto(mosquitto) => mosquitto.port(),
