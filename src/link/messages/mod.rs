@@ -22,8 +22,7 @@ pub use result::{
 };
 pub use status::{Progress, Status};
 pub use submit::{
-    Body, Draft, LimitPolicy, LimitsDraft, Rendered, Request, Submit, parse_items, parse_request, parse_submit,
-    render_submit,
+    Body, Draft, LimitPolicy, LimitsDraft, Rendered, Request, Submit, parse_request, parse_submit, render_submit,
 };
 pub use time::{format_time, parse_time};
 

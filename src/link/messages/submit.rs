@@ -17,7 +17,7 @@ use crate::jobs::job::{Limits, ModelRef};
 use crate::link::tensors::{Side, TensorJson, decode};
 use crate::link::{Publish, json};
 use crate::tensor::{DataType, Tensor};
-use crate::units::{BadName, ITEMS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX, TENSORS_MAX, WallTime};
+use crate::units::{BadName, ITEMS_MAX, MANIFEST_BYTES_MAX, TENSORS_MAX, WallTime};
 
 mod render;
 #[cfg(test)]
@@ -144,14 +144,6 @@ pub struct Submit {
 /// `job.*` or `input.*`: value, limit and remedy.
 pub fn parse_submit(body: &Body<'_>, policy: &LimitPolicy, now: WallTime) -> Result<Submit, Fault> {
     Draft::parse(body, policy.body_bytes_max)?.resolve(policy, now)
-}
-
-/// Reads the items of a stored submit again; limits and times, checked when it was accepted, are not checked again.
-///
-/// # Errors
-/// As [`parse_submit`].
-pub fn parse_items(body: &Body<'_>) -> Result<Vec<Request>, Fault> {
-    Ok(Draft::parse(body, PACKET_BYTES_MAX)?.items)
 }
 
 /// Reads one Open Inference Protocol v2 request whose tensors stand in the JSON, of any length: a controller turns it

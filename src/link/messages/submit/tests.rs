@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::units::PACKET_BYTES_MAX;
 
 const NOW: WallTime = WallTime::from_millis(1_764_000_000_000);
 
@@ -191,7 +192,7 @@ fn media_is_interpreted_unless_the_request_says_otherwise() {
 #[test]
 fn a_stored_submit_is_read_again_after_its_deadline() {
     let text = r#"{"model":"m","deadline":"2020-01-01T00:00:00.000Z","limits":{"attempts":99},"input":{"inputs":[{"name":"x","shape":[1],"datatype":"INT8","data":[1]}]}}"#;
-    assert_eq!(parse_items(&json_body(text.as_bytes())).unwrap().len(), 1);
+    assert_eq!(Draft::parse(&json_body(text.as_bytes()), PACKET_BYTES_MAX).unwrap().items.len(), 1);
 }
 
 fn model() -> ModelRef {
