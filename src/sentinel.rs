@@ -13,6 +13,7 @@
 //! It cannot fail half: when it panics, or its event loop breaks, it stops all workers and aborts the process.
 
 mod pace;
+mod reflex;
 mod stops;
 #[cfg(test)]
 mod tests;

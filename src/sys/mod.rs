@@ -8,9 +8,11 @@ pub mod alloc;
 pub mod clock;
 pub mod event;
 pub mod fds;
+pub mod futex;
 pub mod memory;
 pub mod process;
 pub mod sched;
+pub mod shared;
 pub mod signal;
 pub mod watched;
 

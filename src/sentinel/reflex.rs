@@ -1,0 +1,295 @@
+//! What does the thread do with what it hears? Load to fusion to governor to gate, and the stops to their end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use super::pace::{LoadPace, ReasonPace};
+use super::stops::{End, Step, Stops};
+use super::{REPORTS_MAX, Report, Shared, YieldRecord};
+use crate::governor::{Decision, Governor, Load, Order, Reason, Sample};
+use crate::load::Observation;
+use crate::load::fusion::{Fused, FusedLoad, Fusion};
+use crate::sys::clock;
+use crate::sys::signal::Seen;
+use crate::units::{Instant, SourceId, Utilization, WORKERS_MAX};
+use crate::worker::gate::{Gate, Resume};
+
+/// How often to look for workers that somebody else has continued, besides at every SIGCHLD: the kernel sends none for
+/// a worker that was continued before it had taken its stop.
+const STRAYS_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything but the descriptors: what observations, time and orders act on.
+pub(super) struct Reflex {
+    fusion: Fusion,
+    fused: Fused,
+    governor: Governor,
+    gate: Arc<Gate>,
+    stops: Stops,
+    /// When to look for strays at the latest.
+    strays_at: Instant,
+    shared: Arc<Shared>,
+    load_pace: LoadPace,
+    reason_pace: ReasonPace,
+    /// When to be blind if no source is heard; `None` once that is past or one was.
+    blind_at: Option<Instant>,
+    held: bool,
+    draining: bool,
+}
+
+/// What a [`Reflex`] is made of.
+pub(super) struct ReflexParts {
+    pub(super) fusion: Fusion,
+    pub(super) governor: Governor,
+    pub(super) stops: Stops,
+    pub(super) grace: Duration,
+}
+
+/// Why a decision is made now: begins the clock of a yield.
+#[derive(Clone, Copy)]
+enum Trigger {
+    /// The fused load, by its own moments.
+    Load,
+    /// Something else, at this moment.
+    Other(Instant),
+}
+
+impl Reflex {
+    /// Nothing heard, nothing running. `grace` is how long the mode is `starting` while no source is heard.
+    pub(super) fn new(now: Instant, parts: ReflexParts, gate: Arc<Gate>, shared: Arc<Shared>) -> Self {
+        let ReflexParts { fusion, governor, stops, grace } = parts;
+        Self {
+            fused: fusion.current(now),
+            fusion,
+            reason_pace: ReasonPace::new(now, governor.decision().reason),
+            governor,
+            gate,
+            stops,
+            strays_at: now.after(STRAYS_EVERY),
+            shared,
+            load_pace: LoadPace::default(),
+            blind_at: Some(now.after(grace)),
+            held: false,
+            draining: false,
+        }
+    }
+
+    /// Tells the mode at the start.
+    pub(super) fn announce(&self, now: Instant) {
+        self.shared.report(Report::Mode { at: now, decision: self.governor.decision() });
+    }
+
+    /// Whether the handle wants the thread to end and every stop is confirmed.
+    pub(super) fn may_leave(&self) -> bool {
+        self.shared.leave.load(SeqCst) && self.stops.is_empty()
+    }
+
+    /// Takes in what a source saw, and acts on it at once: a peak between two low readings is a peak.
+    pub(super) fn on_observation(&mut self, now: Instant, observation: Observation) {
+        self.fusion.on_observation(now, observation);
+        self.on_load(now);
+    }
+
+    /// When something is due, descriptors aside.
+    pub(super) fn next_moment(&self) -> Option<Instant> {
+        let fresh_until = self.blind_at.is_none().then_some(self.fused.fresh_until);
+        let moments = [fresh_until, self.blind_at, self.governor.next_timeout(), self.stops.next_look()];
+        moments.into_iter().flatten().chain([self.strays_at]).min()
+    }
+
+    /// Asks the fusion, decides, acts.
+    fn on_load(&mut self, now: Instant) {
+        self.blind_at = None;
+        self.fused = self.fusion.current(now);
+        if let Some(decision) = self.governor.on_sample(now, self.sample()) {
+            self.apply(decision, Trigger::Load);
+            self.report_mode(now, decision);
+        } else {
+            let decision = self.governor.decision();
+            if self.reason_pace.admit(now, decision.reason) {
+                self.shared.report(Report::Mode { at: now, decision });
+            }
+        }
+        let room = self.shared.reports.len() < REPORTS_MAX / 2;
+        if room && self.load_pace.admit(now, self.fused.load) {
+            self.shared.report(Report::Load { at: now, fused: self.fused });
+        }
+    }
+
+    /// Lets time pass for the fusion (freshness) and for the governor (settle time, raises).
+    pub(super) fn on_time(&mut self, now: Instant) {
+        let unheard = self.blind_at.is_some_and(|at| at <= now);
+        let expired = self.blind_at.is_none() && self.fused.fresh_until <= now;
+        if unheard || expired {
+            self.on_load(now);
+        }
+        if self.governor.next_timeout().is_some_and(|at| at <= now)
+            && let Some(decision) = self.governor.on_timeout(now)
+        {
+            self.apply(decision, Trigger::Other(now));
+            self.report_mode(now, decision);
+        }
+    }
+
+    /// Takes up what the handle asks for.
+    pub(super) fn obey(&mut self, now: Instant) {
+        let leave = self.shared.leave.load(SeqCst);
+        let (held, draining) = (self.shared.held.load(SeqCst), self.shared.draining.load(SeqCst) || leave);
+        if std::mem::replace(&mut self.draining, draining) != draining {
+            let decision = self.governor.on_order(now, if draining { Order::Drain } else { Order::Resume });
+            self.carry_out(now, decision);
+        }
+        if std::mem::replace(&mut self.held, held) != held {
+            let decision = self.governor.on_order(now, if held { Order::Hold } else { Order::Release });
+            self.carry_out(now, decision);
+        }
+        if let Some(policy) = self.shared.policy.pop()
+            && let Ok(decision) = self.governor.set_policy(now, policy)
+        {
+            self.carry_out(now, decision);
+        }
+        if self.shared.worker_changed.swap(false, SeqCst) {
+            self.apply(self.governor.decision(), Trigger::Other(now));
+        }
+    }
+
+    fn carry_out(&mut self, now: Instant, decision: Option<Decision>) {
+        if let Some(decision) = decision {
+            self.apply(decision, Trigger::Other(now));
+            self.report_mode(now, decision);
+        }
+    }
+
+    /// The stop, then the rest.
+    fn apply(&mut self, decision: Decision, trigger: Trigger) {
+        let decided = clock::now();
+        let pass = self.gate.pass();
+        let stop = pass.stop_beyond(decision.budget);
+        let signalled = clock::now();
+        let resume = pass.resume_below(self.stops.waiting().0);
+        drop(pass);
+        self.report_resume(signalled, resume);
+        self.stops.begin(self.record(decision, trigger, decided, signalled), stop);
+    }
+
+    /// Looks at the stops under way, kills what is overdue, stops what somebody else has continued, and continues what
+    /// had to wait for its stop.
+    pub(super) fn confirm(&mut self, signalled: bool) {
+        let now = clock::now();
+        let strays = signalled || now >= self.strays_at;
+        if !strays && self.stops.next_look().is_none_or(|look| now < look) {
+            return;
+        }
+        let pass = self.gate.pass();
+        let (waiting, pids) = self.stops.waiting();
+        let mut any = false;
+        for slot in waiting.iter() {
+            let (seen, cpu) = pass.look(slot, pids[slot]);
+            let at = clock::now();
+            let step = match seen {
+                Seen::Stopped | Seen::Exited => None,
+                Seen::Running => Some(self.stops.on_running(slot, at, cpu)),
+            };
+            let end = match step {
+                None => End::Stopped,
+                Some(None) => continue,
+                Some(Some(Step::Repeat)) => {
+                    pass.repeat(slot, pids[slot]);
+                    continue;
+                }
+                Some(Some(Step::Leave)) => End::Displaced,
+                Some(Some(Step::Kill)) => {
+                    pass.kill(slot, pids[slot]);
+                    self.shared.report(Report::Killed { at, slot: u8::try_from(slot).unwrap_or(u8::MAX) });
+                    End::Killed
+                }
+            };
+            any = true;
+            if let Some(record) = self.stops.confirm(slot, at, end, cpu) {
+                self.shared.report(Report::Yield(record));
+            }
+        }
+        self.stops.on_look(now);
+        if strays {
+            pass.stop_strays(self.stops.waiting().0);
+            self.strays_at = now.after(STRAYS_EVERY);
+        }
+        if any {
+            let resume = pass.resume_below(self.stops.waiting().0);
+            self.report_resume(clock::now(), resume);
+        }
+    }
+
+    /// The record of a stop that is signalled now; the workers' part is added by [`Stops::begin`].
+    fn record(&self, decision: Decision, trigger: Trigger, decided: Instant, signalled: Instant) -> YieldRecord {
+        let fused = self.fused;
+        let (stamped, received) = match trigger {
+            Trigger::Load => (fused.stamped, fused.received),
+            Trigger::Other(at) => (None, at),
+        };
+        YieldRecord {
+            source: source(decision.reason).or(fused_source(fused.load)).unwrap_or_default(),
+            reason: decision.reason,
+            metric: fused.metric,
+            cell: fused.cell,
+            level: match fused.load {
+                FusedLoad::Level(_, level) => level,
+                FusedLoad::Late(_) | FusedLoad::Malformed(_) | FusedLoad::Stale(_) | FusedLoad::Unheard => {
+                    Utilization::FULL
+                }
+            },
+            threshold: self.governor.policy().busy_above,
+            stamped,
+            received,
+            decided,
+            signalled,
+            confirmed: signalled,
+            workers: 0,
+            displaced: 0,
+            jobs: [0; WORKERS_MAX],
+            cpu_after: Duration::ZERO,
+        }
+    }
+
+    /// The fused load as the governor takes it.
+    fn sample(&self) -> Sample {
+        let Fused { load, fresh_until, received, .. } = self.fused;
+        match load {
+            FusedLoad::Level(source, level) => Sample { load: Load::Level(source, level), fresh_until },
+            FusedLoad::Late(source) => Sample { load: Load::Late(source), fresh_until },
+            FusedLoad::Malformed(source) => Sample { load: Load::Malformed(source), fresh_until },
+            // While another source is fresh the node is busy, then it is blind.
+            FusedLoad::Stale(source) => {
+                Sample { load: Load::Stale(source), fresh_until: self.fusion.silent_from().unwrap_or(received) }
+            }
+            FusedLoad::Unheard => Sample { load: Load::Unheard, fresh_until },
+        }
+    }
+
+    fn report_mode(&mut self, now: Instant, decision: Decision) {
+        self.reason_pace.on_mode(now, decision.reason);
+        self.shared.report(Report::Mode { at: now, decision });
+    }
+
+    fn report_resume(&self, at: Instant, resume: Resume) {
+        if !resume.slots.is_empty() {
+            self.shared.report(Report::Resumed { at, workers: resume.slots.count(), jobs: resume.jobs });
+        }
+    }
+}
+
+fn fused_source(load: FusedLoad) -> Option<SourceId> {
+    match load {
+        FusedLoad::Level(source, _) | FusedLoad::Late(source) => Some(source),
+        FusedLoad::Malformed(source) | FusedLoad::Stale(source) => Some(source),
+        FusedLoad::Unheard => None,
+    }
+}
+
+fn source(reason: Reason) -> Option<SourceId> {
+    match reason {
+        Reason::Stale(source) | Reason::Malformed(source) | Reason::Late(source) => Some(source),
+        Reason::Above { source, .. } | Reason::NotBelow { source, .. } | Reason::Low { source, .. } => Some(source),
+        Reason::NoSampleYet | Reason::NoSource | Reason::Settling { .. } | Reason::Held | Reason::Draining => None,
+    }
+}
