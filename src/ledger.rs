@@ -1,0 +1,3 @@
+//! How fast did inference give way, and what delayed it when it was slow? The ledger of yields.
+
+pub mod cause;
