@@ -119,11 +119,9 @@ pub struct Parts {
 /// sentinel slept and a reading after the confirmed stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Deltas {
-    /// From the baseline to the begin of the yield.
-    pub before: Duration,
-    /// The sentinel slept from the baseline until the wake that brought the sample: whatever was counted belongs to
-    /// this yield. Without it, up to `before` of each amount may not.
-    pub exact: bool,
+    /// Time between baseline and reading in which the sentinel can have been awake outside this yield: up to so much
+    /// of each amount may belong to something else.
+    pub beside: Duration,
     /// The sentinel was runnable without a core.
     pub waited: Duration,
     /// The sentinel's CPU time.
@@ -230,7 +228,7 @@ pub fn classify(parts: &Parts, deltas: Option<&Deltas>, host: Option<&HostDeltas
     let mut causes = Causes { total: parts.total, rest: parts.total, ..Causes::default() };
     let none = Deltas::default();
     let seen = deltas.unwrap_or(&none);
-    let doubt = if seen.exact { Duration::ZERO } else { seen.before };
+    let doubt = seen.beside;
     let ran = seen.ran.saturating_sub(RUN_ORDINARY);
 
     causes.note(Kind::WaitedForCore, seen.waited.saturating_sub(doubt), seen.waited);
@@ -289,7 +287,7 @@ mod tests {
     }
 
     fn exact() -> Deltas {
-        Deltas { exact: true, before: us(40_000), ran: us(60), ..Deltas::default() }
+        Deltas { ran: us(60), ..Deltas::default() }
     }
 
     #[test]
@@ -309,11 +307,11 @@ mod tests {
 
     #[test]
     fn a_wait_that_may_lie_before_the_yield_is_only_possible() {
-        let loose = Deltas { exact: false, before: us(700), waited: us(900), ..exact() };
+        let loose = Deltas { beside: us(700), waited: us(900), ..exact() };
         let causes = classify(&parts(), Some(&loose), None);
         assert_eq!(amounts(&causes), [("waited_for_core", 200, 900), ("unexplained", 800, 800)]);
         assert_eq!(causes.verdict(), Verdict::Unexplained, "700 us of possible wait do not cover 800 us");
-        let loose = Deltas { before: us(40_000), waited: us(1_000), ..loose };
+        let loose = Deltas { beside: us(40_000), waited: us(1_000), ..loose };
         assert_eq!(classify(&parts(), Some(&loose), None).verdict(), Verdict::Possible);
     }
 
@@ -368,13 +366,13 @@ mod tests {
         #[test]
         fn certain_amounts_add_up_to_the_whole_and_no_more(
             (detect, decide, stopping, cpu_after) in (span(), span(), span(), span()),
-            (before, waited, ran, worker_waited) in (span(), span(), span(), span()),
-            (exact, major_faults, displaced) in (any::<bool>(), 0_u32..3, 0_u8..2),
+            (beside, waited, ran, worker_waited) in (span(), span(), span(), span()),
+            (major_faults, displaced) in (0_u32..3, 0_u8..2),
             (steal_ticks, irq_ticks) in (0_u64..4, any::<u64>()),
         ) {
             let total = detect + decide + stopping;
             let parts = Parts { detect, stopping, total, cpu_after, displaced };
-            let deltas = Deltas { before, exact, waited, ran, major_faults, worker_waited, ..Deltas::default() };
+            let deltas = Deltas { beside, waited, ran, major_faults, worker_waited, ..Deltas::default() };
             let host = HostDeltas { span: total, tick: us(10_000), steal_ticks, irq_ticks };
             let causes = classify(&parts, Some(&deltas), Some(&host));
             let certain: Duration = causes.iter().map(|cause| cause.least).sum();
