@@ -11,6 +11,7 @@ mod surroundings;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub jobs: Jobs,
     /// Folder of the models.
     pub models_dir: PathBuf,
+    /// What can be looked at from the same machine.
+    pub status: Status,
     /// What is logged.
     pub log: Log,
 }
@@ -113,6 +116,19 @@ pub struct Jobs {
     pub limits: Limits,
     /// Limits that no job may exceed.
     pub limits_max: Limits,
+}
+
+/// `[status]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether there is anything to look at.
+    pub enabled: bool,
+    /// Unix socket with the pages of metrics and yields.
+    pub socket: PathBuf,
+    /// Permission bits of that socket.
+    pub mode: u32,
+    /// Loopback address and port with the same pages.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[log]`.
@@ -188,6 +204,7 @@ impl Settings {
             ("load", self.load != new.load),
             ("workers", self.workers != new.workers),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
+            ("status", self.status != new.status),
             ("log", self.log != new.log),
         ];
         differs.into_iter().filter_map(|(section, differs)| differs.then_some(section)).collect()

@@ -161,6 +161,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every verdict, from good to bad.
+    pub const ALL: [Self; 3] = [Self::Explained, Self::Possible, Self::Unexplained];
+
     /// Its name in messages and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
