@@ -22,6 +22,7 @@ mod submit;
 mod target;
 mod watch;
 mod worker;
+mod yields;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -70,6 +71,8 @@ enum Command {
     Cancel(cancel::Args),
     /// Shows what happens on the nodes right now.
     Watch(watch::Args),
+    /// Shows how fast the agent of this machine gave way, and what delayed it.
+    Yields(yields::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
     /// Lists, verifies and tests the models of a folder.
@@ -104,6 +107,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Result(args) => result::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -26,6 +26,9 @@ use crate::{load, telemetry};
 /// Largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
 
+/// Where the status socket is unless the file says otherwise.
+pub const STATUS_SOCKET: &str = "/run/neap/status.sock";
+
 /// Everything an agent is told, checked: each value in its range, paths absolute, relations kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {

@@ -7,15 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
-use super::{Jobs, Log, Mqtt, Node, Sentinel, Settings, Status, Workers, sources};
+use super::{Jobs, Log, Mqtt, Node, STATUS_SOCKET, Sentinel, Settings, Status, Workers, sources};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
 use crate::telemetry;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 
-/// Where the status socket is unless the file says otherwise.
-const STATUS_SOCKET: &str = "/run/neap/status.sock";
 /// Longest path that a Unix socket can have.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
