@@ -12,6 +12,7 @@ mod feed;
 mod jobs;
 mod models;
 mod out;
+mod ransim;
 mod result;
 mod run;
 mod session;
@@ -71,6 +72,8 @@ enum Command {
     Watch(watch::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
+    /// Stands in for a DU: threads with real work and a deadline in every slot.
+    Ransim(Box<ransim::Args>),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
     /// Serves as a worker process; started by the agent only.
@@ -99,6 +102,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cancel(args) => cancel::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Feed(args) => feed::run(&args),
+        Command::Ransim(args) => ransim::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Worker(args) => return worker::run(&args),
     };
