@@ -13,6 +13,7 @@ mod feed;
 mod jobs;
 mod models;
 mod out;
+mod ransim;
 mod result;
 mod run;
 mod session;
@@ -75,6 +76,8 @@ enum Command {
     Yields(yields::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
+    /// Stands in for a DU: threads with real work and a deadline in every slot.
+    Ransim(Box<ransim::Args>),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
     /// Measures on this machine how well inference gives way.
@@ -109,6 +112,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Watch(args) => watch::run(&args),
         Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),
+        Command::Ransim(args) => ransim::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchWorker(args) => return bench::seat::run(&args),
