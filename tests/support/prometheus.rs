@@ -10,6 +10,9 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// A family and its labels.
+type Series = (String, BTreeMap<String, String>);
+
 /// A whole text: samples, and the type of each family.
 #[derive(Debug, Default)]
 pub struct Text {
@@ -131,7 +134,7 @@ impl Text {
 
     /// Every histogram has cumulative buckets that rise with their bounds, and `+Inf` is the count.
     pub fn check_histograms(&self) -> Result<usize, String> {
-        let mut buckets: BTreeMap<(String, BTreeMap<String, String>), Vec<(f64, f64)>> = BTreeMap::new();
+        let mut buckets: BTreeMap<Series, Vec<(f64, f64)>> = BTreeMap::new();
         for sample in &self.samples {
             let Some(family) = sample.name.strip_suffix("_bucket") else { continue };
             let mut labels = sample.labels.clone();

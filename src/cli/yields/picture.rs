@@ -23,6 +23,15 @@ pub(super) enum Glyphs {
 
 /// The whole picture, line by line.
 pub(super) fn draw(out: &Out, yields: &Yields, glyphs: Glyphs) -> Vec<String> {
+    let lines = lines(out, yields, glyphs);
+    match glyphs {
+        Glyphs::Blocks => lines,
+        // Names are the node's, and what was cut off ends in an ellipsis.
+        Glyphs::Ascii => lines.iter().map(|line| line.replace(|c: char| !c.is_ascii(), "~")).collect(),
+    }
+}
+
+fn lines(out: &Out, yields: &Yields, glyphs: Glyphs) -> Vec<String> {
     let mut lines = headline(out, yields);
     if yields.all.yields == 0 {
         lines.push("no yield yet: no worker has had to stop since the agent started".to_owned());
@@ -45,15 +54,18 @@ fn headline(out: &Out, yields: &Yields) -> Vec<String> {
         [&yields.node, &yields.version, &yields.yield_class].map(|text| clean(text, TEXT_CHARS_MAX));
     let locked = if yields.memory_locked { "memory locked" } else { "memory not locked" };
     let tone = if class.starts_with("fifo") && yields.memory_locked { Tone::Good } else { Tone::Warn };
-    let mut counts = vec![format!("{} yields since {}", yields.all.yields, format_time(yields.since))];
-    let reasons = yields.metrics.reasons.iter().take(8);
-    counts.extend(reasons.map(|(reason, count)| format!("{count} {}", clean(reason, NAME_CHARS_MAX))));
+    // The node knows six words.
+    let reasons = yields.metrics.reasons.iter().take(6);
+    let reasons: Vec<String> = reasons.map(|(reason, count)| format!("{count} {}", clean(reason, 9))).collect();
     let slow = yields.metrics.slow;
     let mut lines = vec![
         out.paint(Tone::Strong, &format!("{node}, neap {version}")),
         format!("yield class {}, {locked}", out.paint(tone, &class)),
-        counts.join(", "),
+        format!("{} yields since {}", yields.all.yields, format_time(yields.since)),
     ];
+    if !reasons.is_empty() {
+        lines.push(clean(&reasons.join(", "), 79));
+    }
     if slow.all() > 0 {
         lines.push(format!(
             "{} above 500 us: {} explained, {} possibly, {} not",
@@ -147,13 +159,12 @@ fn worst_case(out: &Out, worst: &YieldEvent, glyphs: Glyphs) -> Vec<String> {
             out.paint(Tone::Strong, &time(worst.total_us)),
             format_time(worst.at)
         ),
-        format!("  {} ({why}), {}", clean(&worst.source, NAME_CHARS_MAX), workers(worst)),
+        format!("  {} ({why})", clean(&worst.source, NAME_CHARS_MAX)),
+        format!("  detect {}, decide {}, stop {}", time(worst.detect_us), time(worst.decide_us), time(worst.stop_us)),
         format!(
-            "  detect {}, decide {}, stop {}{}",
-            time(worst.detect_us),
-            time(worst.decide_us),
-            time(worst.stop_us),
-            worst.cpu_after_us.map(|us| format!("; the workers ran {} of it", time(us))).unwrap_or_default()
+            "  {}{}",
+            workers(worst),
+            worst.cpu_after_us.map(|us| format!("; they ran {} after the decision", time(us))).unwrap_or_default()
         ),
     ];
     lines.extend(worst.causes.iter().take(Kind::ALL.len()).map(|cause| in_words(cause, glyphs)));
@@ -228,7 +239,7 @@ mod tests {
             cpu_after_us: Some(12),
             causes: vec![
                 cause(Kind::WaitedForCore, 1_600, 1_600),
-                cause(Kind::SentinelRan, 20, 60),
+                cause(Kind::SentinelRan, 8_888, 9_999),
                 cause(Kind::Steal, 0, 151),
                 cause(Kind::Unexplained, 131, 131),
             ],
