@@ -109,11 +109,14 @@ struct Load {
 #[derive(Debug, clap::Args)]
 struct Told {
     /// Tell the load to the push source at this socket
-    #[arg(long, value_name = "SOCKET", conflicts_with = "udp")]
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["udp", "shm"])]
     push: Option<PathBuf>,
     /// Tell the load to the push_udp source at this address
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "shm")]
     udp: Option<SocketAddr>,
+    /// Tell the load to the shm source of this page
+    #[arg(long, value_name = "PAGE")]
+    shm: Option<PathBuf>,
     /// Cell number (PCI or NCGI)
     #[arg(long, value_name = "CELL", default_value_t = 1)]
     cell: u64,
@@ -225,7 +228,8 @@ impl Load {
 
 impl Told {
     fn radio(&self) -> Option<radio::Settings> {
-        let target = self.push.clone().map(Target::Push).or(self.udp.map(Target::Udp))?;
+        let [push, shm] = [&self.push, &self.shm].map(Clone::clone);
+        let target = push.map(Target::Push).or(self.udp.map(Target::Udp)).or(shm.map(Target::Shm))?;
         Some(radio::Settings { target, cell: CellId(self.cell), repeat: self.repeat.0, tells_late: !self.no_late })
     }
 }
