@@ -327,7 +327,7 @@ fn times(times: Times) -> Value {
 }
 
 /// A time as slots have: `1ms`, `0.5ms`, `500us`.
-fn micros(text: &str) -> Result<Duration, String> {
+pub(super) fn micros(text: &str) -> Result<Duration, String> {
     let rule = || format!("{text:?} is not a time: a number and us or ms, e.g. 500us or 0.5ms");
     let (number, unit_us) = match (text.strip_suffix("us"), text.strip_suffix("ms")) {
         (Some(number), _) => (number, 1.0),
@@ -339,7 +339,8 @@ fn micros(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit_us / 1e6).map_err(|_| rule())
 }
 
-fn kind_parser() -> impl clap::builder::TypedValueParser<Value = Kind> {
+/// A kind of work by its name, for clap.
+pub(super) fn kind_parser() -> impl clap::builder::TypedValueParser<Value = Kind> {
     use clap::builder::TypedValueParser as _;
     let names = clap::builder::PossibleValuesParser::new(Kind::ALL.map(Kind::as_str));
     // The names are those of the kinds, so one is always found.
