@@ -141,7 +141,8 @@ impl Findings {
         report.table(&Table { head: HEAD.map(str::to_owned).to_vec(), rows: rows.to_vec() });
         report.paragraph(
             "Medians over the rounds; \"in all\" has the sums. In each round every method met the same load, and their \
-             order rotated. A difference is called clear when it exceeds twice its standard error over the rounds.",
+             order rotated. A difference is called clear when chance alone would show it in one run of twenty (Student's \
+             t-test over the rounds).",
         );
         report.heading("Slot times");
         let series: Vec<Series<'_>> = Method::ALL

@@ -1,7 +1,7 @@
 //! What do the figures say? Medians over rounds, comparisons with their noise, and sentences that follow from them.
 //!
-//! Pure: rounds in, numbers and sentences out. A difference counts as clear only when it exceeds twice its standard
-//! error over the rounds; each round has all methods, so rounds are compared in pairs.
+//! Pure: rounds in, numbers and sentences out. Each round has all methods, so rounds are compared in pairs. A difference
+//! counts as clear when rounds that differ by chance only would show it in one run of twenty (Student's t-test).
 
 use super::super::latency::show_us;
 use super::super::report::Verdict;
@@ -137,16 +137,19 @@ impl Rounds {
     }
 }
 
-/// Whether differences have a clear direction: their mean against twice its standard error.
+/// How many standard errors a mean may lie off zero by chance, in 19 of 20 cases, for 2, 3, … differences.
+const T_95: [f64; 12] = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18];
+
+/// Whether differences have a clear direction: their mean against its standard error.
 fn compare(differences: &[f64]) -> Compared {
+    let Some(freedom) = differences.len().checked_sub(2) else { return Compared::Alike };
     let count = float(differences.len() as u64);
-    if differences.len() < 2 {
-        return Compared::Alike;
-    }
     let mean = differences.iter().sum::<f64>() / count;
     let square = differences.iter().map(|difference| (difference - mean).powi(2)).sum::<f64>();
     let error = (square / (count - 1.0) / count).sqrt();
-    if mean.abs() <= 2.0 * error || mean == 0.0 {
+    // The last serves for more: a little too strict.
+    let limit = T_95[freedom.min(T_95.len() - 1)];
+    if mean.abs() <= limit * error || mean == 0.0 {
         Compared::Alike
     } else if mean > 0.0 {
         Compared::More
@@ -297,8 +300,11 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_is_clear_only_beyond_twice_its_error() {
-        let cases: [(&[f64], Compared); 7] = [
+    fn a_difference_is_clear_only_beyond_what_chance_shows() {
+        let cases: [(&[f64], Compared); 9] = [
+            // Three and a half standard errors: much for many rounds, not for three.
+            (&[6.0, 12.0, 18.0], Compared::Alike),
+            (&[6.0, 12.0, 18.0, 6.0, 12.0, 18.0, 12.0], Compared::More),
             (&[5.0, 6.0, 5.5], Compared::More),
             (&[-5.0, -6.0, -5.5], Compared::Less),
             (&[5.0, -4.0, 3.0, -5.0], Compared::Alike),
