@@ -12,10 +12,10 @@
 //!
 //! It cannot fail half: when it panics, or its event loop breaks, it stops all workers and aborts the process.
 
-mod judge;
+pub(crate) mod judge;
 mod pace;
 mod reflex;
-mod stops;
+pub(crate) mod stops;
 #[cfg(test)]
 mod tests;
 mod watch;
