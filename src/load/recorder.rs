@@ -126,7 +126,7 @@ mod tests {
     fn fused(load: FusedLoad, received_ns: u64) -> Fused {
         let received = Instant::from_nanos(received_ns);
         let (metric, cell) = (Metric::PrbTotUl, CellId(7));
-        Fused { load, fresh_until: received, stamped: None, received, metric, cell }
+        Fused { load, fresh_until: received, changes_at: received, stamped: None, received, metric, cell }
     }
 
     #[test]

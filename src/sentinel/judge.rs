@@ -93,7 +93,7 @@ impl<D: Decider> Judge<D> {
 
     /// Whether time alone has changed the load: the freshness ran out, or nothing was heard for too long.
     pub(crate) fn load_is_due(&self, now: Instant) -> bool {
-        self.blind_at.unwrap_or(self.fused.fresh_until) <= now
+        self.blind_at.unwrap_or(self.fused.changes_at) <= now
     }
 
     /// Lets time pass for the governor: settle time, raises.
@@ -117,7 +117,7 @@ impl<D: Decider> Judge<D> {
 
     /// When to ask again at the latest: the load, then the governor.
     pub(crate) fn next_moment(&self) -> Instant {
-        let load = self.blind_at.unwrap_or(self.fused.fresh_until);
+        let load = self.blind_at.unwrap_or(self.fused.changes_at);
         self.governor.next_timeout().map_or(load, |timeout| timeout.min(load))
     }
 

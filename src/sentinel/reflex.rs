@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::judge::Judge;
 use super::pace::{LoadPace, ReasonPace};
 use super::stops::{End, Step, Stops};
+use super::surroundings::Surroundings;
 use super::{REPORTS_MAX, Report, Shared, YieldRecord};
 use crate::governor::{Decision, Governor, Order, Reason};
 use crate::load::Observation;
@@ -28,6 +29,7 @@ pub(super) struct Reflex {
     /// When to look for strays at the latest.
     strays_at: Instant,
     shared: Arc<Shared>,
+    surroundings: Surroundings,
     load_pace: LoadPace,
     reason_pace: ReasonPace,
     held: bool,
@@ -62,6 +64,7 @@ impl Reflex {
             stops,
             strays_at: now.after(STRAYS_EVERY),
             shared,
+            surroundings: Surroundings::default(),
             load_pace: LoadPace::default(),
             held: false,
             draining: false,
@@ -87,6 +90,12 @@ impl Reflex {
     /// When something is due, descriptors aside.
     pub(super) fn next_moment(&self) -> Option<Instant> {
         self.stops.next_look().into_iter().chain([self.judge.next_moment(), self.strays_at]).min()
+    }
+
+    /// The thread is about to sleep: notes what slow yields are compared with.
+    pub(super) fn before_sleep(&mut self) {
+        let quiet = self.judge.decision().budget > 0 && self.stops.is_empty();
+        self.surroundings.before_sleep(quiet, self.gate.pids_ref());
     }
 
     /// Acts on a look at the load, and tells what it gave.
@@ -191,7 +200,8 @@ impl Reflex {
                 }
             };
             any = true;
-            if let Some(record) = self.stops.confirm(slot, at, end, cpu) {
+            if let Some(mut record) = self.stops.confirm(slot, at, end, cpu) {
+                record.around = self.surroundings.around(&record, self.judge.decision().budget);
                 self.shared.report(Report::Yield(record));
             }
         }
@@ -234,6 +244,7 @@ impl Reflex {
             displaced: 0,
             jobs: [0; WORKERS_MAX],
             cpu_after: Duration::ZERO,
+            around: None,
         }
     }
 

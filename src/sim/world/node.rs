@@ -173,5 +173,6 @@ fn record(now: Instant, reason: Reason) -> YieldRecord {
         displaced: 0,
         jobs: [0; WORKERS_MAX],
         cpu_after: Duration::ZERO,
+        around: None,
     }
 }
