@@ -192,7 +192,7 @@ impl<'curves, D: Decider> World<'curves, D> {
             let told_at = self.script.next_at();
             let workers_at = self.node.workers.next_at();
             let rings_at = self.rings_at();
-            let reference_at = self.audit.reference.next_at(self.now);
+            let reference_at = self.audit.reference.next_at;
             let next = [told_at, workers_at, reference_at].into_iter().flatten().fold(rings_at, Instant::min);
             if next >= end {
                 self.now = end;
@@ -200,7 +200,7 @@ impl<'curves, D: Decider> World<'curves, D> {
             }
             self.now = next;
             self.audit.pass(next);
-            self.audit.before(next, &self.node)?;
+            self.audit.before(next, &mut self.node)?;
             if workers_at == Some(next) {
                 self.workers_change()?;
             } else if told_at == Some(next) {

@@ -35,6 +35,8 @@ pub(super) struct Audit {
     over: [Option<Since>; WORKERS_MAX],
     /// By slot: since when its worker should run, by the node's own decision.
     under: [Option<Instant>; WORKERS_MAX],
+    /// What `over` and `under` were last brought up to date with.
+    noted: (Option<u8>, u8),
     open_since: Option<Instant>,
     /// Most starts that the policies in force so far allow on top of what a day allows; see [`Audit::starts_max`].
     extra_starts: u64,
@@ -57,6 +59,7 @@ impl Audit {
         let mut audit = Self {
             over: [None; WORKERS_MAX],
             under: [None; WORKERS_MAX],
+            noted: (None, 0),
             open_since: None,
             extra_starts: 3,
             waits: (Duration::MAX, Duration::MAX),
@@ -70,9 +73,10 @@ impl Audit {
     // ---- before a step ----
 
     /// What had to have happened by now, and what must not have gone on until now.
-    pub(super) fn before<D: Decider>(&mut self, now: Instant, node: &Node<D>) -> Checked {
-        for (slot, signalled) in node.workers.executing() {
+    pub(super) fn before<D: Decider>(&mut self, now: Instant, node: &mut Node<D>) -> Checked {
+        for slot in node.workers.executing().iter() {
             let Some(over) = self.over[slot] else { continue };
+            let signalled = node.workers.signalled(slot);
             let lag = if over.by_time { LAG_MAX } else { Duration::ZERO };
             let end = signalled.map_or(over.at.after(lag), |(at, answer)| at.after(longest(answer)));
             let how = signalled.map(|(_, answer)| answer);
@@ -122,7 +126,11 @@ impl Audit {
     }
 
     fn note_limits(&mut self, now: Instant, by_time: bool) {
-        let most = usize::from(self.reference.at_most(now));
+        let most = self.reference.at_most(now);
+        if self.noted.0.replace(most) == Some(most) {
+            return;
+        }
+        let most = usize::from(most);
         for (slot, over) in self.over.iter_mut().enumerate() {
             *over = if slot < most { None } else { over.or(Some(Since { at: now, by_time })) };
         }
@@ -151,8 +159,10 @@ impl Audit {
             now.since(node.next_at())
         );
         self.note_limits(now, false);
-        for (slot, under) in self.under.iter_mut().enumerate() {
-            *under = if slot < usize::from(decision.budget) { under.or(Some(now)) } else { None };
+        if std::mem::replace(&mut self.noted.1, decision.budget) != decision.budget {
+            for (slot, under) in self.under.iter_mut().enumerate() {
+                *under = if slot < usize::from(decision.budget) { under.or(Some(now)) } else { None };
+            }
         }
         self.open_since = if node.stops_are_open() { self.open_since.or(Some(now)) } else { None };
         Ok(())
@@ -171,7 +181,7 @@ impl Audit {
                     self.reference.at_most(now) == 0,
                     "the trough was ended for no reason ({:?}): the load is {:?}",
                     decision.reason,
-                    self.reference.level(now)
+                    self.reference.level
                 );
                 self.summary.in_troughs += now.since(trough.since);
                 self.summary.yields += u64::from(self.reference.on_end(now).is_some());
@@ -189,7 +199,7 @@ impl Audit {
         ensure!(
             budget <= most,
             "the budget is {budget} ({reason:?}), but must be at most {most}: level {:?}, low since {:?}, wait {:?}",
-            self.reference.level(now),
+            self.reference.level,
             self.reference.low_for(now),
             self.reference.wait
         );

@@ -4,7 +4,6 @@
 //! time. It never asks the node for the load. It does see when troughs began and ended, because how long a wait must
 //! be depends on them; whether they were allowed to begin is what it is asked.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::script::Transition;
@@ -17,8 +16,9 @@ use crate::units::{CELLS_MAX, CellId, Instant, Utilization};
 type Heard = (Instant, Utilization);
 
 /// Everything that counts of one cell.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Cell {
+    id: CellId,
     /// The newest level by the time of its measurement, then all that came after it and are older.
     levels: Vec<Heard>,
     late: Option<u64>,
@@ -27,7 +27,7 @@ struct Cell {
 #[derive(Clone, Debug)]
 struct Source {
     trust: Trust,
-    cells: BTreeMap<CellId, Cell>,
+    cells: Vec<Cell>,
     /// Late until then.
     late_until: Instant,
     /// Senseless; good readings from after that moment heal it.
@@ -56,6 +56,11 @@ pub(super) struct Reference {
     pub(super) trough: Option<Trough>,
     /// How long the load must be low before a start.
     pub(super) wait: Duration,
+    /// The load that may be trusted, as long as nothing is heard and `next_at` has not come; `None` when there is none,
+    /// or something forbids everything.
+    pub(super) level: Option<Utilization>,
+    /// When time alone changes something next.
+    pub(super) next_at: Option<Instant>,
 }
 
 impl Cell {
@@ -86,14 +91,19 @@ impl Source {
         }
         let at = stamped.unwrap_or(now).min(now);
         if observed == Observed::Gone {
-            self.cells.retain(|other, cell| *other != id || cell.measured().is_some_and(|measured| measured > at));
+            self.cells.retain(|cell| cell.id != id || cell.measured().is_some_and(|measured| measured > at));
             return;
         }
-        if !self.cells.contains_key(&id) && self.cells.len() == CELLS_MAX {
+        let known = self.cells.iter().position(|cell| cell.id == id);
+        if known.is_none() && self.cells.len() == CELLS_MAX {
             self.malformed = self.malformed.max(Some(now.after(self.trust.freshness)));
             return;
         }
-        let cell = self.cells.entry(id).or_default();
+        let index = known.unwrap_or(self.cells.len());
+        if known.is_none() {
+            self.cells.push(Cell { id, levels: Vec::new(), late: None });
+        }
+        let cell = &mut self.cells[index];
         let (level, count) = match observed {
             Observed::Level { level, late, .. } => (Some(level), late),
             Observed::Late { count } => (None, Some(count)),
@@ -116,7 +126,7 @@ impl Source {
 
     /// When each of its cells falls silent.
     fn silences(&self) -> impl Iterator<Item = Instant> {
-        self.cells.values().filter_map(|cell| Some(cell.measured()?.after(self.trust.freshness)))
+        self.cells.iter().filter_map(|cell| Some(cell.measured()?.after(self.trust.freshness)))
     }
 
     fn is_heard(&self, now: Instant) -> bool {
@@ -136,7 +146,7 @@ impl Reference {
     pub(super) fn new(now: Instant, policy: Policy, trust: &[Trust]) -> Self {
         let source = |trust: &Trust| Source {
             trust: *trust,
-            cells: BTreeMap::new(),
+            cells: Vec::new(),
             late_until: Instant::default(),
             malformed: None,
         };
@@ -149,6 +159,8 @@ impl Reference {
             low_since: None,
             disturbed: now,
             trough: None,
+            level: None,
+            next_at: None,
         }
     }
 
@@ -181,23 +193,26 @@ impl Reference {
             }
             Transition::Reloaded(_) | Transition::Died(_) => {}
         }
-        self.pass(now);
+        self.look(now);
     }
 
-    /// Time passes. To be called at every moment that [`Reference::next_at`] names.
+    /// Time passes. To be called at the moment that `next_at` names.
     pub(super) fn pass(&mut self, now: Instant) {
+        if self.next_at.is_some_and(|at| at <= now) {
+            self.look(now);
+        }
+    }
+
+    fn look(&mut self, now: Instant) {
         let level = self.level(now);
+        self.level = level;
+        let moments = self.sources.iter().flat_map(|source| source.silences().chain([source.late_until]));
+        self.next_at = moments.filter(|at| *at > now).min();
         let is_low = level.is_some_and(|level| level < self.policy.idle_below);
         self.low_since = if is_low { self.low_since.or(Some(now)) } else { None };
         if let Some(trough) = &mut self.trough {
             trough.broken |= level.is_none_or(|level| level >= self.policy.busy_above);
         }
-    }
-
-    /// When time alone changes something next.
-    pub(super) fn next_at(&self, now: Instant) -> Option<Instant> {
-        let moments = self.sources.iter().flat_map(|source| source.silences().chain([source.late_until]));
-        moments.filter(|at| *at > now).min()
     }
 
     /// The node says that a trough begins.
@@ -229,10 +244,9 @@ impl Reference {
 
     // ---- what should be ----
 
-    /// The load that may be trusted; `None` when there is none, or something forbids everything.
-    pub(super) fn level(&self, now: Instant) -> Option<Utilization> {
+    fn level(&self, now: Instant) -> Option<Utilization> {
         let heard = self.sources.iter().filter(|source| source.is_heard(now));
-        let highest = heard.flat_map(|source| source.cells.values()).filter_map(Cell::level).max()?;
+        let highest = heard.flat_map(|source| &source.cells).filter_map(Cell::level).max()?;
         (!self.sources.iter().any(|source| source.objects(now))).then_some(highest)
     }
 
@@ -247,7 +261,7 @@ impl Reference {
 
     /// Most workers that may run now.
     pub(super) fn at_most(&self, now: Instant) -> u8 {
-        let may_go_on = self.level(now).is_some_and(|level| level < self.policy.busy_above);
+        let may_go_on = self.level.is_some_and(|level| level < self.policy.busy_above);
         if self.is_forbidden() || !may_go_on {
             return 0;
         }

@@ -91,6 +91,8 @@ pub(super) struct Workers {
     random: Random,
     unruly_permille: u64,
     pids: i32,
+    /// Slots whose worker executes, and when something changes by itself; `None` when that must be found out anew.
+    known: Option<(Slots, Option<Instant>)>,
 }
 
 /// What changed by itself.
@@ -160,12 +162,13 @@ impl Workers {
     /// All slots filled, nothing runs.
     pub(super) fn new(now: Instant, seed: u64, unruly_permille: u64) -> Self {
         let slots = [Slot::Empty(now); WORKERS_MAX];
-        let mut workers = Self { slots, budget: 0, random: Random::new(seed), unruly_permille, pids: 100 };
+        let mut workers = Self { slots, budget: 0, random: Random::new(seed), unruly_permille, pids: 100, known: None };
         (0..WORKERS_MAX).for_each(|slot| workers.fill(now, slot));
         workers
     }
 
     fn fill(&mut self, now: Instant, slot: usize) {
+        self.known = None;
         self.pids += 1;
         let readable = self.random.below(50) > 0;
         self.slots[slot] = Slot::Filled(Worker {
@@ -187,6 +190,7 @@ impl Workers {
     }
 
     fn worker(&mut self, slot: usize) -> Option<&mut Worker> {
+        self.known = None;
         match self.slots.get_mut(slot)? {
             Slot::Filled(worker) => Some(worker),
             Slot::Empty(_) => None,
@@ -197,9 +201,14 @@ impl Workers {
         self.worker(slot).filter(|worker| worker.pid == pid)
     }
 
-    /// Workers that execute instructions, with the signals they were sent last.
-    pub(super) fn executing(&self) -> impl Iterator<Item = (usize, Option<(Instant, Answer)>)> {
-        self.filled().filter(|(_, worker)| worker.executes()).map(|(slot, worker)| (slot, worker.signalled))
+    /// Workers that execute instructions.
+    pub(super) fn executing(&mut self) -> Slots {
+        self.know().0
+    }
+
+    /// The signals that the worker of that slot was sent last.
+    pub(super) fn signalled(&self, slot: usize) -> Option<(Instant, Answer)> {
+        self.filled().find(|(filled, _)| *filled == slot).and_then(|(_, worker)| worker.signalled)
     }
 
     /// Whether the worker of that slot is kept from running though it could.
@@ -210,17 +219,29 @@ impl Workers {
     // ---- what happens by itself ----
 
     /// When something changes by itself.
-    pub(super) fn next_at(&self) -> Option<Instant> {
+    pub(super) fn next_at(&mut self) -> Option<Instant> {
+        self.know().1
+    }
+
+    fn know(&mut self) -> (Slots, Option<Instant>) {
+        if let Some(known) = self.known {
+            return known;
+        }
         let next = |place: &Slot| match place {
             Slot::Filled(worker) => worker.next_at(),
             Slot::Empty(until) => Some(*until),
         };
-        self.slots.iter().filter_map(next).min()
+        let mut executing = Slots::NONE;
+        self.filled().filter(|(_, worker)| worker.executes()).for_each(|(slot, _)| executing.insert(slot));
+        let known = (executing, self.slots.iter().filter_map(next).min());
+        self.known = Some(known);
+        known
     }
 
     /// Lets happen what is due.
     pub(super) fn pass(&mut self, now: Instant) -> Changed {
         let mut changed = Changed::default();
+        self.known = None;
         for slot in 0..WORKERS_MAX {
             let worker = match &mut self.slots[slot] {
                 Slot::Empty(until) if *until <= now => {
@@ -259,6 +280,7 @@ impl Workers {
     /// As `Pass::stop_beyond`.
     pub(super) fn stop_beyond(&mut self, now: Instant, budget: u8) -> Stop {
         self.budget = budget;
+        self.known = None;
         let mut stop = Stop::default();
         for slot in usize::from(budget)..WORKERS_MAX {
             let Slot::Filled(mut worker) = self.slots[slot] else { continue };
