@@ -80,6 +80,23 @@ pub struct Summary {
     pub decided: u64,
 }
 
+impl Summary {
+    /// Adds another day, fingerprints aside.
+    pub fn add(&mut self, day: &Self) {
+        self.transitions += day.transitions;
+        self.wakes += day.wakes;
+        self.decisions += day.decisions;
+        self.starts += day.starts;
+        self.yields += day.yields;
+        self.stops += day.stops;
+        self.displaced += day.displaced;
+        self.killed += day.killed;
+        self.in_troughs += day.in_troughs;
+        self.stop_max = self.stop_max.max(day.stop_max);
+        self.flap_window_min = self.flap_window_min.min(day.flap_window_min);
+    }
+}
+
 impl Default for Summary {
     fn default() -> Self {
         Self {

@@ -96,7 +96,7 @@ impl Audit {
             mode.as_str(),
             self.reference.wait
         );
-        for (slot, since) in (0..).zip(self.under).take(usize::from(budget)) {
+        for (slot, since) in self.under.iter().enumerate().take(usize::from(budget)) {
             let Some(since) = since.filter(|since| now.since(*since) > CONFIRM_KILL + LOOK_MAX * 2) else { continue };
             let kept = node.workers.is_kept_stopped(slot);
             ensure!(!kept, "worker {slot} is stopped, but has been within the budget for {:?}", now.since(since));

@@ -10,9 +10,9 @@ use super::workers::{Changed, Workers};
 use crate::governor::{Decision, Policy, Reason};
 use crate::load::Metric;
 use crate::load::fusion::Fusion;
+use crate::sentinel::YieldRecord;
 use crate::sentinel::judge::{Decider, Judge};
 use crate::sentinel::stops::{End, Step, Stops};
-use crate::sentinel::YieldRecord;
 use crate::sys::signal::Seen;
 use crate::units::{CellId, Instant, SourceId, Utilization, WORKERS_MAX};
 

@@ -104,7 +104,11 @@ enum Plan {
     /// The source's regular report.
     Report(usize),
     /// Many reports of one source in a short time.
-    Burst { feed: usize, left: u64, gap: Duration },
+    Burst {
+        feed: usize,
+        left: u64,
+        gap: Duration,
+    },
     /// Something out of the ordinary.
     Trouble,
     Say(Transition),
@@ -157,9 +161,17 @@ impl<'curves> Script<'curves> {
             _ => (60, Some(Duration::from_secs(3600))),
         };
         let policy = policy(&mut random);
-        let sources = [1, 1, 1, 2, 2, 3][index(random.below(6))];
-        let mut script =
-            Self { random, curves, origin, feeds: vec![], odd_permille, trouble_every, due: BinaryHeap::new(), count: 0 };
+        let sources = [1, 1, 1, 1, 2, 3][index(random.below(6))];
+        let mut script = Self {
+            random,
+            curves,
+            origin,
+            feeds: vec![],
+            odd_permille,
+            trouble_every,
+            due: BinaryHeap::new(),
+            count: 0,
+        };
         let trust = (0..sources).map(|id| script.add_feed(SourceId(id))).collect();
         if trouble_every.is_some() {
             script.plan_trouble(origin);
@@ -180,7 +192,7 @@ impl<'curves> Script<'curves> {
         // A source that is believed for less than its period gives gaps all day long.
         let freshness = [period / 2, period * 3 / 2, period * 2, period * 3, period * 3][index(random.below(5))];
         let stamps = [Stamps::Never, Stamps::Always, Stamps::Sometimes][index(random.below(3))];
-        let cells = 1 + random.below(3);
+        let cells = [1, 1, 1, 2, 3][index(random.below(5))];
         let required = random.below(2) == 0;
         let feed = Feed {
             id,
@@ -383,9 +395,8 @@ impl<'curves> Script<'curves> {
 
 /// A policy that can work.
 fn policy(random: &mut Random) -> Policy {
-    let pick = |random: &mut Random, values: &[u64]| {
-        Duration::from_millis(values[index(random.below(values.len() as u64))])
-    };
+    let pick =
+        |random: &mut Random, values: &[u64]| Duration::from_millis(values[index(random.below(values.len() as u64))]);
     let permille = |value: u64| u16::try_from(value).ok().and_then(Utilization::from_permille).unwrap_or_default();
     // Whole percent, as the levels are: so that a level is often exactly at a limit.
     let busy = 200 + 10 * random.below(50);
