@@ -193,7 +193,7 @@ impl<'curves, D: Decider> World<'curves, D> {
             child_signals: scenario.child_signals,
             script,
             node: Node::new(scenario, governor, seeds.bits()),
-            audit: Audit::new(Reference::new(origin, scenario.policy.clone(), &scenario.trust)),
+            audit: Audit::new(Reference::new(origin, scenario.policy.clone(), &scenario.trust), timer),
             timer,
             random: Random::new(seeds.bits()),
             armed: (Instant::default(), Instant::default()),

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::Summary;
 use super::node::{Act, CONFIRM_KILL, Node, SIGNAL_AGAIN};
 use super::reference::Reference;
 use super::script::{DAY, Transition};
 use super::workers::{Answer, PROMPT_MAX};
+use super::{Summary, Timer};
 use crate::governor::{Decision, Mode, Policy};
 use crate::sentinel::YieldRecord;
 use crate::sentinel::judge::Decider;
@@ -31,6 +31,8 @@ struct Since {
 #[derive(Debug)]
 pub(super) struct Audit {
     pub(super) reference: Reference,
+    /// How late the node's timer may be.
+    lag: Duration,
     /// By slot: since when its worker must not run.
     over: [Option<Since>; WORKERS_MAX],
     /// By slot: since when its worker should run, by the node's own decision.
@@ -55,7 +57,7 @@ macro_rules! ensure {
 }
 
 impl Audit {
-    pub(super) fn new(reference: Reference) -> Self {
+    pub(super) fn new(reference: Reference, timer: Timer) -> Self {
         let mut audit = Self {
             over: [None; WORKERS_MAX],
             under: [None; WORKERS_MAX],
@@ -65,6 +67,11 @@ impl Audit {
             waits: (Duration::MAX, Duration::MAX),
             summary: Summary::default(),
             reference,
+            lag: match timer {
+                Timer::Late => LAG_MAX,
+                // What is due at this very moment is not late.
+                Timer::Exact => Duration::from_nanos(1),
+            },
         };
         audit.count_policy();
         audit
@@ -77,7 +84,7 @@ impl Audit {
         for slot in node.workers.executing().iter() {
             let Some(over) = self.over[slot] else { continue };
             let signalled = node.workers.signalled(slot);
-            let lag = if over.by_time { LAG_MAX } else { Duration::ZERO };
+            let lag = if over.by_time { self.lag } else { Duration::ZERO };
             let end = signalled.map_or(over.at.after(lag), |(at, answer)| at.after(longest(answer)));
             let how = signalled.map(|(_, answer)| answer);
             ensure!(
@@ -88,7 +95,7 @@ impl Audit {
             );
         }
         let Decision { budget, mode, .. } = node.decision();
-        let least = self.reference.at_least(now, LAG_MAX);
+        let least = self.reference.at_least(now, self.lag);
         ensure!(
             budget >= least,
             "the budget is {budget} (mode {}), but should be {least} by now: the load is low, known and fresh, for at \
