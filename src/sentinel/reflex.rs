@@ -93,8 +93,14 @@ impl Reflex {
     /// When something is due, descriptors aside.
     pub(super) fn next_moment(&self) -> Option<Instant> {
         let fresh_until = self.blind_at.is_none().then_some(self.fused.fresh_until);
-        let moments = [fresh_until, self.blind_at, self.governor.next_timeout(), self.stops.next_look()];
+        let (decide, look, beat) = (self.governor.next_timeout(), self.stops.next_look(), self.gate.next_beat());
+        let moments = [fresh_until, self.blind_at, decide, look, beat];
         moments.into_iter().flatten().chain([self.strays_at]).min()
+    }
+
+    /// Tells the workers that this thread is awake.
+    pub(super) fn beat(&self, now: Instant) {
+        self.gate.beat(now);
     }
 
     /// Asks the fusion, decides, acts.
