@@ -3,12 +3,13 @@
 //! No I/O: inputs are methods that carry `now`, outputs are [`Effect`]s that the shell carries out in order. A state
 //! change and the messages that tell of it are always one batch of the store, and a submit is acknowledged to the
 //! broker only after its batch is durable. [`intake`] hears the controller, [`outcome`] the workers, [`due`] the
-//! clock; this file holds the state and hears store and sentinel.
+//! clock; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
 
 mod due;
 mod intake;
 mod outcome;
 mod outputs;
+mod relief;
 mod suspects;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,8 @@ pub(super) enum Effect {
     Work { slot: usize, work: Work },
     /// Kill a worker; the job has been taken from it already.
     Kill { slot: usize, why: Code, token: u64 },
+    /// Kill a worker that has no work, for its memory.
+    Empty { slot: usize, why: Code },
     /// The worker of this slot now runs the job of this token; 0: none. Goes into yield records.
     Token { slot: usize, token: u64 },
     /// Acknowledge a message to the broker.
@@ -98,6 +101,8 @@ pub(super) struct Desk {
     bench: Bench,
     budget: u8,
     draining: bool,
+    /// Why memory is short; nothing starts then.
+    short: Option<String>,
     tickets: u64,
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
@@ -126,6 +131,7 @@ impl Desk {
             bench: Bench::new(workers),
             budget: 0,
             draining: false,
+            short: None,
             tickets: 0,
             tokens: 0,
             pending: BTreeMap::new(),
@@ -164,7 +170,7 @@ impl Desk {
 
     /// Why a waiting job is not running, as `code: sentence`; `None` for one that is not waiting.
     pub(super) fn why_waiting(&self, now: Now, job: &Job) -> Option<String> {
-        let closed = self.reports.closed();
+        let closed = self.reports.closed().or_else(|| self.short.clone());
         let free_workers = self.bench.places.iter().filter(|place| place.is_free()).count();
         let surroundings = Surroundings { closed: closed.as_deref(), free_workers };
         let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.wall)?;

@@ -305,6 +305,7 @@ impl Reports {
             messages_refused: counters.refused,
             telemetry_dropped: counters.dropped,
             reports_overflowed: counters.overflowed,
+            workers_parked: counters.parked,
             at: now,
         };
         self.telemetry("neap.node.metrics", self.topics.metrics(), metrics.render(), now)

@@ -53,6 +53,7 @@ impl Setup {
             settle_s = 0.1
             settle_max_s = 0.2
             flap_window_s = 0.05
+            raise_every_s = 0.05
             [[load]]
             name = "push"
             kind = "push"
