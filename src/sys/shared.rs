@@ -65,6 +65,11 @@ impl SharedPage {
         Ok((page, fd))
     }
 
+    /// Where the page begins.
+    pub(super) fn address(&self) -> usize {
+        self.address.addr().get()
+    }
+
     /// The 64-bit word number `index`.
     ///
     /// # Panics
