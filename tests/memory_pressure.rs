@@ -11,7 +11,7 @@ use common::batch::{assert_whole, at_work};
 use common::node::{Setup, is_alive};
 use common::wait_for;
 use neap::sys::clock;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const PLENTY_KB: u64 = 8_000_000;
 
@@ -33,6 +33,7 @@ fn workers_give_their_memory_back_when_it_is_short_and_the_job_goes_on_from_the_
     tell(proc.path(), 0, PLENTY_KB);
     let setup = Setup::new()
         .with("memory", "proc", proc.path().display().to_string())
+        .with("memory", "stall_above", 10)
         .with("memory", "available_min_mib", 100)
         .with("memory", "calm_s", 3);
     let (node, controller) = at_work(&setup);
@@ -49,6 +50,9 @@ fn workers_give_their_memory_back_when_it_is_short_and_the_job_goes_on_from_the_
     let job = controller.ask("describe", &json!({"job": "batch"}));
     let why = job["job"]["waiting"].as_str().unwrap_or_default();
     assert!(why.contains("memory is short"), "{job}");
+    let says_so = |node: &Value| node["reason"].as_str().is_some_and(|reason| reason.contains("memory is short"));
+    let state = || says_so(&controller.ask("describe", &json!({}))["node"]["state"]).then_some(());
+    wait_for("a state that says so", || controller.told(), state);
 
     let end = clock::now().after(Duration::from_secs(4));
     while clock::now() < end {
@@ -59,7 +63,7 @@ fn workers_give_their_memory_back_when_it_is_short_and_the_job_goes_on_from_the_
     let again = controller.wait_for_status("batch", "attempt 2", |status| status["attempt"] == 2);
     assert_eq!((&again["status"], &again["progress"]["done"]), (&json!("IN_PROGRESS"), &json!(done)), "{again}");
 
-    // Now it is plenty, but tasks wait for it: a second in this moment, whatever the span it is seen in.
+    // Now it is plenty, but tasks wait for it: ten seconds at once, which is the whole of any span it is seen in.
     controller.wait_for_items("batch", done + 1);
     tell(proc.path(), 10_000_000, PLENTY_KB);
     let evicted = controller

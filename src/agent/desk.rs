@@ -101,8 +101,6 @@ pub(super) struct Desk {
     bench: Bench,
     budget: u8,
     draining: bool,
-    /// Why memory is short; nothing starts then.
-    short: Option<String>,
     tickets: u64,
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
@@ -131,7 +129,6 @@ impl Desk {
             bench: Bench::new(workers),
             budget: 0,
             draining: false,
-            short: None,
             tickets: 0,
             tokens: 0,
             pending: BTreeMap::new(),
@@ -170,7 +167,7 @@ impl Desk {
 
     /// Why a waiting job is not running, as `code: sentence`; `None` for one that is not waiting.
     pub(super) fn why_waiting(&self, now: Now, job: &Job) -> Option<String> {
-        let closed = self.reports.closed().or_else(|| self.short.clone());
+        let closed = self.reports.closed();
         let free_workers = self.bench.places.iter().filter(|place| place.is_free()).count();
         let surroundings = Surroundings { closed: closed.as_deref(), free_workers };
         let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.wall)?;

@@ -30,6 +30,7 @@ impl Agent {
         let step = self.relief.on_look(now.mono, shortage.is_some(), &self.desk.holds());
         if let (Some(shortage), false) = (shortage, before) {
             let calm_s = self.settings.memory.calm.as_secs_f64();
+            self.telemetry.state_changed();
             tracing::warn!(reason = %shortage, calm_s, "memory is short: no worker starts until it was not for calm_s");
         }
         if let Some(shortage) = shortage {
@@ -50,6 +51,7 @@ impl Agent {
             Some(Step::Calm) => {
                 tracing::info!("memory is not short any more: workers may start");
                 self.desk.set_short(None);
+                self.telemetry.state_changed();
                 self.let_workers_start();
             }
             None => {}

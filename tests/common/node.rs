@@ -38,7 +38,7 @@ const FEED_EVERY: Duration = Duration::from_millis(50);
 pub struct Setup(Table);
 
 impl Setup {
-    /// One worker, quick to settle, and a `push` source.
+    /// One worker, quick to settle, a `push` source, and no eye for the memory of the machine that the tests run on.
     pub fn new() -> Self {
         let text = r#"
             [node]
@@ -61,6 +61,9 @@ impl Setup {
             [workers]
             count = 1
             evict_after_s = 300
+            [memory]
+            stall_above = 100
+            available_min_mib = 0
             [jobs]
             wall_s = 3600
             [models]

@@ -10,12 +10,12 @@ use crate::jobs::job::Event;
 impl Desk {
     /// Memory is short for this reason, so nothing starts; `None`: it is not, or not any more.
     pub(in crate::agent) fn set_short(&mut self, reason: Option<String>) {
-        self.short = reason;
+        self.reports.set_short(reason);
     }
 
     /// Whether a process may be started for that place.
     pub(in crate::agent) fn may_start(&self, slot: usize) -> bool {
-        self.short.is_none() && slot < usize::from(self.budget)
+        !self.reports.is_short() && slot < usize::from(self.budget)
     }
 
     /// What each worker has of the node's memory.
