@@ -41,6 +41,8 @@ pub(super) struct Counters {
     pub dropped: u64,
     /// Sentinel reports dropped because the loop was slow.
     pub overflowed: u64,
+    /// How often workers stopped themselves because the sentinel was silent.
+    pub parked: u64,
 }
 
 /// Paces of everything told unasked.
@@ -102,6 +104,11 @@ impl Telemetry {
         self.counters.dropped = courier.dropped();
         self.counters.overflowed = sentinel.overflowed();
         &self.counters
+    }
+
+    /// Workers stopped themselves so often.
+    pub(super) fn parked(&mut self, times: u32) {
+        self.counters.parked += u64::from(times);
     }
 
     /// The broker refused a message.

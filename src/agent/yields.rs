@@ -95,6 +95,7 @@ impl Reports {
             messages_refused: counters.refused,
             telemetry_dropped: counters.dropped,
             reports_overflowed: counters.overflowed,
+            workers_parked: counters.parked,
             at,
         }
     }
