@@ -9,6 +9,7 @@ pub mod clock;
 pub mod event;
 pub mod fds;
 pub mod futex;
+pub mod join;
 pub mod memory;
 pub mod process;
 pub mod sched;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use super::cgroup::Cgroups;
 use crate::sys::signal::{self, Seen};
 use crate::sys::{clock, process};
 use crate::units::WORKERS_MAX;
@@ -37,6 +38,8 @@ pub struct Gate {
     budget: AtomicU8,
     /// Whether the sentinel is using process ids from the table right now.
     passing: AtomicBool,
+    /// What holds the workers besides signals.
+    cgroups: Cgroups,
 }
 
 /// One worker's place in the table.
@@ -128,13 +131,19 @@ pub struct Resume {
 }
 
 impl Gate {
-    /// An empty table that lets nothing run.
+    /// An empty table that lets nothing run, for workers that signals alone hold.
     pub fn new() -> Arc<Self> {
+        Self::with(Cgroups::none())
+    }
+
+    /// An empty table that lets nothing run, for workers in these cgroups.
+    pub fn with(cgroups: Cgroups) -> Arc<Self> {
         Arc::new(Self {
             pids: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
             slots: std::array::from_fn(|_| Slot::default()),
             budget: AtomicU8::new(0),
             passing: AtomicBool::new(false),
+            cgroups,
         })
     }
 
@@ -211,6 +220,11 @@ impl Gate {
         Arc::clone(&self.pids)
     }
 
+    /// What holds the workers besides signals.
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
+    }
+
     /// Begins to use process ids of the table. Sentinel only: there must be one pass at a time.
     pub(crate) fn pass(&self) -> Pass<'_> {
         self.passing.store(true, SeqCst);
@@ -267,6 +281,7 @@ impl Pass<'_> {
                 continue;
             }
             place.state.store(RUNS, SeqCst);
+            self.0.cgroups.thaw(slot);
             // A process that has gone is the agent's to clear.
             let _gone = signal::continue_process(pid);
             if state == STOPPED {
@@ -288,14 +303,26 @@ impl Pass<'_> {
         (seen, clock::process_cpu(pid).ok())
     }
 
-    /// Stops again what somebody else has continued; slots in `unconfirmed` are being looked after already.
-    /// Says which.
+    /// Has the process that was stopped in `slot` frozen, soon, if it is still there and can be.
+    pub(crate) fn freeze(&self, slot: usize, pid: i32) {
+        if self.0.pids[slot].load(SeqCst) == pid {
+            self.0.cgroups.freeze(slot);
+        }
+    }
+
+    /// Whether the process that was stopped in `slot` is frozen: it executes nothing, signals or not.
+    pub(crate) fn is_frozen(&self, slot: usize) -> bool {
+        self.0.cgroups.is_frozen(slot)
+    }
+
+    /// Stops again what somebody else has continued; slots in `unconfirmed` are being looked after already, and what is
+    /// frozen cannot be continued. Says which.
     pub(crate) fn stop_strays(&self, unconfirmed: Slots) -> Slots {
         let mut strays = Slots::NONE;
         for slot in 0..WORKERS_MAX {
             let place = &self.0.slots[slot];
             let pid = self.0.pids[slot].load(SeqCst);
-            if pid == 0 || place.state.load(SeqCst) == RUNS || unconfirmed.contains(slot) {
+            if pid == 0 || place.state.load(SeqCst) == RUNS || unconfirmed.contains(slot) || self.is_frozen(slot) {
                 continue;
             }
             if signal::poll_stopped(pid).is_ok_and(|seen| seen == Seen::Running) {
@@ -318,6 +345,7 @@ impl Pass<'_> {
     pub(crate) fn kill(&self, slot: usize, pid: i32) {
         if self.0.pids[slot].load(SeqCst) == pid {
             let _gone = signal::kill_process(pid);
+            self.0.cgroups.kill(slot);
         }
     }
 }

@@ -89,6 +89,8 @@ pub(super) struct Supervisor {
     loaded: BTreeMap<Digest, Arc<Entry>>,
     backoff: Backoff,
     greeted: bool,
+    /// Cgroups that the process could not enter, one sentence each.
+    outside: Vec<String>,
 }
 
 /// How the life of a process, or the wait for the next, ends.
@@ -126,13 +128,14 @@ impl Supervisor {
             loaded: BTreeMap::new(),
             backoff,
             greeted: false,
+            outside: Vec::new(),
         }
     }
 
     pub(super) async fn supervise(mut self) {
         let mut wait = Duration::ZERO;
         while !self.rest(wait).await {
-            let (fault, retry_in) = match self.spawn() {
+            let (fault, retry_in) = match self.spawn().await {
                 Ok(child) => match self.keep(child).await {
                     Some(end) => end,
                     None => break,
@@ -152,10 +155,21 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    async fn spawn(&mut self) -> std::io::Result<Child> {
         let Settings { exe, core, memory_bytes, item_memory_bytes_max, .. } = &self.settings;
         let address_bytes = memory_bytes.saturating_add(*item_memory_bytes_max).saturating_add(ADDRESS_SLACK_BYTES);
-        Child::spawn(&Start { exe, slot: self.slot, core: *core, plan_bytes: *memory_bytes, address_bytes })
+        let start = Start { exe, slot: self.slot, core: *core, plan_bytes: *memory_bytes, address_bytes };
+        let cgroups = self.gate.cgroups();
+        let groups = cgroups.before_start(self.slot).await;
+        let tried = groups.is_some();
+        // A child that is dropped is killed.
+        let child = Child::spawn(&start, groups)?;
+        self.outside = cgroups.after_start(self.slot, tried);
+        if cgroups.is_required() && !self.outside.is_empty() {
+            let why = format!("{}; cgroup.mode is \"required\"", self.outside.join("; "));
+            return Err(std::io::Error::other(why));
+        }
+        Ok(child)
     }
 
     /// Works with a process until it ends. `None` when the worker is to be ended for good.
@@ -168,6 +182,8 @@ impl Supervisor {
         // First out of the gate, then reaped: the sentinel must never signal an id that the kernel has given away.
         self.gate.clear(self.slot);
         child.kill();
+        // And whatever it has started.
+        self.gate.cgroups().kill(self.slot);
         let pid = child.pid();
         let ended = child.end().await;
         let cause = match end {
@@ -300,10 +316,11 @@ impl Supervisor {
             ));
         }
         self.greeted = true;
-        for note in &hello.notes {
+        let jail: Vec<String> = self.outside.drain(..).chain(hello.notes).collect();
+        for note in &jail {
             tracing::warn!(slot = self.slot, pid, "{note}");
         }
-        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail: hello.notes });
+        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail });
         Ok(())
     }
 
