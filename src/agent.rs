@@ -6,13 +6,15 @@
 //! In reading order: [`parts`] makes everything from the configuration; this file is the loop; [`hear`] is what each
 //! event does; [`desk`] decides about jobs and [`bench`](mod@bench) keeps their places; [`keeper`] writes the store; [`outbox`] and
 //! [`courier`] lead to the link; [`reports`] and [`telemetry`] word and pace what is published; [`commands`] answers
-//! controllers; [`ending`] reloads and stops.
+//! controllers; [`ending`] reloads and stops; [`floor`] holds the workers
+//! whatever happens to this loop.
 
 mod bench;
 mod commands;
 mod courier;
 mod desk;
 mod ending;
+pub mod floor;
 mod hear;
 mod keeper;
 mod outbox;
@@ -40,6 +42,7 @@ use crate::model::library::LibraryError;
 use crate::sentinel::{self, Sentinel};
 use crate::sys::watched::Watched;
 use crate::units::Instant;
+use crate::worker::cgroup;
 use crate::worker::gate::Gate;
 use crate::worker::handle::{self, Handle};
 use crate::{link, sys};
@@ -59,6 +62,17 @@ pub enum Error {
     /// The sentinel thread or one of its load sources.
     #[error(transparent)]
     Sentinel(#[from] sentinel::Error),
+    /// The workers' cgroups, where they are required.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// The cores that are left to the RAN.
+    #[error("workers.reserved = [{reserved}] cannot be kept: {why}; reserve fewer cores, or give the agent more")]
+    Cores {
+        /// Cores that nothing of ours may use.
+        reserved: String,
+        /// What is in the way.
+        why: String,
+    },
     /// The broker's settings.
     #[error(transparent)]
     Link(#[from] mqtt::BadSettings),

@@ -13,7 +13,7 @@ use super::desk::{self, Desk};
 use super::keeper::Keeper;
 use super::outbox::Outbox;
 use super::reports::{self, Reports};
-use super::{Agent, Error, Mouths, Reload, now, telemetry};
+use super::{Agent, Error, Mouths, Reload, floor, now, telemetry};
 use crate::config::Settings;
 use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
@@ -26,6 +26,7 @@ use crate::sentinel::{self, YieldClass};
 use crate::sys;
 use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
+use crate::worker::cgroup::{Cgroups, Floor, Had};
 use crate::worker::gate::Gate;
 use crate::worker::handle;
 
@@ -59,10 +60,18 @@ impl Agent {
         }
         let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
 
-        let gate = Gate::new();
+        // After the store: whoever holds its lock is the only agent of that name.
+        let gate = Gate::with(Cgroups::open(&floor::cgroup_settings(&settings))?);
+        let floor = floor::told(&settings, gate.cgroups().floor().clone());
+        for item in floor.items() {
+            match item.had {
+                Had::Yes => tracing::info!("floor: {item}"),
+                Had::Nearly | Had::No => tracing::warn!("floor: {item}"),
+            }
+        }
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
-        let info = inventory(&settings, &library, sentinel.class());
+        let info = inventory(&settings, &library, sentinel.class(), &floor);
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
 
         let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
@@ -184,7 +193,7 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
     }
 }
 
-fn inventory(settings: &Settings, library: &Library, class: YieldClass) -> Info {
+fn inventory(settings: &Settings, library: &Library, class: YieldClass, floor: &Floor) -> Info {
     let host = Host::new(&settings.jobs.state_dir).read();
     let maxima = settings.jobs.limits_max;
     Info {
@@ -199,7 +208,10 @@ fn inventory(settings: &Settings, library: &Library, class: YieldClass) -> Info 
             YieldClass::ShortSlice => "short-slice".to_owned(),
             YieldClass::Other => "other".to_owned(),
         },
-        sandbox: "process: no_new_privs, rlimits, SCHED_IDLE; no seccomp or Landlock in this version".to_owned(),
+        sandbox:
+            "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"
+                .to_owned(),
+        floor: floor.sentences(),
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
         models: reports::models(library),
         limits: InfoLimits {

@@ -20,6 +20,7 @@ pub use surroundings::PasswordError;
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
+use crate::worker::cgroup;
 use crate::{load, telemetry};
 
 /// Largest configuration file, in bytes.
@@ -40,6 +41,8 @@ pub struct Settings {
     pub load: load::Settings,
     /// Who computes.
     pub workers: Workers,
+    /// What holds them.
+    pub cgroup: Cgroup,
     /// Which work is taken, and what is kept of it.
     pub jobs: Jobs,
     /// Folder of the models.
@@ -79,7 +82,7 @@ pub struct Mqtt {
 pub struct Sentinel {
     /// `SCHED_FIFO` priority; `None`: an ordinary thread with a short slice.
     pub priority: Option<u8>,
-    /// A worker not confirmed stopped after this gets its signals once more.
+    /// A worker not confirmed stopped after this gets its signals once more, and is frozen where that is possible.
     pub signal_again: Duration,
     /// A worker not confirmed stopped after this is killed.
     pub confirm_kill: Duration,
@@ -92,10 +95,21 @@ pub struct Workers {
     pub count: u8,
     /// Cores they are pinned to, one each; empty: the kernel chooses.
     pub cores: Vec<usize>,
+    /// Cores that neither a worker nor the agent itself may use.
+    pub reserved: Vec<usize>,
     /// Memory for models and tensors of one worker, in bytes.
     pub memory_bytes: u64,
     /// A worker stopped for longer than this is killed and its job queued again.
     pub evict_after: Duration,
+}
+
+/// `[cgroup]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Whether workers get cgroups.
+    pub mode: cgroup::Mode,
+    /// The group to make them in, from the top of each hierarchy; `None`: the one that the agent is started in.
+    pub path: Option<PathBuf>,
 }
 
 /// `[jobs]`.
@@ -187,6 +201,7 @@ impl Settings {
             ("sentinel", self.sentinel != new.sentinel),
             ("load", self.load != new.load),
             ("workers", self.workers != new.workers),
+            ("cgroup", self.cgroup != new.cgroup),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
             ("log", self.log != new.log),
         ];

@@ -7,16 +7,21 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
-use super::{Jobs, Log, Mqtt, Node, Sentinel, Settings, Workers, sources};
+use super::{Cgroup, Jobs, Log, Mqtt, Node, Sentinel, Settings, Workers, sources};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
 use crate::telemetry;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
+use crate::worker::cgroup::Mode;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const HOUR: Duration = Duration::from_secs(3600);
+/// Highest number of a core.
+const CORE_MAX: u64 = 1023;
+/// Most cores that can be reserved.
+const RESERVED_MAX: usize = 1024;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(super) const NAME_RULE: &str = "must be 1 to 63 of a-z 0-9 -, in quotes, not starting with -";
 
@@ -49,10 +54,11 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let load = sources::settings(root);
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
+    let cgroup = cgroup(root.section("cgroup"));
     let jobs = jobs(root.section("jobs"));
     let models_dir = models(root.section("models"));
     let log = log(root.section("log"));
-    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, jobs, models_dir, log })
+    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, cgroup, jobs, models_dir, log })
 }
 
 fn node(mut section: Section<'_, '_>) -> Option<Node> {
@@ -149,10 +155,13 @@ fn sentinel(mut section: Section<'_, '_>) -> Sentinel {
 
 fn workers(mut section: Section<'_, '_>) -> Workers {
     let count = section.integer("count", 1, 1..=WORKERS_MAX as u64, "worker processes");
-    let cores = section.integers("cores", WORKERS_MAX, 0..=1023);
+    let cores = section.integers("cores", WORKERS_MAX, 0..=CORE_MAX);
+    let reserved = section.integers("reserved", RESERVED_MAX, 0..=CORE_MAX);
+    let core_numbers = |cores: Vec<u64>| cores.into_iter().filter_map(|core| usize::try_from(core).ok());
     let workers = Workers {
         count: u8::try_from(count).unwrap_or(u8::MAX),
-        cores: cores.into_iter().filter_map(|core| usize::try_from(core).ok()).collect(),
+        cores: core_numbers(cores).collect(),
+        reserved: core_numbers(reserved).collect::<BTreeSet<_>>().into_iter().collect(),
         memory_bytes: section.integer("memory_mib", 512, 32..=65_536, "MiB for each worker") * MIB,
         evict_after: section.seconds("evict_after_s", Duration::from_secs(900), Duration::from_secs(1)..=DAY),
     };
@@ -160,8 +169,19 @@ fn workers(mut section: Section<'_, '_>) -> Workers {
         let rule = format!("must name one core for each of the {} workers, or none at all", workers.count);
         section.complain("cores", &rule);
     }
+    if let Some(core) = workers.cores.iter().find(|core| workers.reserved.contains(core)) {
+        let rule = format!("must not name core {core}, which cores gives to a worker: take it out of one of the two");
+        section.complain("reserved", &rule);
+    }
     section.finish();
     workers
+}
+
+fn cgroup(mut section: Section<'_, '_>) -> Cgroup {
+    let modes = [("auto", Mode::Auto), ("required", Mode::Required), ("off", Mode::Off)];
+    let cgroup = Cgroup { mode: section.one_of("mode", &modes).unwrap_or_default(), path: section.path("path") };
+    section.finish();
+    cgroup
 }
 
 fn jobs(mut section: Section<'_, '_>) -> Jobs {

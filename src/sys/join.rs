@@ -55,7 +55,10 @@ impl Joins {
             let written = unsafe { libc::write(group.as_raw_fd(), c"0".as_ptr().cast(), 1) };
             let code = match written {
                 1 => JOINED,
-                _ => io::Error::last_os_error().raw_os_error().and_then(|code| u32::try_from(code).ok()).unwrap_or(0)
+                _ => io::Error::last_os_error()
+                    .raw_os_error()
+                    .and_then(|code| u32::try_from(code).ok())
+                    .unwrap_or(0)
                     .saturating_add(REFUSED),
             };
             self.outcome.u32(index).store(code, SeqCst);

@@ -154,7 +154,13 @@ pub struct Cgroups {
 impl Cgroups {
     /// No cgroups at all: signals alone hold the workers.
     pub fn none() -> Self {
-        Self { mode: Mode::Off, tree: Arc::new(Kernel), made: Made::default(), freezer: None, closed: AtomicBool::new(false) }
+        Self {
+            mode: Mode::Off,
+            tree: Arc::new(Kernel),
+            made: Made::default(),
+            freezer: None,
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// Makes the groups of all workers, after killing what an agent of the same name has left and what dead agents have
@@ -234,7 +240,10 @@ impl Cgroups {
     pub(super) fn after_start(&self, slot: usize, tried: bool) -> Vec<String> {
         let Some(groups) = self.made.slots.get(slot) else { return Vec::new() };
         if !tried {
-            return vec!["cgroup: the worker runs outside of its groups: the kernel is still busy with its last process".to_owned()];
+            return vec![
+                "cgroup: the worker runs outside of its groups: the kernel is still busy with its last process"
+                    .to_owned(),
+            ];
         }
         let mut refused = Vec::new();
         for (group, outcome) in groups.groups.iter().zip(groups.joins.outcome()) {

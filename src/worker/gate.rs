@@ -303,6 +303,11 @@ impl Pass<'_> {
         (seen, clock::process_cpu(pid).ok())
     }
 
+    /// The process in `slot`, 0 for none.
+    pub(crate) fn pid(&self, slot: usize) -> i32 {
+        self.0.pids[slot].load(SeqCst)
+    }
+
     /// Has the process that was stopped in `slot` frozen, soon, if it is still there and can be.
     pub(crate) fn freeze(&self, slot: usize, pid: i32) {
         if self.0.pids[slot].load(SeqCst) == pid {

@@ -62,7 +62,7 @@ impl Floor {
     }
 
     /// Adds what became of an item. Of two outcomes (two workers) the worse one stays.
-    pub(super) fn tell(&mut self, name: &'static str, had: Had, text: impl Into<String>) {
+    pub fn tell(&mut self, name: &'static str, had: Had, text: impl Into<String>) {
         let item = Item { name, had, text: text.into() };
         match self.items.iter_mut().find(|known| known.name == name) {
             Some(known) if item.had > known.had => *known = item,

@@ -42,7 +42,12 @@ impl Home {
     ///
     /// # Errors
     /// `EACCES` and `EROFS` where we may make no groups.
-    pub(super) fn take(tree: &dyn Tree, hierarchy: &dyn Hierarchy, base: &Path, name: &str) -> io::Result<(Self, usize)> {
+    pub(super) fn take(
+        tree: &dyn Tree,
+        hierarchy: &dyn Hierarchy,
+        base: &Path,
+        name: &str,
+    ) -> io::Result<(Self, usize)> {
         let folder = base.join(name);
         let lock = make_and_lock(tree, &folder)?;
         let killed = empty(tree, hierarchy, &folder);
@@ -74,7 +79,8 @@ impl Home {
 /// Kills and removes what dead agents have left in `base`: folders that carry our kind of name and that nobody has
 /// locked. Gives the number of processes killed.
 pub(super) fn sweep(tree: &dyn Tree, hierarchy: &dyn Hierarchy, base: &Path, own: &str) -> usize {
-    let ours = |folder: &PathBuf| folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| is_ours(name, own));
+    let ours =
+        |folder: &PathBuf| folder.file_name().and_then(|name| name.to_str()).is_some_and(|name| is_ours(name, own));
     let mut killed = 0;
     for folder in tree::groups(base, GROUPS_SEEN_MAX).into_iter().filter(ours) {
         // The lock is held until the folder is gone, so that nobody moves in meanwhile.

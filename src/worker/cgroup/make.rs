@@ -78,9 +78,7 @@ fn hold(settings: &Settings, tree: &dyn Tree, place: &Place, purpose: Purpose) -
     let own_pid = i32::try_from(std::process::id()).unwrap_or_default();
     let hierarchy: Box<dyn Hierarchy> = match &place.kind {
         Kind::Unified => Box::new(V2::new(base.clone(), own_pid, purpose == Purpose::Hold)),
-        Kind::Legacy(controllers) if V1::is_of_use(controllers) => {
-            Box::new(V1::new(place.name(), controllers.clone()))
-        }
+        Kind::Legacy(controllers) if V1::is_of_use(controllers) => Box::new(V1::new(place.name(), controllers.clone())),
         Kind::Legacy(_) => return Ok(None),
     };
     let folder = base.join(&settings.name);
@@ -103,19 +101,27 @@ fn hold(settings: &Settings, tree: &dyn Tree, place: &Place, purpose: Purpose) -
 fn base(settings: &Settings, place: &Place) -> Result<PathBuf, String> {
     let base = match &settings.path {
         Some(path) => place.folder(path).filter(|folder| folder.is_dir()).ok_or_else(|| {
-            format!("there is no group {} below {}; make it, or change [cgroup] path", path.display(), place.mount.display())
+            format!(
+                "there is no group {} below {}; make it, or change [cgroup] path",
+                path.display(),
+                place.mount.display()
+            )
         })?,
         None => place.own.clone().ok_or_else(|| {
             format!("the agent's own group lies outside of {}; name one inside in [cgroup] path", place.mount.display())
         })?,
     };
     // A unit may have the agent put into a leaf at once; then the group above is the one that was handed over.
-    let is_leaf = settings.path.is_none() && place.kind == Kind::Unified && base.file_name().is_some_and(|name| name == CTL);
+    let is_leaf =
+        settings.path.is_none() && place.kind == Kind::Unified && base.file_name().is_some_and(|name| name == CTL);
     Ok(base.parent().filter(|_| is_leaf).map_or(base.clone(), Path::to_owned))
 }
 
 fn refusal(base: &Path, error: &io::Error) -> String {
-    format!("no group can be made in {}: {error}; run as root, or {DELEGATE} and ProtectControlGroups=no", base.display())
+    format!(
+        "no group can be made in {}: {error}; run as root, or {DELEGATE} and ProtectControlGroups=no",
+        base.display()
+    )
 }
 
 /// The groups of the workers, limited, and open to be entered.
@@ -157,11 +163,13 @@ fn make_group(
     }
     // Taken over from an agent that died with a frozen worker.
     if tree::read(&group, FREEZE_FILE).is_some_and(|frozen| frozen == "1") {
-        tree.write(&group.join(FREEZE_FILE), "0").map_err(|error| format!("{} stays frozen: {error}", group.display()))?;
+        tree.write(&group.join(FREEZE_FILE), "0")
+            .map_err(|error| format!("{} stays frozen: {error}", group.display()))?;
     }
     held.hierarchy.limit(tree, &group, limits, floor);
     let procs = tree::open(&group, "cgroup.procs");
-    let procs = procs.map_err(|error| format!("no process may be moved into {}: {error}; {DELEGATE}", group.display()))?;
+    let procs =
+        procs.map_err(|error| format!("no process may be moved into {}: {error}; {DELEGATE}", group.display()))?;
     Ok((group, procs))
 }
 
@@ -231,7 +239,8 @@ fn place_has_cpu(place: &Place, home: &Path) -> bool {
 /// no help.
 fn tell_above(place: &Place, home: &Path, floor: &mut Floor) {
     let above = home.ancestors().skip(1).take_while(|folder| *folder != place.mount);
-    let normal: Vec<String> = above.filter(|folder| has_weight(folder)).map(|folder| folder.display().to_string()).collect();
+    let normal: Vec<String> =
+        above.filter(|folder| has_weight(folder)).map(|folder| folder.display().to_string()).collect();
     if normal.is_empty() {
         floor.tell(ABOVE, Had::Yes, "no group above has a weight against the RAN's");
         return;

@@ -76,7 +76,11 @@ pub(super) fn processes(folder: &Path) -> Vec<i32> {
 /// The groups in a group, at most `max`.
 pub(super) fn groups(folder: &Path, max: usize) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).take(max).collect()
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .take(max)
+        .collect()
 }
 
 /// A file that is written later.

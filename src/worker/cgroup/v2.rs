@@ -65,7 +65,8 @@ impl V2 {
                 )));
             }
             if !self.may_move {
-                let text = format!("not tried: {base} gives it to its groups when the agent has moved aside, at its start");
+                let text =
+                    format!("not tried: {base} gives it to its groups when the agent has moved aside, at its start");
                 return Err((Had::Nearly, text));
             }
             self.move_aside(tree, home).map_err(|error| no(format!("the agent cannot move out of {base}: {error}")))?;
@@ -149,7 +150,11 @@ impl Hierarchy for V2 {
             match tree::open(group, file) {
                 Ok(_) => floor.tell(file, Had::Yes, "what signals do not stop is stopped here"),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    floor.tell(file, Had::No, format!("this kernel has none (it came with Linux {came}); signals only"));
+                    floor.tell(
+                        file,
+                        Had::No,
+                        format!("this kernel has none (it came with Linux {came}); signals only"),
+                    );
                 }
                 Err(error) => floor.tell(file, Had::No, format!("refused: {error}; signals only")),
             }
@@ -175,9 +180,8 @@ impl Hierarchy for V2 {
             let _left = tree.write(&home.join("cgroup.subtree_control"), &format!("-{controller}"));
             let _left = tree.write(&self.base.join("cgroup.subtree_control"), &format!("-{controller}"));
         }
-        let _left = tree
-            .write(&self.base.join("cgroup.procs"), &self.own_pid.to_string())
-            .and_then(|()| tree.remove(&ctl));
+        let _left =
+            tree.write(&self.base.join("cgroup.procs"), &self.own_pid.to_string()).and_then(|()| tree.remove(&ctl));
     }
 }
 
