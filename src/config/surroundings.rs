@@ -88,7 +88,7 @@ impl Settings {
             notes.push(error.to_string());
         }
         let here = sched::cores();
-        if let Some(core) = self.workers.reserved.iter().chain(&self.workers.cores).find(|core| !here.contains(core)) {
+        if let Some(core) = self.workers.cores.iter().find(|core| !here.contains(core)) {
             notes.push(format!("[workers] names core {core}; from here {} can be used", CoreList(&here)));
         }
         folder("models.dir", &self.models_dir, &mut notes);

@@ -146,9 +146,13 @@ impl Hierarchy for V2 {
             let text = format!("{} processes and threads", limits.processes);
             simple(tree, group, floor, "pids.max", &limits.processes.to_string(), &text);
         }
-        for (file, came) in [("cgroup.freeze", "5.2"), ("cgroup.kill", "5.14")] {
+        let files = [
+            ("cgroup.freeze", "5.2", "a worker that signals do not stop is frozen"),
+            ("cgroup.kill", "5.14", "whatever a worker has started dies with it"),
+        ];
+        for (file, came, text) in files {
             match tree::open(group, file) {
-                Ok(_) => floor.tell(file, Had::Yes, "what signals do not stop is stopped here"),
+                Ok(_) => floor.tell(file, Had::Yes, text),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     floor.tell(
                         file,
