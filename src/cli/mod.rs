@@ -3,6 +3,7 @@
 //! Exit codes are those of `sysexits.h`, listed in [`failure`]. What a machine may read is behind `--json`; progress
 //! and remarks go to standard error, results to standard output.
 
+mod bench;
 mod cancel;
 mod check;
 #[cfg(feature = "demo")]
@@ -12,6 +13,7 @@ mod feed;
 mod jobs;
 mod models;
 mod out;
+mod ransim;
 mod result;
 mod run;
 mod session;
@@ -71,8 +73,15 @@ enum Command {
     Watch(watch::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
+    /// Stands in for a DU: threads with real work and a deadline in every slot.
+    Ransim(Box<ransim::Args>),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
+    /// Measures on this machine how well inference gives way.
+    Bench(bench::Args),
+    /// Runs a model for ever; started by a bench only.
+    #[command(hide = true)]
+    BenchWorker(bench::seat::Args),
     /// Serves as a worker process; started by the agent only.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -99,7 +108,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cancel(args) => cancel::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Feed(args) => feed::run(&args),
+        Command::Ransim(args) => ransim::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchWorker(args) => return bench::seat::run(&args),
         Command::Worker(args) => return worker::run(&args),
     };
     match done {

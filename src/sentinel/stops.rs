@@ -216,6 +216,7 @@ mod tests {
             frozen: 0,
             jobs: [0; WORKERS_MAX],
             cpu_after: Duration::ZERO,
+            around: None,
         }
     }
 
