@@ -77,16 +77,6 @@ impl Reports {
         self.decision = decision;
     }
 
-    /// The governor's decision in force.
-    pub(super) fn decision(&self) -> Decision {
-        self.decision
-    }
-
-    /// The load that decides, once one was told.
-    pub(super) fn fused(&self) -> Option<&Fused> {
-        self.load.as_ref()
-    }
-
     /// Memory is short for this reason; `None`: it is not, or not any more.
     pub(super) fn set_short(&mut self, reason: Option<String>) {
         self.short = reason;
@@ -95,6 +85,16 @@ impl Reports {
     /// Whether memory is short.
     pub(super) fn is_short(&self) -> bool {
         self.short.is_some()
+    }
+
+    /// The governor's decision in force.
+    pub(super) fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    /// The load that decides, once one was told.
+    pub(super) fn fused(&self) -> Option<&Fused> {
+        self.load.as_ref()
     }
 
     /// The load that decides.

@@ -94,6 +94,17 @@ pub fn pin_self(core: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Binds this thread, and what it starts, to some cores.
+///
+/// # Errors
+/// `EINVAL` when none of them is there, or ours to use.
+pub fn confine_self(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| set.set(*core));
+    sched_setaffinity(None, &set)?;
+    Ok(())
+}
+
 /// Cores that this thread may use, ascending; empty when the kernel does not say.
 pub fn cores() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
@@ -163,6 +174,18 @@ mod tests {
         apart(|| match short_slice_self(100) {
             Ok(()) => assert_eq!(get().unwrap().runtime, 100_000),
             Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOSYS)),
+        });
+    }
+
+    #[test]
+    fn a_confined_thread_and_what_it_starts_have_those_cores_and_no_others() {
+        apart(|| {
+            let all = cores();
+            confine_self(&all[..1]).unwrap();
+            assert_eq!(cores(), all[..1]);
+            assert_eq!(std::thread::spawn(cores).join().unwrap(), all[..1]);
+            assert!(confine_self(&[]).is_err());
+            assert!(confine_self(&[usize::MAX]).is_err());
         });
     }
 

@@ -172,6 +172,13 @@ fn yields(text: &mut Exposition, ledger: &Ledger) {
     let name = "neap_workers_displaced_total";
     text.family(name, Kind::Counter, "Stops of workers that got no core any more and needed none.");
     text.count(name, &[], ledger.displaced());
+    let name = "neap_workers_frozen_total";
+    text.family(
+        name,
+        Kind::Counter,
+        "Stops of workers that were frozen because their signals were undone or came too late.",
+    );
+    text.count(name, &[], ledger.frozen());
 }
 
 fn losses(text: &mut Exposition, scene: &Scene<'_>) {
@@ -182,6 +189,7 @@ fn losses(text: &mut Exposition, scene: &Scene<'_>) {
         ("neap_messages_refused_total", "Messages that the broker refused.", refused),
         ("neap_telemetry_dropped_total", "Telemetry dropped because the link was slow.", dropped),
         ("neap_sentinel_reports_dropped_total", "Reports of the sentinel that the agent was too slow for.", overflowed),
+        ("neap_workers_parked_total", "Times that a worker stood still because the sentinel was silent.", parked),
     ] {
         text.family(name, Kind::Counter, help);
         text.count(name, &[], *count);
