@@ -185,7 +185,6 @@ fn losses(text: &mut Exposition, scene: &Scene<'_>) {
     let Counters { yields: _, killed, refused, dropped, overflowed, parked } = scene.counters;
     for (name, help, count) in [
         ("neap_workers_killed_total", "Workers that did not stop in time and were killed.", killed),
-        ("neap_workers_parked_total", "Stops of workers by themselves, because the sentinel was silent.", parked),
         ("neap_messages_refused_total", "Messages that the broker refused.", refused),
         ("neap_telemetry_dropped_total", "Telemetry dropped because the link was slow.", dropped),
         ("neap_sentinel_reports_dropped_total", "Reports of the sentinel that the agent was too slow for.", overflowed),
