@@ -12,11 +12,14 @@
 //!
 //! It cannot fail half: when it panics, or its event loop breaks, it stops all workers and aborts the process.
 
+mod ears;
 mod pace;
 mod reflex;
+mod rehearsal;
 mod stops;
 #[cfg(test)]
 mod tests;
+mod wait;
 mod watch;
 
 use std::io;
@@ -221,6 +224,8 @@ struct Shared {
     reports: ArrayQueue<Report>,
     /// Rings when reports wait.
     report_bell: Doorbell,
+    /// Reports were handed over since it rang.
+    untold: AtomicBool,
     overflowed: AtomicU64,
 }
 
@@ -269,17 +274,7 @@ fn own_workers(gate: &Gate) -> load::OwnWorkers {
 /// Starts the thread with sources that are open.
 pub(crate) fn start_with(parts: Parts, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     let system = |what| move |source| Error::System { what, source };
-    let shared = Arc::new(Shared {
-        doorbell: Doorbell::new().map_err(system("make an eventfd"))?,
-        held: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
-        worker_changed: AtomicBool::new(false),
-        leave: AtomicBool::new(false),
-        policy: ArrayQueue::new(1),
-        reports: ArrayQueue::new(REPORTS_MAX),
-        report_bell: Doorbell::new().map_err(system("make an eventfd"))?,
-        overflowed: AtomicU64::new(0),
-    });
+    let shared = Arc::new(Shared::new().map_err(system("make an eventfd"))?);
     let governor = Governor::new(parts.policy.clone())?;
     let priority = parts.priority;
     let watch =
@@ -382,11 +377,33 @@ impl Drop for Sentinel {
 }
 
 impl Shared {
-    /// Hands a report over, or counts it as lost.
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            doorbell: Doorbell::new()?,
+            held: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            worker_changed: AtomicBool::new(false),
+            leave: AtomicBool::new(false),
+            policy: ArrayQueue::new(1),
+            reports: ArrayQueue::new(REPORTS_MAX),
+            report_bell: Doorbell::new()?,
+            untold: AtomicBool::new(false),
+            overflowed: AtomicU64::new(0),
+        })
+    }
+
+    /// Hands a report over, or counts it as lost. To be followed by [`Shared::tell`].
     fn report(&self, report: Report) {
         if self.reports.push(report).is_err() {
             self.overflowed.fetch_add(1, SeqCst);
         }
-        self.report_bell.ring();
+        self.untold.store(true, SeqCst);
+    }
+
+    /// Rings for the reports that were handed over since the last time: one system call for all that a wake brought.
+    fn tell(&self) {
+        if self.untold.swap(false, SeqCst) {
+            self.report_bell.ring();
+        }
     }
 }

@@ -165,11 +165,10 @@ impl Reflex {
         let decided = clock::now();
         let pass = self.gate.pass();
         let stop = pass.stop_beyond(decision.budget);
-        let signalled = clock::now();
         let resume = pass.resume_below(self.stops.waiting().0);
         drop(pass);
-        self.report_resume(signalled, resume);
-        self.stops.begin(self.record(decision, trigger, decided, signalled), stop);
+        self.report_resume(resume);
+        self.stops.begin(self.record(decision, trigger, decided, stop.signalled), stop);
     }
 
     /// Looks at the stops under way, kills what is overdue, stops what somebody else has continued, and continues what
@@ -216,7 +215,7 @@ impl Reflex {
         }
         if any {
             let resume = pass.resume_below(self.stops.waiting().0);
-            self.report_resume(clock::now(), resume);
+            self.report_resume(resume);
         }
     }
 
@@ -271,8 +270,9 @@ impl Reflex {
         self.shared.report(Report::Mode { at: now, decision });
     }
 
-    fn report_resume(&self, at: Instant, resume: Resume) {
+    fn report_resume(&self, resume: Resume) {
         if !resume.slots.is_empty() {
+            let at = clock::now();
             self.shared.report(Report::Resumed { at, workers: resume.slots.count(), jobs: resume.jobs });
         }
     }

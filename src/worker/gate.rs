@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::sys::signal::{self, Seen};
 use crate::sys::{clock, process};
-use crate::units::WORKERS_MAX;
+use crate::units::{Instant, WORKERS_MAX};
 
 /// Threads of one worker that are signalled one by one; further ones stop a little later, with the process.
 pub const THREADS_MAX: usize = 8;
@@ -111,10 +111,12 @@ pub struct Stop {
     pub jobs: [u64; WORKERS_MAX],
     /// How many threads of each are known.
     pub threads: [u8; WORKERS_MAX],
-    /// Their CPU time right before the signals; `None` when the process had gone.
-    pub cpu_before: [Option<Duration>; WORKERS_MAX],
-    /// Their CPU time right after the signals.
+    /// Their CPU time after the signals; `None` when the process had gone.
     pub cpu_signalled: [Option<Duration>; WORKERS_MAX],
+    /// When the last signal had been sent; without meaning when there was none to send.
+    pub signalled: Instant,
+    /// When the last CPU time had been read.
+    pub read: Instant,
 }
 
 /// What a resume met.
@@ -229,7 +231,8 @@ impl Drop for Pass<'_> {
 }
 
 impl Pass<'_> {
-    /// Lets the first `budget` slots run and sends every running worker beyond them the signals to stop.
+    /// Lets the first `budget` slots run and sends every running worker beyond them the signals to stop. Nothing else
+    /// is done before the last of them: each system call there is time in which a worker runs.
     pub(crate) fn stop_beyond(&self, budget: u8) -> Stop {
         self.0.budget.store(budget, SeqCst);
         let mut stop = Stop::default();
@@ -239,19 +242,25 @@ impl Pass<'_> {
             if pid == 0 || place.state.load(SeqCst) != RUNS {
                 continue;
             }
-            stop.cpu_before[slot] = clock::process_cpu(pid).ok();
             stop.threads[slot] = place.signal_threads(pid);
             stop.pids[slot] = pid;
             stop.slots.insert(slot);
         }
         for slot in stop.slots.iter() {
-            let place = &self.0.slots[slot];
             // For threads that were not known. A process that has gone needs no stop.
             let _gone = signal::stop_process(stop.pids[slot]);
+        }
+        if stop.slots.is_empty() {
+            return stop;
+        }
+        stop.signalled = clock::now();
+        for slot in stop.slots.iter() {
+            let place = &self.0.slots[slot];
             place.state.store(STOPPED, SeqCst);
             stop.cpu_signalled[slot] = clock::process_cpu(stop.pids[slot]).ok();
             stop.jobs[slot] = place.job.load(SeqCst);
         }
+        stop.read = clock::now();
         stop
     }
 
