@@ -1,0 +1,109 @@
+//! How long does it take from a load that rises to the signal that stops the worker, beside the bare minimum?
+//!
+//! The minimum is a thread that sleeps at a futex and sends one signal when it wakes, measured in the same run. The
+//! figures are for reading (`NEAP_YIELDS=2000 cargo test --release --test way_to_the_signal -- --nocapture`), the
+//! assertion is only that each signal is sent and named in the ledger: what a machine does besides is not ours.
+
+#[allow(dead_code, reason = "each test uses its part of it")]
+#[path = "support/giving_way.rs"]
+mod giving_way;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use giving_way::{FOREVER, GivingWay, Way, Worker};
+use neap::sys::{clock, futex, sched, shared::SharedPage, signal};
+use neap::telemetry::YieldHistogram;
+use neap::units::Instant;
+
+/// Between a start of the worker and the load that rises.
+const PAUSE: Duration = Duration::from_millis(3);
+const PRIORITY: u8 = 5;
+
+fn yields() -> u64 {
+    std::env::var("NEAP_YIELDS").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
+}
+
+fn line(way: &str, histogram: &YieldHistogram) -> String {
+    let (p50, p99, max) = (histogram.p50(), histogram.p99(), histogram.max());
+    format!("{way:>14}: p50 {p50} µs, p99 {p99} µs, max {max} µs of {}", histogram.count())
+}
+
+/// Futex-wake → tgkill → kill, and nothing else.
+fn bare(yields: u64) -> YieldHistogram {
+    let worker = Worker::start();
+    let pid = worker.pid();
+    let (page, _fd) = SharedPage::create("neap-test").expect("a page");
+    let page = Arc::new(page);
+    let signalled = Arc::new(AtomicU64::new(0));
+    let stopper = {
+        let (page, signalled) = (Arc::clone(&page), Arc::clone(&signalled));
+        move || {
+            if sched::fifo_self(PRIORITY).is_err() {
+                // As the sentinel does.
+                let _as_it_is = sched::short_slice_self(100);
+            }
+            for seen in 0..yields {
+                let seen = u32::try_from(seen).expect("not so many");
+                while page.u32(0).load(SeqCst) == seen {
+                    futex::wait(page.u32(0), seen, None).expect("a mapped page");
+                }
+                signal::stop_thread(pid, pid).expect("it lives");
+                signal::stop_process(pid).expect("it lives");
+                signalled.store(clock::now().as_nanos(), SeqCst);
+            }
+        }
+    };
+    let stopper = thread::spawn(stopper);
+    let mut histogram = YieldHistogram::new();
+    for _ in 0..yields {
+        thread::sleep(PAUSE);
+        signalled.store(0, SeqCst);
+        let begin = clock::now();
+        page.u32(0).fetch_add(1, SeqCst);
+        futex::wake(page.u32(0), 1);
+        let end = begin.after(FOREVER);
+        let sent = loop {
+            match signalled.load(SeqCst) {
+                0 => assert!(clock::now() < end, "no signal within a minute"),
+                sent => break Instant::from_nanos(sent),
+            }
+            thread::yield_now();
+        };
+        histogram.record(sent.since(begin));
+        signal::continue_process(pid).expect("it lives");
+    }
+    stopper.join().expect("it did not panic");
+    histogram
+}
+
+fn by(way: Way, yields: u64) -> YieldHistogram {
+    let mut node = GivingWay::start(way, Some(PRIORITY));
+    let mut histogram = YieldHistogram::new();
+    for _ in 0..yields {
+        node.feed(3);
+        node.wait_for_trough();
+        thread::sleep(PAUSE);
+        node.feed(90);
+        let record = node.wait_for_yield();
+        let stamped = record.stamped.expect("it was stamped");
+        assert!(stamped <= record.received && record.received <= record.decided, "{record:?}");
+        assert!(record.decided <= record.signalled && record.signalled <= record.confirmed, "{record:?}");
+        histogram.record(record.signalled.since(stamped));
+    }
+    histogram
+}
+
+#[test]
+fn every_way_leads_to_a_signal_and_its_moment_is_in_the_ledger() {
+    let yields = yields();
+    let mut lines = vec![line("bare futex", &bare(yields))];
+    for way in [Way::Page, Way::Push, Way::Udp, Way::PushBesidePage] {
+        let histogram = by(way, yields);
+        assert_eq!(histogram.count(), yields);
+        lines.push(line(&format!("{way:?}"), &histogram));
+    }
+    eprintln!("load that rises → last signal sent\n{}", lines.join("\n"));
+}
