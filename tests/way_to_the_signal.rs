@@ -79,9 +79,10 @@ fn bare(yields: u64) -> YieldHistogram {
     histogram
 }
 
-fn by(way: Way, yields: u64) -> YieldHistogram {
+/// The whole way, and its parts: stamp to receipt, to decision, to the last signal.
+fn by(way: Way, yields: u64) -> [YieldHistogram; 4] {
     let mut node = GivingWay::start(way, Some(PRIORITY));
-    let mut histogram = YieldHistogram::new();
+    let mut histograms = std::array::from_fn(|_| YieldHistogram::new());
     for _ in 0..yields {
         node.feed(3);
         node.wait_for_trough();
@@ -91,9 +92,11 @@ fn by(way: Way, yields: u64) -> YieldHistogram {
         let stamped = record.stamped.expect("it was stamped");
         assert!(stamped <= record.received && record.received <= record.decided, "{record:?}");
         assert!(record.decided <= record.signalled && record.signalled <= record.confirmed, "{record:?}");
-        histogram.record(record.signalled.since(stamped));
+        let send = record.signalled.since(record.decided);
+        let parts = [record.signalled.since(stamped), record.detect(), record.decide(), send];
+        histograms.iter_mut().zip(parts).for_each(|(histogram, part)| histogram.record(part));
     }
-    histogram
+    histograms
 }
 
 #[test]
@@ -101,9 +104,10 @@ fn every_way_leads_to_a_signal_and_its_moment_is_in_the_ledger() {
     let yields = yields();
     let mut lines = vec![line("bare futex", &bare(yields))];
     for way in [Way::Page, Way::Push, Way::Udp, Way::PushBesidePage] {
-        let histogram = by(way, yields);
-        assert_eq!(histogram.count(), yields);
-        lines.push(line(&format!("{way:?}"), &histogram));
+        let [whole, parts @ ..] = by(way, yields);
+        assert_eq!(whole.count(), yields);
+        let parts = parts.map(|part| part.p50().to_string()).join(" + ");
+        lines.push(format!("{}; p50 to receipt + decision + signal: {parts}", line(&format!("{way:?}"), &whole)));
     }
     eprintln!("load that rises → last signal sent\n{}", lines.join("\n"));
 }
