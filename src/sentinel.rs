@@ -1,6 +1,7 @@
 //! Who gets out of the way? The thread that joins load, governor and gate, and the mission's one promise with them.
 //!
-//! A plain OS thread, event-driven (`epoll`), of the highest priority that the system permits below the RAN's.
+//! A plain OS thread, event-driven, of the highest priority that the system permits below the RAN's. It sleeps in `epoll`,
+//! or at the futex of a page in shared memory when there is one (`wait.rs`).
 //! Between its start and its end it does not allocate, lock or log; it never waits for a worker.
 //! In every wake the load comes first and a stop is signalled before anything else is done. What happened is handed
 //! over as [`Report`]s in a bounded queue; when nobody takes them they are counted and dropped.
@@ -10,6 +11,14 @@
 //!  signalfd, timer ─▶ stops: confirmed? overdue? ─▶ reports        (after it)
 //! ```
 //!
+//! Between a wake and the signals it reads the datagram that woke it (nothing at all for a page), and makes no other
+//! system call; `tests/yield_path_system_calls.rs` holds that. To see it on a node, with what comes after the signals:
+//!
+//! ```text
+//! strace -p "$(ps -eLo tid=,comm= | awk '$2 == "neap-sentinel" { print $1 }')"         each call in its order
+//! strace -c -p "$(ps -eLo tid=,comm= | awk '$2 == "neap-sentinel" { print $1 }')"      their counts, after Ctrl-C
+//! ```
+//!
 //! It cannot fail half: when it panics, or its event loop breaks, it stops all workers and aborts the process.
 
 mod ears;
@@ -17,6 +26,7 @@ mod pace;
 mod reflex;
 mod rehearsal;
 mod stops;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -32,6 +42,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 
 use crate::governor::{BadPolicy, Decision, Governor, Order, Policy, Reason};
+use crate::ledger::cause::Deltas;
 use crate::load::fusion::{Fused, Fusion};
 use crate::load::{self, Metric, Source};
 use crate::sys::event::Doorbell;
@@ -131,6 +142,8 @@ pub struct YieldRecord {
     /// CPU time that the workers used between decision and confirmed stop, by their own CPU clocks. An upper bound:
     /// the clock of a running process may lag by a tick, then it is the time that passed.
     pub cpu_after: Duration,
+    /// What the kernel counted around it, when it was slow (`ledger::cause::SLOW`) and there was a baseline.
+    pub around: Option<Deltas>,
 }
 
 impl YieldRecord {

@@ -15,7 +15,7 @@ const YIELDS: u64 = 50;
 fn the_path_from_a_reading_to_the_confirmed_stop_allocates_nothing() {
     for way in [Way::Push, Way::Page, Way::PushBesidePage] {
         let mut node = GivingWay::start(way, Some(5));
-        let mut before = (0, 0);
+        let (mut before, mut looked_into) = ((0, 0), 0);
         for count in 0..=YIELDS {
             // The first round is the warm-up: the process's first use of this and that.
             if count == 1 {
@@ -29,10 +29,17 @@ fn the_path_from_a_reading_to_the_confirmed_stop_allocates_nothing() {
                 1 => node.tell(Told::High),
                 _ => node.sentinel.order(Order::Hold),
             }
-            assert_eq!(node.wait_for_yield().workers, 1);
+            let record = node.wait_for_yield();
+            assert_eq!(record.workers, 1);
+            looked_into += u64::from(record.around.is_some());
             node.sentinel.order(Order::Release);
         }
         let after = (alloc::used(), alloc::peak());
         assert_eq!(after, before, "bytes in use and most in use, by {way:?}");
+        if std::path::Path::new("/proc/thread-self/schedstat").exists() {
+            assert!(looked_into >= YIELDS / 3, "only {looked_into} slow yields were looked into, by {way:?}");
+        } else {
+            eprintln!("SKIPPED: what is counted around slow yields, this kernel has no schedstat");
+        }
     }
 }

@@ -18,8 +18,21 @@ const YIELDS: usize = 20;
 /// How the sentinel sleeps; the name of `epoll_wait` differs between machines.
 const SLEEPS: [&str; 4] = ["epoll_wait", "epoll_pwait", "futex", "restart_syscall"];
 /// After the signals: the workers' CPU clocks and states, SIGCHLD taken up, the agent told, the timer set, the companion
-/// asked to listen again.
-const AFTERWARDS: [&str; 7] = ["kill", "clock_gettime", "waitid", "read", "write", "timerfd_settime", "epoll_ctl"];
+/// asked to listen again; and before it sleeps, the baseline of what the kernel counts around slow yields.
+const AFTERWARDS: [&str; 12] = [
+    "kill",
+    "clock_gettime",
+    "waitid",
+    "read",
+    "write",
+    "timerfd_settime",
+    "epoll_ctl",
+    "open",
+    "openat",
+    "pread64",
+    "getrusage",
+    "close",
+];
 
 /// Kernel's id of this process's thread of that name.
 fn thread(name: &str) -> Option<i32> {

@@ -4,6 +4,7 @@
 
 mod apart;
 mod page;
+mod slow;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -188,9 +189,13 @@ fn world(waits: Waits, workers: u8, freshness: Duration, priority: Option<u8>) -
 
 impl World {
     fn feed(&self, permille: u16) {
+        self.feed_stamped(permille, clock::now());
+    }
+
+    fn feed_stamped(&self, permille: u16, at: Instant) {
         let mut message = [0; 10];
         message[..2].copy_from_slice(&permille.to_le_bytes());
-        message[2..].copy_from_slice(&clock::now().as_nanos().to_le_bytes());
+        message[2..].copy_from_slice(&at.as_nanos().to_le_bytes());
         self.feed.send(&message).unwrap();
     }
 

@@ -78,6 +78,7 @@ impl Watch {
         self.reflex.announce(clock::now());
         self.shared.tell();
         loop {
+            self.reflex.before_sleep();
             let polls = self.sources.iter().filter_map(|source| source.next_poll());
             let ready = self.wait.sleep(polls.chain(self.reflex.next_moment()).min())?;
             self.hear(clock::now(), ready);

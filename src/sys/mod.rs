@@ -15,6 +15,7 @@ pub mod process;
 pub mod sched;
 pub mod shared;
 pub mod signal;
+pub mod usage;
 pub mod watched;
 
 use std::io;

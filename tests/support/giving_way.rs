@@ -11,7 +11,7 @@ use neap::load::shm::Writer;
 use neap::load::{self, push};
 use neap::sentinel::{self, Report, Sentinel, YieldRecord};
 use neap::sys::clock;
-use neap::units::{CellId, Utilization};
+use neap::units::{CellId, Instant, Utilization};
 use neap::worker::gate::Gate;
 
 /// No assertion depends on a shorter time.
@@ -37,7 +37,7 @@ pub(crate) enum Way {
 pub(crate) enum Told {
     /// 3 percent.
     Low,
-    /// 90 percent.
+    /// 90 percent, under a stamp as old as the sentinel: slow yields are looked into.
     High,
     /// A datagram that makes no sense; of a page, that its cell is gone. Either ends a trough.
     Nonsense,
@@ -75,6 +75,7 @@ pub(crate) struct GivingWay {
     pub(crate) page: PathBuf,
     feed: Feed,
     lines: [(Told, String); 3],
+    began: Instant,
     _folder: tempfile::TempDir,
 }
 
@@ -122,9 +123,11 @@ impl GivingWay {
             }
             Way::Page => Feed::Page(Writer::open(&page).expect("the sentinel has made the page")),
         };
-        let line = |percent| push::encode(CELL, Some(percent), None, None, None, false);
-        let lines = [(Told::Low, line(3)), (Told::High, line(90)), (Told::Nonsense, "nonsense".to_owned())];
-        Self { sentinel, worker, page, feed, lines, _folder: folder }
+        let began = clock::now();
+        let line = |percent, stamp| push::encode(CELL, Some(percent), None, None, stamp, false);
+        let lines =
+            [(Told::Low, line(3, None)), (Told::High, line(90, Some(began))), (Told::Nonsense, "nonsense".to_owned())];
+        Self { sentinel, worker, page, feed, lines, began, _folder: folder }
     }
 
     /// Reports without touching the heap.
@@ -133,8 +136,8 @@ impl GivingWay {
         match (&mut self.feed, told) {
             (Feed::Push(socket), _) => assert_eq!(socket.send(line).expect("it listens"), line.len()),
             (Feed::Udp(socket), _) => assert_eq!(socket.send(line).expect("it listens"), line.len()),
-            (Feed::Page(writer), Told::Low) => write(writer, 3),
-            (Feed::Page(writer), Told::High) => write(writer, 90),
+            (Feed::Page(writer), Told::Low) => write(writer, 3, clock::now()),
+            (Feed::Page(writer), Told::High) => write(writer, 90, self.began),
             (Feed::Page(writer), Told::Nonsense) => {
                 writer.write_gone(CELL, clock::now());
                 writer.ring();
@@ -150,7 +153,7 @@ impl GivingWay {
             Feed::Push(socket) => socket.send(line().as_bytes()).is_ok(),
             Feed::Udp(socket) => socket.send(line().as_bytes()).is_ok(),
             Feed::Page(writer) => {
-                write(writer, percent);
+                write(writer, percent, now);
                 true
             }
         };
@@ -185,9 +188,9 @@ impl GivingWay {
     }
 }
 
-fn write(writer: &mut Writer, percent: u8) {
+fn write(writer: &mut Writer, percent: u8, stamp: Instant) {
     let level = Utilization::from_percent(percent).expect("a percentage");
-    writer.write(CELL, level, Utilization::IDLE, 0, clock::now());
+    writer.write(CELL, level, Utilization::IDLE, 0, stamp);
     writer.ring();
 }
 
