@@ -22,10 +22,11 @@
 //! It cannot fail half: when it panics, or its event loop breaks, it stops all workers and aborts the process.
 
 mod ears;
+pub(crate) mod judge;
 mod pace;
 mod reflex;
 mod rehearsal;
-mod stops;
+pub(crate) mod stops;
 mod surroundings;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use crate::sys::event::Doorbell;
 use crate::sys::{clock, memory};
 use crate::units::{CellId, Instant, SOURCES_MAX, SourceId, Utilization, WORKERS_MAX};
 use crate::worker::gate::Gate;
+pub use judge::Decider;
 use watch::Watch;
 
 /// Most reports that wait to be taken.

@@ -155,6 +155,18 @@ const BAD: &[(&str, &str, &[&str])] = &[
         &["load[0].period_ms = 5", "50 ms to 10 s"],
     ),
     ("[[load]]\nkind = \"procfs\"\nname = \"du\"", "6:1", &["`load[0].cores` is missing"]),
+    ("[[load]]\nkind = \"push\"\nname = \"du\"\nrecord = \"du.ndjson\"", "9:10", &["load[0].record", "absolute path"]),
+    (
+        "[[load]]\nkind = \"push\"\nname = \"du\"\nrecord = \"/r\"\nrecord_max_mib = 17",
+        "10:18",
+        &["load[0].record_max_mib = 17", "1 to 16 (mebibytes)"],
+    ),
+    (
+        "[[load]]\nkind = \"push\"\nname = \"a\"\nrecord = \"/r\"\n\
+         [[load]]\nkind = \"push_udp\"\nname = \"b\"\nlisten = \"127.0.0.1:9700\"\nrecord = \"/r\"",
+        "14:10",
+        &["load[1].record", "recording of an earlier source"],
+    ),
     (
         "[[load]]\nkind = \"push\"\nname = \"du\"\n[[load]]\nkind = \"procfs\"\ncores = [0]\nname = \"du\"",
         "12:8",
