@@ -3,7 +3,9 @@
 //! Workers are shells that compute without end; load comes from a socket pair.
 
 mod apart;
+mod budget;
 mod page;
+mod silence;
 mod slow;
 
 use std::os::fd::AsFd;

@@ -83,6 +83,7 @@ impl Watch {
             let ready = self.wait.sleep(polls.chain(self.reflex.next_moment()).min())?;
             self.hear(clock::now(), ready);
             let now = clock::now();
+            self.reflex.beat(now);
             self.reflex.on_time(now);
             if ready.has(Ready::DOORBELL) {
                 self.shared.doorbell.clear();

@@ -81,6 +81,15 @@ pub(crate) struct GivingWay {
 
 impl GivingWay {
     pub(crate) fn start(way: Way, priority: Option<u8>) -> Self {
+        Self::start_with(way, priority, false)
+    }
+
+    /// With a recording of each source beside it.
+    pub(crate) fn start_recorded(way: Way, priority: Option<u8>) -> Self {
+        Self::start_with(way, priority, true)
+    }
+
+    fn start_with(way: Way, priority: Option<u8>, recorded: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (socket, page) = (folder.path().join("load.sock"), folder.path().join("load.shm"));
         let listen = free_port();
@@ -91,6 +100,10 @@ impl GivingWay {
             freshness: FOREVER,
             required,
             kind,
+            record: recorded.then(|| load::recorder::Settings {
+                file: folder.path().join(format!("{name}.ndjson")),
+                bytes_max: 1 << 20,
+            }),
         };
         let sources = match way {
             Way::Push => vec![source("du", true, unix())],
@@ -105,7 +118,7 @@ impl GivingWay {
             signal_again: Duration::from_millis(50),
             confirm_kill: FOREVER,
         };
-        let gate = Gate::new();
+        let gate = Gate::with_dead_man(FOREVER).expect("a page");
         let sentinel = sentinel::start(settings, gate.clone()).expect("the sentinel starts");
         let worker = Worker::start();
         gate.fill(0, worker.pid());
