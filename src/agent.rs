@@ -5,9 +5,10 @@
 //!
 //! In reading order: [`parts`] makes everything from the configuration; this file is the loop; [`hear`] is what each
 //! event does; [`desk`] decides about jobs and [`bench`](mod@bench) keeps their places; [`keeper`] writes the store; [`outbox`] and
-//! [`courier`] lead to the link; [`reports`] and [`telemetry`] word and pace what is published; [`commands`] answers
-//! controllers; [`ending`] reloads and stops; [`floor`] holds the workers
-//! whatever happens to this loop.
+//! [`courier`] lead to the link; [`reports`], [`yields`] and [`telemetry`] word and pace what is published; [`status`]
+//! shows it on this machine; [`commands`] answers controllers; [`pressure`] and [`memory`] see to it that workers give
+//! memory back; [`ending`] reloads and stops; [`floor`] holds the
+//! workers whatever happens to this loop.
 
 mod bench;
 mod commands;
@@ -17,10 +18,14 @@ mod ending;
 pub mod floor;
 mod hear;
 mod keeper;
+mod memory;
 mod outbox;
 mod parts;
+mod pressure;
 mod reports;
+mod status;
 mod telemetry;
+mod yields;
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -41,7 +46,7 @@ use crate::link::mqtt;
 use crate::model::library::LibraryError;
 use crate::sentinel::{self, Sentinel};
 use crate::sys::watched::Watched;
-use crate::units::Instant;
+use crate::units::{Instant, WallTime};
 use crate::worker::cgroup;
 use crate::worker::gate::Gate;
 use crate::worker::handle::{self, Handle};
@@ -125,6 +130,7 @@ struct Mouths {
     link: mpsc::Receiver<link::Event>,
     workers: mpsc::Receiver<handle::Event>,
     store: mpsc::Receiver<Answer>,
+    status: mpsc::Receiver<status::Asked>,
     sentinel: Watched,
     terminate: Signal,
     interrupt: Signal,
@@ -141,7 +147,11 @@ struct Agent {
     sentinel: Sentinel,
     gate: Arc<Gate>,
     handles: Vec<Handle>,
+    pressure: pressure::Watcher,
+    relief: pressure::Relief,
     telemetry: telemetry::Telemetry,
+    status: status::Status,
+    since: WallTime,
     /// Command replies that wait for the store.
     replies: BTreeMap<u64, commands::Waiting>,
     reply_count: u64,
@@ -172,7 +182,8 @@ impl Agent {
                     }
                     self.hear_sentinel();
                 }
-                Some(event) = mouths.workers.recv() => self.desk.worker(now(), event),
+                () = self.pressure.triggered() => self.hear_pressure(now()),
+                Some(event) = mouths.workers.recv() => self.hear_worker(now(), event),
                 Some(answer) = mouths.store.recv() => {
                     if let Err(error) = self.hear_store(answer) {
                         break Err(error);
@@ -182,6 +193,7 @@ impl Agent {
                     Some(event) => self.hear_link(event),
                     None => pending().await,
                 },
+                Some(asked) = mouths.status.recv() => self.show(asked),
                 () = self.courier.room() => self.courier.flush(),
                 _ = mouths.hangup.recv() => self.read_settings_again(),
                 () = tokio::time::sleep(self.next_turn()) => {}
@@ -198,7 +210,11 @@ impl Agent {
     fn turn(&mut self) -> Result<(), Error> {
         let now = now();
         self.end_hold_if_due(now.mono);
+        self.look_at_memory_if_due(now);
         self.desk.tick(now);
+        if self.desk.reports.closed().is_none() {
+            self.telemetry.watch_host(now);
+        }
         self.perform()?;
         self.move_outbox()?;
         if self.connected {
@@ -230,6 +246,11 @@ impl Agent {
                 }
                 Effect::Kill { slot, why, token } => {
                     if self.handles[slot].kill(why, Some(token)).is_err() {
+                        tracing::error!(slot, "worker takes no orders");
+                    }
+                }
+                Effect::Empty { slot, why } => {
+                    if self.handles[slot].kill(why, None).is_err() {
                         tracing::error!(slot, "worker takes no orders");
                     }
                 }

@@ -7,6 +7,7 @@ use crate::link::topics::Down;
 use crate::link::{AckToken, Event, Received};
 use crate::sentinel::Report;
 use crate::telemetry::LogLimit;
+use crate::worker::handle;
 
 /// Most of a stranger's topic that is logged.
 pub(super) const TOPIC_CHARS_LOGGED: usize = 200;
@@ -19,21 +20,19 @@ impl Agent {
             match report {
                 Report::Mode { at, decision } => {
                     self.desk.set_budget(now, at, decision.budget);
-                    for (slot, handle) in self.handles.iter().enumerate() {
-                        handle.set_may_start(slot < usize::from(decision.budget));
-                    }
+                    self.let_workers_start();
                     self.desk.reports.set_decision(now, at, decision);
                     self.telemetry.state_changed();
                 }
                 Report::Yield(record) => {
                     let touched = self.desk.jobs_of(&record.jobs);
-                    self.telemetry.yielded(&record);
+                    let causes = self.telemetry.yielded(now, &record);
                     static YIELDED: LogLimit = LogLimit::new(20, 60);
                     if let Some(suppressed) = YIELDED.admit(now.mono) {
                         let (reason, total_us) = (&record.reason, record.total().as_micros());
                         tracing::info!(?reason, total_us, workers = record.workers, suppressed, "yielded");
                     }
-                    let event = self.desk.reports.yielded(&record, &touched, now.wall);
+                    let event = self.desk.reports.yielded(&record, causes.as_ref(), &touched, now.wall);
                     self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
                 }
                 Report::Resumed { at: _, workers, jobs } => {
@@ -46,10 +45,18 @@ impl Agent {
                     self.telemetry.loaded(&fused);
                 }
                 Report::Killed { slot, .. } => {
+                    self.telemetry.killed();
                     tracing::error!(slot, "worker did not stop in time and was killed");
                 }
             }
         }
+    }
+
+    pub(super) fn hear_worker(&mut self, now: Now, event: handle::Event) {
+        if let handle::Event::Parked { slot, times, time } = event {
+            self.hear_parked(now, slot, times, time);
+        }
+        self.desk.worker(now, event);
     }
 
     pub(super) fn hear_store(&mut self, answer: Answer) -> Result<(), Error> {

@@ -12,9 +12,11 @@ use super::courier::Courier;
 use super::desk::{self, Desk};
 use super::keeper::Keeper;
 use super::outbox::Outbox;
+use super::pressure::{self, Relief, Watcher};
 use super::reports::{self, Reports};
+use super::status::Status;
 use super::{Agent, Error, Mouths, Reload, floor, now, telemetry};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Quota, Store};
@@ -22,7 +24,7 @@ use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
 use crate::load::host::Host;
 use crate::model::library::Library;
-use crate::sentinel::{self, YieldClass};
+use crate::sentinel::{self, Sentinel, YieldClass};
 use crate::sys;
 use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
@@ -61,17 +63,19 @@ impl Agent {
         let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
-        let gate = Gate::with(Cgroups::open(&floor::cgroup_settings(&settings))?);
-        let floor = floor::told(&settings, gate.cgroups().floor().clone());
+        let cgroups = Cgroups::open(&floor::cgroup_settings(&settings))?;
+        let floor = floor::told(&settings, cgroups.floor().clone());
         for item in floor.items() {
             match item.had {
                 Had::Yes => tracing::info!("floor: {item}"),
                 Had::Nearly | Had::No => tracing::warn!("floor: {item}"),
             }
         }
+        let gate = Gate::holding(cgroups, Some(settings.sentinel.dead_man));
+        let gate = gate.map_err(system("cannot make the sentinel's beat"))?;
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
-        let info = inventory(&settings, &library, sentinel.class(), &floor);
+        let info = inventory(&settings, &library, &sentinel, &floor);
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
 
         let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
@@ -88,15 +92,19 @@ impl Agent {
         let places = usize::from(settings.workers.count);
         let desk = Desk::new(now(), job_settings(&settings), library, reports, places, jobs);
         let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
+        let (status, asked) = Status::open(&settings.status);
         let mouths = Mouths {
             link,
             workers,
             store: answers,
+            status: asked,
             sentinel: Watched::new(bell).map_err(system("cannot watch the sentinel"))?,
             terminate: signal(SignalKind::terminate()).map_err(system("cannot hear SIGTERM"))?,
             interrupt: signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
             hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
         };
+        let pressure = Watcher::new(memory_settings(&settings));
+        let relief = Relief::new(settings.memory.calm);
         let agent = Self {
             settings,
             reload,
@@ -107,7 +115,11 @@ impl Agent {
             sentinel,
             gate,
             handles,
+            pressure,
+            relief,
             telemetry: telemetry::Telemetry::default(),
+            status,
+            since: now().wall,
             replies: BTreeMap::new(),
             reply_count: 0,
             hold_until: None,
@@ -164,6 +176,11 @@ fn sentinel_settings(settings: &Settings) -> sentinel::Settings {
     }
 }
 
+fn memory_settings(settings: &Settings) -> pressure::Settings {
+    let config::Memory { proc, stall_above, available_min_bytes, calm } = settings.memory.clone();
+    pressure::Settings { proc, stall_above, available_min_bytes, calm }
+}
+
 fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, Error> {
     let mqtt = &settings.mqtt;
     let topics = &settings.node.topics;
@@ -193,7 +210,7 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
     }
 }
 
-fn inventory(settings: &Settings, library: &Library, class: YieldClass, floor: &Floor) -> Info {
+fn inventory(settings: &Settings, library: &Library, sentinel: &Sentinel, floor: &Floor) -> Info {
     let host = Host::new(&settings.jobs.state_dir).read();
     let maxima = settings.jobs.limits_max;
     Info {
@@ -203,11 +220,12 @@ fn inventory(settings: &Settings, library: &Library, class: YieldClass, floor: &
         cores: u32::try_from(host.cores).unwrap_or(u32::MAX),
         memory_bytes: host.memory_bytes,
         workers: u32::from(settings.workers.count),
-        yield_class: match class {
+        yield_class: match sentinel.class() {
             YieldClass::Fifo(priority) => format!("fifo {priority}"),
             YieldClass::ShortSlice => "short-slice".to_owned(),
             YieldClass::Other => "other".to_owned(),
         },
+        memory_locked: sentinel.memory_locked(),
         sandbox:
             "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"
                 .to_owned(),

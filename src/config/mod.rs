@@ -11,6 +11,7 @@ mod surroundings;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,11 +21,15 @@ pub use surroundings::PasswordError;
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
+use crate::units::Utilization;
 use crate::worker::cgroup;
 use crate::{load, telemetry};
 
 /// Largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Where the status socket is unless the file says otherwise.
+pub const STATUS_SOCKET: &str = "/run/neap/status.sock";
 
 /// Everything an agent is told, checked: each value in its range, paths absolute, relations kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,10 +48,14 @@ pub struct Settings {
     pub workers: Workers,
     /// What holds them.
     pub cgroup: Cgroup,
+    /// When memory is short, and what follows.
+    pub memory: Memory,
     /// Which work is taken, and what is kept of it.
     pub jobs: Jobs,
     /// Folder of the models.
     pub models_dir: PathBuf,
+    /// What can be looked at from the same machine.
+    pub status: Status,
     /// What is logged.
     pub log: Log,
 }
@@ -86,6 +95,8 @@ pub struct Sentinel {
     pub signal_again: Duration,
     /// A worker not confirmed stopped after this is killed.
     pub confirm_kill: Duration,
+    /// A worker that has not heard of the sentinel for this long stops itself.
+    pub dead_man: Duration,
 }
 
 /// `[workers]`.
@@ -112,6 +123,19 @@ pub struct Cgroup {
     pub path: Option<PathBuf>,
 }
 
+/// `[memory]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Folder in which `pressure/memory` and `meminfo` are.
+    pub proc: PathBuf,
+    /// Memory is short when some task waits for it for this share of two seconds.
+    pub stall_above: Utilization,
+    /// Memory is short when less is available, in bytes.
+    pub available_min_bytes: u64,
+    /// How long memory must not be short before workers start again.
+    pub calm: Duration,
+}
+
 /// `[jobs]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jobs {
@@ -127,6 +151,19 @@ pub struct Jobs {
     pub limits: Limits,
     /// Limits that no job may exceed.
     pub limits_max: Limits,
+}
+
+/// `[status]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether there is anything to look at.
+    pub enabled: bool,
+    /// Unix socket with the pages of metrics and yields.
+    pub socket: PathBuf,
+    /// Permission bits of that socket.
+    pub mode: u32,
+    /// Loopback address and port with the same pages.
+    pub listen: Option<SocketAddr>,
 }
 
 /// `[log]`.
@@ -202,7 +239,9 @@ impl Settings {
             ("load", self.load != new.load),
             ("workers", self.workers != new.workers),
             ("cgroup", self.cgroup != new.cgroup),
+            ("memory", self.memory != new.memory),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
+            ("status", self.status != new.status),
             ("log", self.log != new.log),
         ];
         differs.into_iter().filter_map(|(section, differs)| differs.then_some(section)).collect()

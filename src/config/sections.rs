@@ -1,19 +1,22 @@
 //! Which keys has each section, with which default and range, and how must they relate?
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
-use super::{Cgroup, Jobs, Log, Mqtt, Node, Sentinel, Settings, Workers, sources};
+use super::{Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, Sentinel, Settings, Status, Workers, sources};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
 use crate::telemetry;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 use crate::worker::cgroup::Mode;
+
+/// Longest path that a Unix socket can have.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -55,10 +58,25 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
     let cgroup = cgroup(root.section("cgroup"));
+    let memory = memory(root.section("memory"));
     let jobs = jobs(root.section("jobs"));
     let models_dir = models(root.section("models"));
+    let status = status(root.section("status"));
     let log = log(root.section("log"));
-    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, cgroup, jobs, models_dir, log })
+    Some(Settings {
+        node: node?,
+        mqtt: mqtt?,
+        policy,
+        sentinel,
+        load,
+        workers,
+        cgroup,
+        memory,
+        jobs,
+        models_dir,
+        status,
+        log,
+    })
 }
 
 fn node(mut section: Section<'_, '_>) -> Option<Node> {
@@ -118,7 +136,7 @@ fn policy(mut section: Section<'_, '_>, workers: u8) -> Policy {
         settle: section.seconds("settle_s", Duration::from_secs(30), span(50, HOUR)),
         settle_max: section.seconds("settle_max_s", Duration::from_secs(600), span(50, DAY)),
         flap_window: section.seconds("flap_window_s", Duration::from_secs(300), span(50, DAY)),
-        raise_every: section.seconds("raise_every_s", Duration::ZERO, span(0, HOUR)),
+        raise_every: section.seconds("raise_every_s", Duration::from_secs(1), span(0, HOUR)),
     };
     match policy.check() {
         Ok(()) | Err(BadPolicy::Workers(_) | BadPolicy::NeverIdle | BadPolicy::SettleTooShort(_)) => {
@@ -143,6 +161,8 @@ fn sentinel(mut section: Section<'_, '_>) -> Sentinel {
         priority: priority.and_then(|priority| u8::try_from(priority).ok()),
         signal_again: section.millis("signal_again_ms", 50, 5..=10_000),
         confirm_kill: section.millis("confirm_kill_ms", 500, 10..=60_000),
+        // Twice the beat's period at the least: a beat that is a little late is no silence.
+        dead_man: section.millis("dead_man_ms", 500, 200..=60_000),
     };
     if sentinel.signal_again >= sentinel.confirm_kill {
         let key = if section.has("confirm_kill_ms") { "confirm_kill_ms" } else { "signal_again_ms" };
@@ -182,6 +202,17 @@ fn cgroup(mut section: Section<'_, '_>) -> Cgroup {
     let cgroup = Cgroup { mode: section.one_of("mode", &modes).unwrap_or_default(), path: section.path("path") };
     section.finish();
     cgroup
+}
+
+fn memory(mut section: Section<'_, '_>) -> Memory {
+    let memory = Memory {
+        proc: section.path("proc").unwrap_or_else(|| PathBuf::from("/proc")),
+        stall_above: section.percent("stall_above", 10),
+        available_min_bytes: section.integer("available_min_mib", 64, 0..=1_048_576, "MiB") * MIB,
+        calm: section.seconds("calm_s", Duration::from_secs(30), Duration::from_secs(1)..=HOUR),
+    };
+    section.finish();
+    memory
 }
 
 fn jobs(mut section: Section<'_, '_>) -> Jobs {
@@ -238,6 +269,33 @@ fn models(mut section: Section<'_, '_>) -> PathBuf {
     let folder = section.path("dir").unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
     section.finish();
     folder
+}
+
+fn status(mut section: Section<'_, '_>) -> Status {
+    let enabled = section.flag("enabled", true);
+    let socket = section.path("socket").unwrap_or_else(|| PathBuf::from(STATUS_SOCKET));
+    let mode = section.integer("mode", 0o660, 0..=0o777, "permission bits, e.g. 0o660");
+    let listen: Option<SocketAddr> =
+        section.parsed("listen", "must be an address and port in quotes, e.g. \"127.0.0.1:9464\"");
+    if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        section.complain(
+            "socket",
+            &format!("is longer than the {SOCKET_PATH_BYTES_MAX} bytes that a socket's path may have"),
+        );
+    }
+    if mode & 0o600 != 0o600 {
+        section.complain("mode", "must let at least the owner read and write, such as 0o660");
+    }
+    if listen.is_some_and(|listen| !listen.ip().is_loopback()) {
+        section.complain(
+            "listen",
+            "must be a loopback address such as 127.0.0.1:9464: the pages are for this machine; to scrape from another, \
+             put a proxy in front that checks who asks",
+        );
+    }
+    section.finish();
+    let mode = u32::try_from(mode).unwrap_or(0o600);
+    Status { enabled, socket, mode, listen }
 }
 
 fn log(mut section: Section<'_, '_>) -> Log {

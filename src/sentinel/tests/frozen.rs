@@ -42,7 +42,7 @@ fn freezing_world(name: &str, signal_again: Duration, confirm_kill: Duration) ->
     // It competes with this test's other threads, which are of normal weight: given a share, it can be watched.
     let (parts, feed) = parts(policy(1), FOREVER, None);
     let parts = Parts { signal_again, confirm_kill, ..parts };
-    Some(world_with(Gate::with(cgroups), parts, feed, vec![Worker(worker)]))
+    Some(world_with(Gate::holding(cgroups, None).unwrap(), parts, feed, vec![Worker(worker)]))
 }
 
 /// Whether the kernel says that the worker's group is frozen, and its CPU clock stands still.
