@@ -8,6 +8,7 @@
 mod chart;
 #[allow(dead_code, reason = "what the benches share, whichever of them there are")]
 pub(super) mod crew;
+mod interference;
 #[allow(dead_code, reason = "as above")]
 mod latency;
 #[allow(dead_code, reason = "as above")]
@@ -32,6 +33,7 @@ use crate::units::Name;
 #[command(after_help = "\
 Examples:
   neap bench yield --report yield.html     how soon is inference gone when the load rises?
+  neap bench interference                  how many deadlines does a RAN miss beside inference?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
 pub(super) struct Args {
@@ -40,7 +42,10 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Action {}
+enum Action {
+    /// What does the radio feel? Missed deadlines and slot times beside inference.
+    Interference(interference::Args),
+}
 
 /// What every bench can be told.
 #[allow(dead_code, reason = "as above")]
@@ -109,5 +114,7 @@ fn find(folder: &std::path::Path, name: &Name) -> Result<std::sync::Arc<Entry>, 
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    match args.action {}
+    match &args.action {
+        Action::Interference(args) => interference::run(args),
+    }
 }

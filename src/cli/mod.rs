@@ -13,6 +13,7 @@ mod feed;
 mod jobs;
 mod models;
 mod out;
+mod ransim;
 mod result;
 mod run;
 mod session;
@@ -72,6 +73,8 @@ enum Command {
     Watch(watch::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
+    /// Stands in for a DU: threads with real work and a deadline in every slot.
+    Ransim(Box<ransim::Args>),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
     /// Measures on this machine how well inference gives way.
@@ -105,6 +108,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cancel(args) => cancel::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Feed(args) => feed::run(&args),
+        Command::Ransim(args) => ransim::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchWorker(args) => return bench::seat::run(&args),
