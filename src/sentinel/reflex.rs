@@ -89,7 +89,13 @@ impl Reflex {
 
     /// When something is due, descriptors aside.
     pub(super) fn next_moment(&self) -> Option<Instant> {
-        self.stops.next_look().into_iter().chain([self.judge.next_moment(), self.strays_at]).min()
+        let moments = [self.stops.next_look(), self.gate.next_beat()];
+        moments.into_iter().flatten().chain([self.judge.next_moment(), self.strays_at]).min()
+    }
+
+    /// Tells the workers that this thread is awake.
+    pub(super) fn beat(&self, now: Instant) {
+        self.gate.beat(now);
     }
 
     /// The thread is about to sleep: notes what slow yields are compared with.

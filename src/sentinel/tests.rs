@@ -3,6 +3,8 @@
 //! Workers are shells that compute without end; load comes from a socket pair.
 
 mod apart;
+mod budget;
+mod silence;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
