@@ -27,7 +27,7 @@ fn bench(args: &[&str]) -> Option<Value> {
     }
     assert!(output.status.success(), "neap bench {} ended with {}: {words}", args.join(" "), output.status);
     let figures = serde_json::from_slice(&output.stdout).expect("one JSON object on standard output");
-    println!("neap bench {}: {figures}", args.join(" "));
+    eprintln!("neap bench {}: {figures}", args.join(" "));
     Some(figures)
 }
 
