@@ -5,8 +5,9 @@
 //!
 //! In reading order: [`parts`] makes everything from the configuration; this file is the loop; [`hear`] is what each
 //! event does; [`desk`] decides about jobs and [`bench`](mod@bench) keeps their places; [`keeper`] writes the store; [`outbox`] and
-//! [`courier`] lead to the link; [`reports`] and [`telemetry`] word and pace what is published; [`commands`] answers
-//! controllers; [`pressure`] and [`memory`] see to it that workers give memory back; [`ending`] reloads and stops.
+//! [`courier`] lead to the link; [`reports`], [`yields`] and [`telemetry`] word and pace what is published; [`status`]
+//! shows it on this machine; [`commands`] answers controllers; [`pressure`] and [`memory`] see to it that workers give
+//! memory back; [`ending`] reloads and stops.
 
 mod bench;
 mod commands;
@@ -20,7 +21,9 @@ mod outbox;
 mod parts;
 mod pressure;
 mod reports;
+mod status;
 mod telemetry;
+mod yields;
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -41,7 +44,7 @@ use crate::link::mqtt;
 use crate::model::library::LibraryError;
 use crate::sentinel::{self, Sentinel};
 use crate::sys::watched::Watched;
-use crate::units::Instant;
+use crate::units::{Instant, WallTime};
 use crate::worker::gate::Gate;
 use crate::worker::handle::{self, Handle};
 use crate::{link, sys};
@@ -113,6 +116,7 @@ struct Mouths {
     link: mpsc::Receiver<link::Event>,
     workers: mpsc::Receiver<handle::Event>,
     store: mpsc::Receiver<Answer>,
+    status: mpsc::Receiver<status::Asked>,
     sentinel: Watched,
     terminate: Signal,
     interrupt: Signal,
@@ -132,6 +136,8 @@ struct Agent {
     pressure: pressure::Watcher,
     relief: pressure::Relief,
     telemetry: telemetry::Telemetry,
+    status: status::Status,
+    since: WallTime,
     /// Command replies that wait for the store.
     replies: BTreeMap<u64, commands::Waiting>,
     reply_count: u64,
@@ -173,6 +179,7 @@ impl Agent {
                     Some(event) => self.hear_link(event),
                     None => pending().await,
                 },
+                Some(asked) = mouths.status.recv() => self.show(asked),
                 () = self.courier.room() => self.courier.flush(),
                 _ = mouths.hangup.recv() => self.read_settings_again(),
                 () = tokio::time::sleep(self.next_turn()) => {}
@@ -191,6 +198,9 @@ impl Agent {
         self.end_hold_if_due(now.mono);
         self.look_at_memory_if_due(now);
         self.desk.tick(now);
+        if self.desk.reports.closed().is_none() {
+            self.telemetry.watch_host(now);
+        }
         self.perform()?;
         self.move_outbox()?;
         if self.connected {

@@ -1,9 +1,7 @@
-//! What do we tell the operator? Logs on stderr, limits for lines that the network can cause, the yield histogram.
+//! What do we tell the operator? Logs on stderr, limits for lines that the network can cause.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -119,66 +117,6 @@ impl LogLimit {
     }
 }
 
-/// Longest latency that the histogram tells apart, in µs; longer ones count as this.
-const LATENCY_US_MAX: u64 = 60_000_000;
-
-/// Distribution of yield latencies, in µs, exact to three digits. The worst case is exact.
-#[derive(Clone, Debug)]
-pub struct YieldHistogram {
-    histogram: Histogram<u64>,
-    max_us: u64,
-}
-
-impl Default for YieldHistogram {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl YieldHistogram {
-    /// An empty one. All memory is taken here.
-    pub fn new() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
-        Self { histogram: histogram.expect("bounds 1 to 60 000 000 with 3 digits are valid"), max_us: 0 }
-    }
-
-    /// Adds one latency. A begun microsecond counts as a whole one: rounding never flatters.
-    pub fn record(&mut self, latency: Duration) {
-        let us = u64::try_from(latency.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
-        self.histogram.saturating_record(us);
-        self.max_us = self.max_us.max(us);
-    }
-
-    /// How many were added.
-    pub fn count(&self) -> u64 {
-        self.histogram.len()
-    }
-
-    /// Median, in µs; 0 when empty.
-    pub fn p50(&self) -> u64 {
-        self.quantile(0.5)
-    }
-
-    /// 99th percentile, in µs; 0 when empty.
-    pub fn p99(&self) -> u64 {
-        self.quantile(0.99)
-    }
-
-    /// 99.9th percentile, in µs; 0 when empty.
-    pub fn p999(&self) -> u64 {
-        self.quantile(0.999)
-    }
-
-    /// Worst case, in µs; 0 when empty.
-    pub fn max(&self) -> u64 {
-        self.max_us
-    }
-
-    fn quantile(&self, quantile: f64) -> u64 {
-        self.histogram.value_at_quantile(quantile).min(self.max_us)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,18 +149,5 @@ mod tests {
         assert_eq!(limit.admit(at(2000)), Some(4));
         assert_eq!(limit.admit(at(2001)), Some(0));
         assert_eq!(limit.admit(at(2002)), None);
-    }
-
-    #[test]
-    fn a_histogram_tells_quantiles_and_the_exact_worst_case() {
-        let mut histogram = YieldHistogram::new();
-        assert_eq!([histogram.p50(), histogram.p99(), histogram.max(), histogram.count()], [0; 4]);
-        (1..=1000).for_each(|us| histogram.record(Duration::from_micros(us)));
-        assert_eq!([histogram.p50(), histogram.p99(), histogram.p999()], [500, 990, 999]);
-        assert_eq!([histogram.max(), histogram.count()], [1000, 1000]);
-        histogram.record(Duration::from_nanos(123_456_789));
-        assert_eq!(histogram.max(), 123_457);
-        histogram.record(Duration::from_secs(1_000_000));
-        assert_eq!([histogram.max(), histogram.count()], [1_000_000_000_000, 1002]);
     }
 }

@@ -21,6 +21,22 @@ fn problems(text: &str) -> Vec<Problem> {
     }
 }
 
+// ---- the status socket ----
+
+#[test]
+fn a_status_port_that_others_can_reach_is_refused() {
+    for open in ["0.0.0.0:9464", "192.0.2.1:9464", "[::]:9464"] {
+        let found = problems(&format!("{REQUIRED}[status]\nlisten = \"{open}\"\n"));
+        assert!(found.len() == 1 && found[0].text.contains("loopback"), "{open}: {found:?}");
+    }
+    for right in ["127.0.0.1:9464", "[::1]:9464"] {
+        assert_eq!(problems(&format!("{REQUIRED}[status]\nlisten = \"{right}\"\n")), [], "{right}");
+    }
+    let long = format!("/run/{}", "x".repeat(120));
+    assert!(problems(&format!("{REQUIRED}[status]\nsocket = \"{long}\"\n"))[0].text.contains("107"));
+    assert!(problems(&format!("{REQUIRED}[status]\nmode = 0o066\n"))[0].text.contains("owner"));
+}
+
 // ---- what we ship ----
 
 #[test]

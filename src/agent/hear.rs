@@ -26,13 +26,13 @@ impl Agent {
                 }
                 Report::Yield(record) => {
                     let touched = self.desk.jobs_of(&record.jobs);
-                    self.telemetry.yielded(&record);
+                    let causes = self.telemetry.yielded(now, &record);
                     static YIELDED: LogLimit = LogLimit::new(20, 60);
                     if let Some(suppressed) = YIELDED.admit(now.mono) {
                         let (reason, total_us) = (&record.reason, record.total().as_micros());
                         tracing::info!(?reason, total_us, workers = record.workers, suppressed, "yielded");
                     }
-                    let event = self.desk.reports.yielded(&record, &touched, now.wall);
+                    let event = self.desk.reports.yielded(&record, causes.as_ref(), &touched, now.wall);
                     self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
                 }
                 Report::Resumed { at: _, workers, jobs } => {
@@ -45,6 +45,7 @@ impl Agent {
                     self.telemetry.loaded(&fused);
                 }
                 Report::Killed { slot, .. } => {
+                    self.telemetry.killed();
                     tracing::error!(slot, "worker did not stop in time and was killed");
                 }
             }

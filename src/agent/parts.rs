@@ -14,6 +14,7 @@ use super::keeper::Keeper;
 use super::outbox::Outbox;
 use super::pressure::{self, Relief, Watcher};
 use super::reports::{self, Reports};
+use super::status::Status;
 use super::{Agent, Error, Mouths, Reload, now, telemetry};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
@@ -23,7 +24,7 @@ use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
 use crate::load::host::Host;
 use crate::model::library::Library;
-use crate::sentinel::{self, YieldClass};
+use crate::sentinel::{self, Sentinel, YieldClass};
 use crate::sys;
 use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
@@ -64,7 +65,7 @@ impl Agent {
             Gate::with_dead_man(settings.sentinel.dead_man).map_err(system("cannot make the sentinel's beat"))?;
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
-        let info = inventory(&settings, &library, sentinel.class());
+        let info = inventory(&settings, &library, &sentinel);
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
 
         let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
@@ -81,10 +82,12 @@ impl Agent {
         let places = usize::from(settings.workers.count);
         let desk = Desk::new(now(), job_settings(&settings), library, reports, places, jobs);
         let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
+        let (status, asked) = Status::open(&settings.status);
         let mouths = Mouths {
             link,
             workers,
             store: answers,
+            status: asked,
             sentinel: Watched::new(bell).map_err(system("cannot watch the sentinel"))?,
             terminate: signal(SignalKind::terminate()).map_err(system("cannot hear SIGTERM"))?,
             interrupt: signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
@@ -105,6 +108,8 @@ impl Agent {
             pressure,
             relief,
             telemetry: telemetry::Telemetry::default(),
+            status,
+            since: now().wall,
             replies: BTreeMap::new(),
             reply_count: 0,
             hold_until: None,
@@ -195,7 +200,7 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
     }
 }
 
-fn inventory(settings: &Settings, library: &Library, class: YieldClass) -> Info {
+fn inventory(settings: &Settings, library: &Library, sentinel: &Sentinel) -> Info {
     let host = Host::new(&settings.jobs.state_dir).read();
     let maxima = settings.jobs.limits_max;
     Info {
@@ -205,11 +210,12 @@ fn inventory(settings: &Settings, library: &Library, class: YieldClass) -> Info 
         cores: u32::try_from(host.cores).unwrap_or(u32::MAX),
         memory_bytes: host.memory_bytes,
         workers: u32::from(settings.workers.count),
-        yield_class: match class {
+        yield_class: match sentinel.class() {
             YieldClass::Fifo(priority) => format!("fifo {priority}"),
             YieldClass::ShortSlice => "short-slice".to_owned(),
             YieldClass::Other => "other".to_owned(),
         },
+        memory_locked: sentinel.memory_locked(),
         sandbox: "process: no_new_privs, rlimits, SCHED_IDLE; no seccomp or Landlock in this version".to_owned(),
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
         models: reports::models(library),

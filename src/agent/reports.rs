@@ -8,9 +8,9 @@ use crate::fault::Fault;
 use crate::governor::{Decision, Mode, Policy, Reason};
 use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
+use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoModel, LoadSample, Metrics, NodeEvent, NodeState, Progress, ResultHead, Status,
-    YieldEvent,
+    self, ErrorBody, Info, InfoModel, LoadSample, NodeEvent, NodeState, Progress, ResultHead, Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -87,6 +87,16 @@ impl Reports {
         self.short.is_some()
     }
 
+    /// The governor's decision in force.
+    pub(super) fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    /// The load that decides, once one was told.
+    pub(super) fn fused(&self) -> Option<&Fused> {
+        self.load.as_ref()
+    }
+
     /// The load that decides.
     pub(super) fn set_load(&mut self, fused: &Fused) {
         self.load = Some(*fused);
@@ -105,7 +115,13 @@ impl Reports {
         (!open).then(|| format!("mode {}: {}", self.decision.mode.as_str(), self.reason()))
     }
 
-    fn source(&self, id: SourceId) -> &str {
+    /// `site/name` of the node.
+    pub(super) fn node(&self) -> String {
+        format!("{}/{}", self.topics.site(), self.topics.node())
+    }
+
+    /// Name of a source.
+    pub(super) fn source(&self, id: SourceId) -> &str {
         self.sources.get(usize::from(id.0)).map_or("?", String::as_str)
     }
 
@@ -269,23 +285,15 @@ impl Reports {
     }
 
     /// Inference gave way.
-    pub(super) fn yielded(&self, record: &YieldRecord, jobs: &[JobId], now: WallTime) -> Message {
-        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        let known = matches!(record.reason, Reason::Above { .. });
-        let event = NodeEvent::Yield(YieldEvent {
-            source: self.source(record.source).to_owned(),
-            reason: reason_word(&record.reason).to_owned(),
-            metric: record.metric.as_str().to_owned(),
-            value: known.then_some(record.level),
-            threshold: known.then_some(record.threshold),
-            detect_us: micros(record.detect()),
-            decide_us: micros(record.decide()),
-            stop_us: micros(record.stop()),
-            total_us: micros(record.total()),
-            workers: u32::from(record.workers),
-            jobs: jobs.iter().map(ToString::to_string).collect(),
-            at: now,
-        });
+    pub(super) fn yielded(
+        &self,
+        record: &YieldRecord,
+        causes: Option<&Causes>,
+        jobs: &[JobId],
+        now: WallTime,
+    ) -> Message {
+        let jobs = jobs.iter().map(ToString::to_string).collect();
+        let event = NodeEvent::Yield(self.yield_event(record, causes, jobs, now));
         self.message("neap.node.yield", self.topics.event(), "", event.render(), None, now)
     }
 
@@ -316,21 +324,8 @@ impl Reports {
 
     /// Counters since the start.
     pub(super) fn metrics(&self, counters: &Counters, now: WallTime) -> Publish {
-        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        let metrics = Metrics {
-            session: self.session.clone(),
-            yields: counters.yields.count(),
-            yield_p50_us: counters.yields.p50(),
-            yield_p99_us: counters.yields.p99(),
-            yield_max_us: counters.yields.max(),
-            cpu_after_stop_us: micros(counters.cpu_after_stop),
-            messages_refused: counters.refused,
-            telemetry_dropped: counters.dropped,
-            reports_overflowed: counters.overflowed,
-            workers_parked: counters.parked,
-            at: now,
-        };
-        self.telemetry("neap.node.metrics", self.topics.metrics(), metrics.render(), now)
+        let body = self.metrics_body(counters, now).render();
+        self.telemetry("neap.node.metrics", self.topics.metrics(), body, now)
     }
 
     fn telemetry(&self, type_: &str, topic: String, body: Vec<u8>, now: WallTime) -> Publish {
@@ -379,15 +374,4 @@ pub(super) fn models(library: &Library) -> Vec<InfoModel> {
             accepts: entry.manifest.prepare.as_ref().map(|prepare| prepare.accepts.clone()),
         })
         .collect()
-}
-
-fn reason_word(reason: &Reason) -> &'static str {
-    match reason {
-        Reason::Above { .. } | Reason::NotBelow { .. } | Reason::Settling { .. } | Reason::Low { .. } => "above",
-        Reason::Late(_) => "late",
-        Reason::Malformed(_) => "malformed",
-        Reason::Stale(_) | Reason::NoSource | Reason::NoSampleYet => "stale",
-        Reason::Held => "held",
-        Reason::Draining => "draining",
-    }
 }

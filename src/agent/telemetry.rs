@@ -8,10 +8,12 @@ use std::time::Duration;
 use super::courier::Courier;
 use super::desk::Now;
 use super::reports::Reports;
+use crate::ledger::Ledger;
+use crate::ledger::cause::{Causes, HostDeltas, SLOW};
 use crate::link::Publish;
 use crate::load::fusion::{Fused, FusedLoad};
 use crate::sentinel::{Sentinel, YieldRecord};
-use crate::telemetry::YieldHistogram;
+use crate::sys::usage::{HostUsage, TICK};
 use crate::units::{Instant, Utilization};
 
 /// Shortest time between two states.
@@ -23,14 +25,16 @@ const LOAD_SILENCE_MAX: Duration = Duration::from_secs(10);
 const LOAD_STEP_PERMILLE: u16 = 50;
 /// Time between two sets of counters.
 const METRICS_EVERY: Duration = Duration::from_secs(10);
+/// Time between two readings of what the host counts.
+const HOST_EVERY: Duration = Duration::from_secs(1);
 
 /// What the counters message tells.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counters {
-    /// Yields since the start, and their latency.
-    pub yields: YieldHistogram,
-    /// CPU time that workers used between the decision to stop and the confirmed stop.
-    pub cpu_after_stop: Duration,
+    /// Yields since the start.
+    pub yields: Ledger,
+    /// Workers that did not stop in time and were killed.
+    pub killed: u64,
     /// Messages that the broker refused.
     pub refused: u64,
     /// Telemetry dropped here.
@@ -51,6 +55,7 @@ pub(super) struct Telemetry {
     load_told: Option<(Instant, Utilization)>,
     metrics_at: Option<Instant>,
     counters: Counters,
+    host: Option<(Instant, HostUsage)>,
 }
 
 impl Telemetry {
@@ -67,10 +72,38 @@ impl Telemetry {
         };
     }
 
-    /// A yield was confirmed.
-    pub(super) fn yielded(&mut self, record: &YieldRecord) {
-        self.counters.yields.record(record.total());
-        self.counters.cpu_after_stop += record.cpu_after;
+    /// Workers may run from now on, or still: what the host counts is noted once a second, to be compared with when a
+    /// yield is slow.
+    pub(super) fn watch_host(&mut self, now: Now) {
+        if self.host.is_none_or(|(at, _)| now.mono.since(at) >= HOST_EVERY) {
+            self.host = HostUsage::read().map(|usage| (now.mono, usage));
+        }
+    }
+
+    /// A yield was confirmed. Gives what delayed it, when it was slow.
+    pub(super) fn yielded(&mut self, now: Now, record: &YieldRecord) -> Option<Causes> {
+        let host = self.host.filter(|_| record.total() >= SLOW).and_then(|(at, then)| {
+            let seen = HostUsage::read()?;
+            Some(HostDeltas {
+                span: now.mono.since(at),
+                tick: TICK,
+                steal_ticks: seen.steal_ticks.saturating_sub(then.steal_ticks),
+                irq_ticks: seen.irq_ticks.saturating_sub(then.irq_ticks),
+            })
+        });
+        self.counters.yields.record(record, now.wall, host.as_ref())
+    }
+
+    /// A worker did not stop in time and was killed.
+    pub(super) fn killed(&mut self) {
+        self.counters.killed += 1;
+    }
+
+    /// Everything counted so far, up to date.
+    pub(super) fn counters(&mut self, courier: &Courier, sentinel: &Sentinel) -> &Counters {
+        self.counters.dropped = courier.dropped();
+        self.counters.overflowed = sentinel.overflowed();
+        &self.counters
     }
 
     /// Workers stopped themselves so often.
@@ -114,9 +147,7 @@ impl Telemetry {
         }
         if passed(self.metrics_at, METRICS_EVERY) {
             self.metrics_at = Some(now.mono);
-            self.counters.dropped = courier.dropped();
-            self.counters.overflowed = sentinel.overflowed();
-            messages.push(reports.metrics(&self.counters, now.wall));
+            messages.push(reports.metrics(self.counters(courier, sentinel), now.wall));
         }
         messages
     }

@@ -23,6 +23,7 @@ mod submit;
 mod target;
 mod watch;
 mod worker;
+mod yields;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -71,6 +72,8 @@ enum Command {
     Cancel(cancel::Args),
     /// Shows what happens on the nodes right now.
     Watch(watch::Args),
+    /// Shows how fast the agent of this machine gave way, and what delayed it.
+    Yields(yields::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
     /// Stands in for a DU: threads with real work and a deadline in every slot.
@@ -107,6 +110,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Result(args) => result::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Ransim(args) => ransim::run(&args),
         Command::Models(args) => models::run(&args),

@@ -11,6 +11,7 @@ mod surroundings;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ use crate::{load, telemetry};
 
 /// Largest configuration file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024;
+
+/// Where the status socket is unless the file says otherwise.
+pub const STATUS_SOCKET: &str = "/run/neap/status.sock";
 
 /// Everything an agent is told, checked: each value in its range, paths absolute, relations kept.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +51,8 @@ pub struct Settings {
     pub jobs: Jobs,
     /// Folder of the models.
     pub models_dir: PathBuf,
+    /// What can be looked at from the same machine.
+    pub status: Status,
     /// What is logged.
     pub log: Log,
 }
@@ -133,6 +139,19 @@ pub struct Jobs {
     pub limits_max: Limits,
 }
 
+/// `[status]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether there is anything to look at.
+    pub enabled: bool,
+    /// Unix socket with the pages of metrics and yields.
+    pub socket: PathBuf,
+    /// Permission bits of that socket.
+    pub mode: u32,
+    /// Loopback address and port with the same pages.
+    pub listen: Option<SocketAddr>,
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -207,6 +226,7 @@ impl Settings {
             ("workers", self.workers != new.workers),
             ("memory", self.memory != new.memory),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
+            ("status", self.status != new.status),
             ("log", self.log != new.log),
         ];
         differs.into_iter().filter_map(|(section, differs)| differs.then_some(section)).collect()

@@ -1,18 +1,21 @@
 //! Which keys has each section, with which default and range, and how must they relate?
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
-use super::{Jobs, Log, Memory, Mqtt, Node, Sentinel, Settings, Workers, sources};
+use super::{Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, Sentinel, Settings, Status, Workers, sources};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
 use crate::telemetry;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
+
+/// Longest path that a Unix socket can have.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -52,8 +55,9 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let memory = memory(root.section("memory"));
     let jobs = jobs(root.section("jobs"));
     let models_dir = models(root.section("models"));
+    let status = status(root.section("status"));
     let log = log(root.section("log"));
-    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, memory, jobs, models_dir, log })
+    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, memory, jobs, models_dir, status, log })
 }
 
 fn node(mut section: Section<'_, '_>) -> Option<Node> {
@@ -232,6 +236,33 @@ fn models(mut section: Section<'_, '_>) -> PathBuf {
     let folder = section.path("dir").unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
     section.finish();
     folder
+}
+
+fn status(mut section: Section<'_, '_>) -> Status {
+    let enabled = section.flag("enabled", true);
+    let socket = section.path("socket").unwrap_or_else(|| PathBuf::from(STATUS_SOCKET));
+    let mode = section.integer("mode", 0o660, 0..=0o777, "permission bits, e.g. 0o660");
+    let listen: Option<SocketAddr> =
+        section.parsed("listen", "must be an address and port in quotes, e.g. \"127.0.0.1:9464\"");
+    if socket.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        section.complain(
+            "socket",
+            &format!("is longer than the {SOCKET_PATH_BYTES_MAX} bytes that a socket's path may have"),
+        );
+    }
+    if mode & 0o600 != 0o600 {
+        section.complain("mode", "must let at least the owner read and write, such as 0o660");
+    }
+    if listen.is_some_and(|listen| !listen.ip().is_loopback()) {
+        section.complain(
+            "listen",
+            "must be a loopback address such as 127.0.0.1:9464: the pages are for this machine; to scrape from another, \
+             put a proxy in front that checks who asks",
+        );
+    }
+    section.finish();
+    let mode = u32::try_from(mode).unwrap_or(0o600);
+    Status { enabled, socket, mode, listen }
 }
 
 fn log(mut section: Section<'_, '_>) -> Log {

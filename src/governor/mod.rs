@@ -76,6 +76,10 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Busy, Self::Settling, Self::Trough, Self::Held, Self::Blind, Self::Draining];
+
     /// The mode as it is written in messages.
     pub const fn as_str(self) -> &'static str {
         match self {

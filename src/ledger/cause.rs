@@ -78,7 +78,7 @@ impl Kind {
         match self {
             Self::WaitedForCore => "the sentinel waited for a core",
             Self::SampleLate => "the sample was old when it arrived",
-            Self::SentinelRan => "the sentinel ran longer than usual (interrupts or stolen time booked to it)",
+            Self::SentinelRan => "the sentinel ran longer than usual (interrupts, steal)",
             Self::WorkerWaitedForCore => "a worker waited for a core to take its stop",
             Self::Displaced => "a worker was kept off its core, which needs no stop",
             Self::MajorFault => "a page of the sentinel was read from disk",
@@ -161,6 +161,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every verdict, from good to bad.
+    pub const ALL: [Self; 3] = [Self::Explained, Self::Possible, Self::Unexplained];
+
     /// Its name in messages and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,8 @@
 //! What else happened around a yield? The kernel's counts before the sentinel slept, and after a slow stop.
 //!
 //! Nothing is read between a sample and the confirmed stop. The baseline is taken right before the thread sleeps, while
-//! workers run and no stop is under way, at most every [`BASELINE_GAP`]: 3 µs each time, so at most 0.06 % of a core.
+//! workers run and no stop is under way: 3 µs each time, and at most one in [`BASELINE_GAP`] in the long run, so at most
+//! 0.06 % of a core.
 
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
 use std::time::Duration;
@@ -12,8 +13,10 @@ use crate::sys::clock;
 use crate::sys::usage::{OwnUsage, RunDelay, ThreadUsage};
 use crate::units::{Instant, WORKERS_MAX};
 
-/// Shortest time between two baselines of the thread itself.
+/// Mean time between two baselines of the thread itself, at least.
 const BASELINE_GAP: Duration = Duration::from_millis(5);
+/// How many may follow one another at once: wakes often come in pairs.
+const BASELINE_BURST: u32 = 16;
 /// Shortest time between two baselines of the workers: one read for each.
 const WORKERS_GAP: Duration = Duration::from_millis(50);
 
@@ -23,6 +26,8 @@ pub(super) struct Surroundings {
     /// Opened by the thread itself; `Some(None)` where the kernel has none.
     own: Option<Option<OwnUsage>>,
     baseline: Option<(Instant, ThreadUsage)>,
+    /// By when all baselines so far would have been taken at the mean pace.
+    paid_until: Instant,
     /// When the thread slept again without a new baseline: what was decided until then was decided in the first wake
     /// after the baseline.
     slept_again: Option<Instant>,
@@ -41,10 +46,11 @@ impl Surroundings {
     /// The thread is about to sleep. `quiet` says that workers run and no stop is under way.
     pub(super) fn before_sleep(&mut self, quiet: bool, pids: &[AtomicI32; WORKERS_MAX]) {
         let now = clock::now();
-        if !quiet || self.baseline.is_some_and(|(at, _)| now.since(at) < BASELINE_GAP) {
+        if !quiet || self.paid_until.since(now) >= BASELINE_GAP * BASELINE_BURST {
             self.slept_again.get_or_insert(now);
             return;
         }
+        self.paid_until = self.paid_until.max(now).after(BASELINE_GAP);
         if now.since(self.workers_at) >= WORKERS_GAP {
             self.workers_at = now;
             self.workers.iter_mut().zip(pids).for_each(|(worker, pid)| renew(worker, pid.load(SeqCst)));
@@ -89,5 +95,33 @@ fn renew(worker: &mut Option<Worker>, pid: i32) {
         // It has ended; without a baseline nothing is told of it.
         (_, None) => *worker = None,
         (None, Some(_)) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_wakes_takes_a_burst_of_baselines_and_then_one_in_a_while() {
+        let pids: [AtomicI32; WORKERS_MAX] = std::array::from_fn(|_| AtomicI32::new(0));
+        let mut surroundings = Surroundings::default();
+        let begin = clock::now();
+        let mut taken = 0;
+        for _ in 0..1_000 {
+            surroundings.before_sleep(true, &pids);
+            taken += u32::from(surroundings.slept_again.is_none());
+        }
+        let passed = clock::now().since(begin).as_nanos() / BASELINE_GAP.as_nanos();
+        let most = BASELINE_BURST + u32::try_from(passed).unwrap() + 1;
+        assert!((BASELINE_BURST..=most).contains(&taken), "{taken} of at most {most}");
+    }
+
+    #[test]
+    fn nothing_is_read_while_nothing_runs() {
+        let pids: [AtomicI32; WORKERS_MAX] = std::array::from_fn(|_| AtomicI32::new(0));
+        let mut surroundings = Surroundings::default();
+        surroundings.before_sleep(false, &pids);
+        assert!(surroundings.own.is_none() && surroundings.baseline.is_none() && surroundings.slept_again.is_some());
     }
 }

@@ -5,6 +5,13 @@ use std::io;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, getrlimit};
 
+/// Memory of this process that is in RAM, in bytes; `None` where the kernel does not say.
+pub fn resident_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    kibibytes.map(|kibibytes: u64| kibibytes * 1024)
+}
+
 /// Keeps every page that the process has touched, or will touch, from being paged out. Pages become resident when they
 /// are first used, so this costs no memory by itself. Children do not inherit it.
 ///

@@ -101,6 +101,7 @@ impl Setup {
         for (section, key, value) in [
             ("mqtt", "port", Value::from(i64::from(port))),
             ("jobs", "state_dir", path("state")),
+            ("status", "socket", path("status.sock")),
             ("models", "dir", Value::from(models().display().to_string())),
         ] {
             if setup.0.get(section).and_then(|section| section.get(key)).is_none() {

@@ -87,6 +87,7 @@ pub(super) fn configuration(changes: &Changes) -> Result<String, String> {
     mqtt.insert("port".to_owned(), Value::Integer(i64::from(changes.broker.port())));
     section(&mut root, "jobs")?.insert("state_dir".to_owned(), path(&changes.state_dir));
     section(&mut root, "models")?.insert("dir".to_owned(), path(&changes.models));
+    section(&mut root, "status")?.insert("socket".to_owned(), path(&changes.socket.with_file_name("status.sock")));
     // The log is kept in a file that is only looked at when the agent fails.
     section(&mut root, "log")?.insert("level".to_owned(), Value::String("info".to_owned()));
     let workers = section(&mut root, "workers")?;

@@ -283,6 +283,10 @@ mod tests {
             stop_us: total_us,
             total_us,
             workers: 2,
+            displaced: 0,
+            cpu_after_us: None,
+            causes: Vec::new(),
+            explained_permille: None,
             jobs: Vec::new(),
             at: WallTime::default(),
         }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
+use super::yields::CauseReport;
 use super::{BadMessage, parse, render, time};
 use crate::units::{Utilization, WallTime};
 
@@ -54,6 +55,14 @@ pub struct YieldEvent {
     pub total_us: u64,
     /// Workers stopped.
     pub workers: u32,
+    /// Those of them that did not have to be stopped, because they got no core any more.
+    pub displaced: u32,
+    /// CPU time that the workers used between decision and confirmed stop; nothing when an older node does not say.
+    pub cpu_after_us: Option<u64>,
+    /// What delayed it, when it was slow.
+    pub causes: Vec<CauseReport>,
+    /// Which share of it certainly has a cause, in permille; when it was slow.
+    pub explained_permille: Option<u16>,
     /// Jobs suspended.
     pub jobs: Vec<String>,
     /// When.
@@ -78,20 +87,33 @@ enum Wire {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct YieldWire {
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct YieldWire {
     cause: CauseWire,
     detect_us: u64,
     decide_us: u64,
     stop_us: u64,
     total_us: u64,
     workers: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    displaced: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cpu_after_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    causes: Vec<CauseReport>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    explained_ratio: Option<f64>,
     jobs: Vec<String>,
     #[serde(with = "time::required")]
     at: WallTime,
 }
 
-#[derive(Serialize, Deserialize)]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct CauseWire {
     source: String,
     #[serde(default)]
@@ -107,22 +129,7 @@ impl NodeEvent {
     /// The body.
     pub fn render(&self) -> Vec<u8> {
         render(&match self.clone() {
-            Self::Yield(event) => Wire::Yield(YieldWire {
-                cause: CauseWire {
-                    value: event.value.map(|level| level_number(&event.metric, level)),
-                    threshold: event.threshold.map(|level| level_number(&event.metric, level)),
-                    source: event.source,
-                    reason: event.reason,
-                    metric: event.metric,
-                },
-                detect_us: event.detect_us,
-                decide_us: event.decide_us,
-                stop_us: event.stop_us,
-                total_us: event.total_us,
-                workers: event.workers,
-                jobs: event.jobs,
-                at: event.at,
-            }),
+            Self::Yield(event) => Wire::Yield(event.into_wire()),
             Self::Resume { workers, jobs, at } => Wire::Resume { workers, jobs, at },
             Self::Alarm { code, message, at } => Wire::Alarm { code, message, at },
         })
@@ -134,28 +141,63 @@ impl NodeEvent {
     /// When it is none of the events known to this version.
     pub fn parse(body: &[u8]) -> Result<Self, BadMessage> {
         Ok(match parse("event", body)? {
-            Wire::Yield(wire) => Self::Yield(YieldEvent {
-                value: wire.cause.value.map(|number| level_of("event", &wire.cause.metric, &number)).transpose()?,
-                threshold: wire
-                    .cause
-                    .threshold
-                    .map(|number| level_of("event", &wire.cause.metric, &number))
-                    .transpose()?,
-                source: wire.cause.source,
-                reason: wire.cause.reason,
-                metric: wire.cause.metric,
-                detect_us: wire.detect_us,
-                decide_us: wire.decide_us,
-                stop_us: wire.stop_us,
-                total_us: wire.total_us,
-                workers: wire.workers,
-                jobs: wire.jobs,
-                at: wire.at,
-            }),
+            Wire::Yield(wire) => Self::Yield(YieldEvent::from_wire("event", wire)?),
             Wire::Resume { workers, jobs, at } => Self::Resume { workers, jobs, at },
             Wire::Alarm { code, message, at } => Self::Alarm { code, message, at },
         })
     }
+}
+
+impl YieldEvent {
+    pub(super) fn into_wire(self) -> YieldWire {
+        YieldWire {
+            cause: CauseWire {
+                value: self.value.map(|level| level_number(&self.metric, level)),
+                threshold: self.threshold.map(|level| level_number(&self.metric, level)),
+                source: self.source,
+                reason: self.reason,
+                metric: self.metric,
+            },
+            detect_us: self.detect_us,
+            decide_us: self.decide_us,
+            stop_us: self.stop_us,
+            total_us: self.total_us,
+            workers: self.workers,
+            displaced: self.displaced,
+            cpu_after_us: self.cpu_after_us,
+            causes: self.causes,
+            explained_ratio: self.explained_permille.map(|permille| f64::from(permille) / 1000.0),
+            jobs: self.jobs,
+            at: self.at,
+        }
+    }
+
+    pub(super) fn from_wire(what: &'static str, wire: YieldWire) -> Result<Self, BadMessage> {
+        let level = |number: Option<Number>| number.map(|n| level_of(what, &wire.cause.metric, &n)).transpose();
+        Ok(Self {
+            value: level(wire.cause.value)?,
+            threshold: level(wire.cause.threshold)?,
+            source: wire.cause.source,
+            reason: wire.cause.reason,
+            metric: wire.cause.metric,
+            detect_us: wire.detect_us,
+            decide_us: wire.decide_us,
+            stop_us: wire.stop_us,
+            total_us: wire.total_us,
+            workers: wire.workers,
+            displaced: wire.displaced,
+            cpu_after_us: wire.cpu_after_us,
+            causes: wire.causes,
+            explained_permille: wire.explained_ratio.map(permille),
+            jobs: wire.jobs,
+            at: wire.at,
+        })
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0 to 1000; NaN becomes 0")]
+fn permille(ratio: f64) -> u16 {
+    (ratio.clamp(0.0, 1.0) * 1000.0).round() as u16
 }
 
 /// One sample of the load that decides, `up/load`.
@@ -248,6 +290,15 @@ mod tests {
         assert_eq!(String::from_utf8(event.render()).unwrap(), text);
         let without_reason = text.replace(r#""reason":"above","#, "");
         assert!(NodeEvent::parse(without_reason.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_slow_yield_tells_its_causes_and_survives() {
+        let text = r#"{"event":"yield","cause":{"source":"push","reason":"above","metric":"RRU.PrbTotDl","value":71,"threshold":40},"detect_us":18,"decide_us":2,"stop_us":731,"total_us":751,"workers":2,"displaced":1,"cpu_after_us":12,"causes":[{"cause":"waited_for_core","least_us":700,"most_us":700},{"cause":"unexplained","least_us":51,"most_us":51}],"explained_ratio":0.932,"jobs":[],"at":"2026-11-22T01:14:02.005Z"}"#;
+        let event = NodeEvent::parse(text.as_bytes()).unwrap();
+        let NodeEvent::Yield(yielded) = &event else { panic!("{event:?}") };
+        assert_eq!((yielded.displaced, yielded.explained_permille, yielded.causes.len()), (1, Some(932), 2));
+        assert_eq!(String::from_utf8(event.render()).unwrap(), text);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod result;
 mod status;
 mod submit;
 mod time;
+mod yields;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,7 @@ pub use submit::{
     Body, Draft, LimitPolicy, LimitsDraft, Rendered, Request, Submit, parse_request, parse_submit, render_submit,
 };
 pub use time::{format_time, parse_time};
+pub use yields::{CauseReport, Latencies, Latency, SlowYields, Yields};
 
 use crate::fault::Fault;
 use crate::units::WallTime;

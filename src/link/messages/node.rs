@@ -151,6 +151,9 @@ pub struct Info {
     pub workers: u32,
     /// How fast a yield can be: scheduling class of the sentinel, e.g. `fifo(50)`.
     pub yield_class: String,
+    /// Whether the agent's memory is locked, so that no page of the yield path can be missing.
+    #[serde(default)]
+    pub memory_locked: bool,
     /// Sandbox level of the workers.
     pub sandbox: String,
     /// Load sources by name.

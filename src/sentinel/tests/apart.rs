@@ -4,7 +4,7 @@
 use std::process::{Output, Stdio};
 
 use super::*;
-use crate::telemetry::YieldHistogram;
+use crate::ledger::distribution::Distribution;
 
 const INSIDE: &str = "NEAP_TEST_INSIDE";
 
@@ -87,8 +87,8 @@ fn how_long_yields_take() {
     let yields = std::env::var("NEAP_YIELDS").ok().and_then(|count| count.parse().ok()).unwrap_or(20);
     for (priority, workers) in [(Some(5), 1), (Some(5), 2), (None, 1)] {
         let world = world(workers, FOREVER, priority);
-        let mut total = YieldHistogram::new();
-        let (mut stop, mut cpu) = (YieldHistogram::new(), YieldHistogram::new());
+        let mut total = Distribution::default();
+        let (mut stop, mut cpu) = (Distribution::default(), Distribution::default());
         for _ in 0..yields {
             world.feed(60);
             world.wait_for_mode(Mode::Trough);
@@ -100,7 +100,10 @@ fn how_long_yields_take() {
             cpu.record(record.cpu_after);
         }
         assert_eq!(total.count(), yields);
-        let line = |name: &str, h: &YieldHistogram| format!("{name} p50 {} p99 {} max {}", h.p50(), h.p99(), h.max());
+        let line = |name: &str, distribution: &Distribution| {
+            let figures = distribution.figures();
+            format!("{name} p50 {} p99 {} max {}", figures.p50_us, figures.p99_us, figures.max_us)
+        };
         let lines = [line("total", &total), line("stop", &stop), line("cpu_after", &cpu)].join(", ");
         eprintln!("class {:?}, {workers} worker(s), {yields} yields, us: {lines}", world.sentinel.class());
     }
