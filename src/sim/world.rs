@@ -177,7 +177,6 @@ struct World<'curves, D> {
 }
 
 /// For the report of a failure: written out only then.
-#[expect(clippy::large_enum_variant, reason = "a simulated world has few of them at once")]
 enum Event {
     Told(Transition),
     Did(Act),
@@ -278,7 +277,7 @@ impl<'curves, D: Decider> World<'curves, D> {
                 Act::Confirmed { slot, end, .. } => self.mix(&[self.now.as_nanos(), *slot as u64, *end as u64]),
                 Act::Yielded(record) => self.mix(&[record.confirmed.as_nanos(), u64::from(record.workers)]),
             }
-            self.remember(Event::Did(*act));
+            self.remember(Event::Did(act.clone()));
         }
         self.audit.after(self.now, &self.node, &acts)?;
         acts.clear();
