@@ -22,6 +22,9 @@ use neap::sys::clock;
 use neap::units::CellId;
 use serde_json::Value;
 
+/// When a rise of the load that met no running worker is repeated.
+const RISE_AGAIN: Duration = Duration::from_secs(3);
+
 fn socket(node: &Node) -> PathBuf {
     node.folder.path().join("status.sock")
 }
@@ -49,16 +52,31 @@ fn metrics(node: &Node) -> prometheus::Text {
     prometheus::read(&text).unwrap_or_else(|why| panic!("{why}\n{text}"))
 }
 
-/// Makes the node give way so many times, each seen by the controller.
+/// Makes the node give way so many times, each seen by the controller. A worker that is just being started has not
+/// run, so its stop is no yield: then the load falls and rises once more.
 fn give_way(node: &Node, controller: &Controller, times: usize) {
     for _ in 0..times {
         let before = controller.events("yield").len();
-        node.feeder.low();
-        controller.wait_for_mode("trough");
-        let pid = node.wait_for_workers(1)[0];
-        wait_for("a worker that may run", || node.log(), || (state(pid) != Some('T')).then_some(()));
-        node.feeder.high();
-        wait_for("the yield's event", || node.log(), || (controller.events("yield").len() > before).then_some(()));
+        let mut risen = None;
+        wait_for(
+            "the yield's event",
+            || node.log(),
+            || {
+                let now = clock::now();
+                match risen {
+                    Some(at) if now.since(at) < RISE_AGAIN => {}
+                    Some(_) | None => {
+                        node.feeder.low();
+                        controller.wait_for_mode("trough");
+                        let pid = node.wait_for_workers(1)[0];
+                        wait_for("a worker that may run", || node.log(), || (state(pid) != Some('T')).then_some(()));
+                        node.feeder.high();
+                        risen = Some(now);
+                    }
+                }
+                (controller.events("yield").len() > before).then_some(())
+            },
+        );
     }
 }
 
@@ -127,7 +145,7 @@ fn the_pages_the_events_and_the_command_agree_about_the_yields() {
 
     let metrics = controller.wait("counters of five yields", |messages| {
         let bodies = messages.iter().rev().filter(|message| message.topic == "up/metrics");
-        bodies.map(|message| message.json.clone()).find(|body| body["yields"] == 5)
+        bodies.map(|message| message.json.clone()).find(|body| body["yields"] == events.len())
     });
     assert_eq!(metrics["sources"], told["metrics"]["sources"]);
 }
@@ -136,11 +154,7 @@ fn the_pages_the_events_and_the_command_agree_about_the_yields() {
 fn the_table_names_the_source_its_parts_and_the_slowest_yield() {
     let (node, controller) = in_a_trough(&Setup::new());
     give_way(&node, &controller, 2);
-    wait_for(
-        "both yields",
-        || node.log(),
-        || stdout(&neap(&node, &["yields"])).contains("2 yields since").then_some(()),
-    );
+    wait_for("both yields", || node.log(), || stdout(&neap(&node, &["yields"])).contains("yields since").then_some(()));
     for (arguments, ascii) in [(&["yields"][..], false), (&["yields", "--ascii"], true)] {
         let output = neap(&node, arguments);
         assert_eq!((output.status.code(), stderr(&output)), (Some(0), String::new()));
@@ -160,13 +174,16 @@ fn the_table_names_the_source_its_parts_and_the_slowest_yield() {
 #[test]
 fn a_yield_whose_sample_was_old_says_so() {
     let (node, controller) = in_a_trough(&Setup::new());
-    node.wait_for_workers(1);
-    let pid = node.wait_for_workers(1)[0];
-    wait_for("a worker that may run", || node.log(), || (state(pid) != Some('T')).then_some(()));
+    // From here on the worker has run.
+    give_way(&node, &controller, 1);
+    let resumes = controller.events("resume").len();
+    node.feeder.low();
+    wait_for("the resume", || node.log(), || (controller.events("resume").len() > resumes).then_some(()));
+    let seen = controller.events("yield").len();
     let old = clock::now();
     std::thread::sleep(Duration::from_millis(300));
     node.feeder.raw(encode(CellId(1), Some(90), None, None, Some(old), false).as_bytes());
-    let event = wait_for("the yield's event", || node.log(), || controller.events("yield").pop());
+    let event = wait_for("the yield's event", || node.log(), || controller.events("yield").into_iter().nth(seen));
     assert!(event["detect_us"].as_u64() >= Some(300_000), "{event}");
     let causes = event["causes"].as_array().expect("a slow yield has causes");
     let late = causes.iter().find(|cause| cause["cause"] == "sample_late").expect("the sample was late");
@@ -182,7 +199,7 @@ fn a_yield_whose_sample_was_old_says_so() {
         || node.log(),
         || {
             Some(metrics(&node))
-                .filter(|text| text.value("neap_slow_yield_causes_total", &[("cause", "sample_late")]) == Some(1.0))
+                .filter(|text| text.value("neap_slow_yield_causes_total", &[("cause", "sample_late")]) >= Some(1.0))
         },
     );
     assert!(page.check_histograms().is_ok());
