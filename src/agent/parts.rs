@@ -20,7 +20,7 @@ use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Quota, Store};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
-use crate::load::host::Host;
+use crate::load::host::{Host, HostFacts};
 use crate::model::library::Library;
 use crate::sentinel::{self, YieldClass};
 use crate::sys;
@@ -59,10 +59,12 @@ impl Agent {
         }
         let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
 
+        // Whatever only the start needs comes before the sentinel, which lets it go and locks the rest.
+        let host = Host::new(&settings.jobs.state_dir).read();
         let gate = Gate::new();
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
-        let info = inventory(&settings, &library, sentinel.class());
+        let info = inventory(&settings, host, &library, sentinel.class());
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
 
         let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
@@ -184,8 +186,7 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
     }
 }
 
-fn inventory(settings: &Settings, library: &Library, class: YieldClass) -> Info {
-    let host = Host::new(&settings.jobs.state_dir).read();
+fn inventory(settings: &Settings, host: HostFacts, library: &Library, class: YieldClass) -> Info {
     let maxima = settings.jobs.limits_max;
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),
