@@ -3,6 +3,7 @@
 //! Exit codes are those of `sysexits.h`, listed in [`failure`]. What a machine may read is behind `--json`; progress
 //! and remarks go to standard error, results to standard output.
 
+mod bench;
 mod cancel;
 mod check;
 #[cfg(feature = "demo")]
@@ -17,6 +18,7 @@ mod run;
 mod session;
 mod show;
 mod span;
+mod stage;
 mod submit;
 mod target;
 mod watch;

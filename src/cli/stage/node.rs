@@ -1,4 +1,4 @@
-//! What does the demo's node need? A private folder, a configuration in it, and the real agent as a child process.
+//! What does a node on stage need? A private folder, a configuration in it, and the real agent as a child process.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,7 +15,7 @@ use toml::{Table, Value};
 
 use crate::sys::{clock, process};
 
-/// The configuration that the demo starts from: the one a developer runs by hand.
+/// The configuration that all starts from: the one a developer runs by hand.
 const LAB: &str = include_str!("../../../config/lab.toml");
 /// The day that the times in `config/lab.toml` are made for, in seconds.
 const LAB_DAY_SECONDS: f64 = 60.0;
@@ -31,22 +31,22 @@ const LOG_TAIL_LINES: usize = 25;
 
 /// A folder of this run only, readable by its owner only, removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Folder(PathBuf);
+pub(in crate::cli) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it in the system's folder for temporary files.
+    /// Makes it in the system's folder for temporary files; its name tells of which command it is.
     ///
     /// # Errors
     /// When that folder is missing or not writable.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::cli) fn new(command: &str) -> io::Result<Self> {
         let unique = uuid::Uuid::now_v7().simple().to_string();
-        let path = std::env::temp_dir().join(format!("neap-demo-{unique}"));
+        let path = std::env::temp_dir().join(format!("neap-{command}-{unique}"));
         // Not recursive: a name that exists already is refused, never shared.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 
-    pub(super) fn join(&self, name: &str) -> PathBuf {
+    pub(in crate::cli) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -58,30 +58,39 @@ impl Drop for Folder {
     }
 }
 
-/// What the demo changes in `config/lab.toml`.
+/// What is changed in `config/lab.toml`.
 #[derive(Clone, Debug)]
-pub(super) struct Changes {
+pub(in crate::cli) struct Changes {
     /// Where the broker listens.
-    pub(super) broker: SocketAddr,
+    pub(in crate::cli) broker: SocketAddr,
     /// Where load is pushed to.
-    pub(super) socket: PathBuf,
+    pub(in crate::cli) socket: PathBuf,
     /// Where the agent keeps its state.
-    pub(super) state_dir: PathBuf,
+    pub(in crate::cli) state_dir: PathBuf,
     /// Where the models are.
-    pub(super) models: PathBuf,
+    pub(in crate::cli) models: PathBuf,
+    /// Name of the node; as in the file when `None`.
+    pub(in crate::cli) name: Option<String>,
     /// Worker processes; as in the file when `None`.
-    pub(super) workers: Option<u8>,
+    pub(in crate::cli) workers: Option<u8>,
+    /// Their cores, one for each worker; the kernel chooses when there are none.
+    pub(in crate::cli) cores: Vec<usize>,
+    /// How long a worker may stand before it is killed; as in the file when `None`.
+    pub(in crate::cli) evict_after: Option<Duration>,
     /// How long the day takes: the governor's waits shrink and grow with it.
-    pub(super) day: Duration,
+    pub(in crate::cli) day: Duration,
 }
 
 /// The text of the node's configuration.
 ///
 /// # Errors
 /// When `config/lab.toml` lacks a section that has to be changed: a mistake of the build, not of its user.
-pub(super) fn configuration(changes: &Changes) -> Result<String, String> {
+pub(in crate::cli) fn configuration(changes: &Changes) -> Result<String, String> {
     let mut root: Table = LAB.parse().map_err(|error| format!("config/lab.toml: {error}"))?;
     let path = |path: &Path| Value::String(path.display().to_string());
+    if let Some(name) = &changes.name {
+        section(&mut root, "node")?.insert("name".to_owned(), Value::String(name.clone()));
+    }
     let mqtt = section(&mut root, "mqtt")?;
     mqtt.insert("host".to_owned(), Value::String(changes.broker.ip().to_string()));
     mqtt.insert("port".to_owned(), Value::Integer(i64::from(changes.broker.port())));
@@ -93,6 +102,13 @@ pub(super) fn configuration(changes: &Changes) -> Result<String, String> {
     if let Some(count) = changes.workers {
         workers.insert("count".to_owned(), Value::Integer(i64::from(count)));
         workers.remove("cores");
+    }
+    if !changes.cores.is_empty() {
+        let cores = changes.cores.iter().filter_map(|core| i64::try_from(*core).ok()).map(Value::Integer);
+        workers.insert("cores".to_owned(), Value::Array(cores.collect()));
+    }
+    if let Some(span) = changes.evict_after {
+        workers.insert("evict_after_s".to_owned(), Value::Float(span.as_secs_f64()));
     }
     let scale = changes.day.as_secs_f64() / LAB_DAY_SECONDS;
     let governor = section(&mut root, "governor")?;
@@ -118,7 +134,7 @@ fn small(value: i64) -> f64 {
 }
 
 /// Folders in which models are looked for, in this order.
-pub(super) fn model_folders() -> Vec<PathBuf> {
+pub(in crate::cli) fn model_folders() -> Vec<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("models")));
     // First where the sources are, for everybody who runs the demo by cargo.
     let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models"))];
@@ -129,14 +145,14 @@ pub(super) fn model_folders() -> Vec<PathBuf> {
 
 /// The agent, running as a child of this process.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(in crate::cli) struct Agent {
     child: Child,
     log: PathBuf,
 }
 
 /// How an agent ended after SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(in crate::cli) enum Ended {
     /// By itself and well, after this time.
     Well(Duration),
     /// With this status.
@@ -150,7 +166,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the log file cannot be made or the process not started.
-    pub(super) fn start(config: &Path, log: PathBuf) -> io::Result<Self> {
+    pub(in crate::cli) fn start(config: &Path, log: PathBuf) -> io::Result<Self> {
         let file = File::create_new(&log)?;
         let mut command = Command::new("/proc/self/exe");
         command
@@ -159,24 +175,24 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
-            // Ctrl-C is for the demo, which ends the agent in its own time.
+            // Ctrl-C is for the command, which ends the agent in its own time.
             .process_group(0);
         let child = process::tie_to_parent(&mut command).spawn()?;
         Ok(Self { child, log })
     }
 
     /// Its process id.
-    pub(super) fn id(&self) -> u32 {
+    pub(in crate::cli) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended, when it has.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(in crate::cli) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
     /// Asks it to end, and waits for that; kills it when it takes too long.
-    pub(super) fn stop(&mut self) -> Ended {
+    pub(in crate::cli) fn stop(&mut self) -> Ended {
         let asked = clock::now();
         // It may have ended by itself; the wait below tells.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
@@ -195,7 +211,7 @@ impl Agent {
     }
 
     /// The end of its log.
-    pub(super) fn log_tail(&self) -> String {
+    pub(in crate::cli) fn log_tail(&self) -> String {
         let tail = tail(&self.log).unwrap_or_else(|error| format!("(its log cannot be read: {error})"));
         if tail.trim().is_empty() { "(its log is empty)".to_owned() } else { tail }
     }
@@ -239,7 +255,10 @@ mod tests {
             socket: "/tmp/neap-demo/load.sock".into(),
             state_dir: "/tmp/neap-demo/state".into(),
             models: "/srv/models".into(),
+            name: None,
             workers: Some(2),
+            cores: Vec::new(),
+            evict_after: None,
             day: Duration::from_secs(seconds),
         }
     }
@@ -267,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_folder_is_private_and_goes_away() {
-        let folder = Folder::new().unwrap();
+        let folder = Folder::new("test").unwrap();
         let path = folder.join("state");
         fs::write(&path, "x").unwrap();
         let mode = fs::metadata(path.parent().unwrap()).unwrap().permissions().mode();
@@ -278,7 +297,7 @@ mod tests {
 
     #[test]
     fn of_a_long_log_only_the_last_lines_are_shown() {
-        let folder = Folder::new().unwrap();
+        let folder = Folder::new("test").unwrap();
         let path = folder.join("log");
         fs::write(&path, (0..5000).map(|line| format!("line {line}\n")).collect::<String>()).unwrap();
         let shown = tail(&path).unwrap();

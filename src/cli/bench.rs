@@ -1,0 +1,2 @@
+//! temporary frame
+pub(super) mod harvest;
