@@ -1,2 +1,114 @@
-//! temporary frame
-pub(super) mod harvest;
+//! How good is it on this machine? `neap bench`, meant to be run by an operator on the target.
+//!
+//! One file per bench. They share [`crew`] (worker processes that run a real model for ever and tell through a shared
+//! [`page`] what they do), [`latency`] (histograms), [`machine`] (what the figures were taken on), [`progress`] and
+//! [`report`] (a self-contained HTML page, its pictures drawn by [`chart`]).
+
+#[allow(dead_code, reason = "as below")]
+mod chart;
+#[allow(dead_code, reason = "what the benches share, whichever of them there are")]
+pub(super) mod crew;
+mod harvest;
+#[allow(dead_code, reason = "as above")]
+mod latency;
+#[allow(dead_code, reason = "as above")]
+mod machine;
+#[allow(dead_code, reason = "as above")]
+mod page;
+#[allow(dead_code, reason = "as above")]
+mod progress;
+#[allow(dead_code, reason = "as above")]
+mod report;
+pub(super) mod seat;
+
+use std::path::PathBuf;
+
+use super::failure::{Class, Failure};
+use super::models;
+use crate::model::library::{Entry, Library};
+use crate::units::Name;
+
+/// Arguments of `neap bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  neap bench yield --report yield.html     how soon is inference gone when the load rises?
+
+Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {}
+
+/// What every bench can be told.
+#[allow(dead_code, reason = "as above")]
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Common {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Write a self-contained HTML report to this file
+    #[arg(long, value_name = "FILE")]
+    pub(super) report: Option<PathBuf>,
+    /// Model that the workers run
+    #[arg(long, value_name = "NAME", default_value = "objects")]
+    pub(super) model: Name,
+    /// Folder of the models [default: that of the sources, beside the program, or /usr/share/neap/models]
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) models: Option<PathBuf>,
+}
+
+#[allow(dead_code, reason = "as above")]
+impl Common {
+    /// Finds the model that the workers are to run.
+    ///
+    /// # Errors
+    /// When there is no folder of models, no such model in it, or nothing to feed it with.
+    pub(super) fn find_model(&self) -> Result<crew::Model, Failure> {
+        let folders = self.models.clone().map_or_else(models::folders, |folder| vec![folder]);
+        let Some(folder) = folders.iter().find(|folder| folder.is_dir()) else {
+            let looked = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+            let text = format!("no folder with models was found in {looked}; name one with --models FOLDER");
+            return Err(Failure::new(Class::Data, text));
+        };
+        let entry = find(folder, &self.model)?;
+        if entry.manifest.goldens.is_empty() {
+            let text = format!("model {} has no golden input to run; choose another with --model NAME", self.model);
+            return Err(Failure::new(Class::Data, text));
+        }
+        Ok(crew::Model { folder: folder.clone(), name: self.model.clone() })
+    }
+
+    /// Fails early when the report could not be written in the end.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub(super) fn check_report(&self) -> Result<(), Failure> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let made = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        made.map(drop).map_err(|error| Failure::io(&format!("cannot write the report {}", path.display()), &error))
+    }
+
+    /// Writes the report, when one is wanted.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn write_report(&self, report: &report::Report) -> Result<(), Failure> {
+        let Some(path) = &self.report else { return Ok(()) };
+        let written = std::fs::write(path, report.render());
+        written.map_err(|error| Failure::io(&format!("cannot write the report {}", path.display()), &error))
+    }
+}
+
+/// The model of that name in a folder of models.
+fn find(folder: &std::path::Path, name: &Name) -> Result<std::sync::Arc<Entry>, Failure> {
+    let library = Library::open(folder).map_err(|error| Failure::new(Class::Io, error.to_string()))?;
+    Ok(library.find(name, None, None)?)
+}
+
+pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    match args.action {}
+}

@@ -305,7 +305,7 @@ impl Demo {
 fn read_models(arguments: &Args) -> Result<(PathBuf, Assortment), Error> {
     let folders = match &arguments.models {
         Some(folder) => vec![std::path::absolute(folder)?],
-        None => node::model_folders(),
+        None => super::models::folders(),
     };
     let named = || folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     let folder = folders.iter().find(|folder| folder.is_dir()).ok_or_else(|| Error::NoModels(named()))?;

@@ -75,6 +75,11 @@ enum Command {
     Feed(feed::Args),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
+    /// Measures on this machine how well inference gives way.
+    Bench(bench::Args),
+    /// Runs a model for ever; started by a bench only.
+    #[command(hide = true)]
+    BenchWorker(bench::seat::Args),
     /// Serves as a worker process; started by the agent only.
     #[command(hide = true)]
     Worker(worker::Args),
@@ -102,6 +107,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Watch(args) => watch::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Models(args) => models::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::BenchWorker(args) => return bench::seat::run(&args),
         Command::Worker(args) => return worker::run(&args),
     };
     match done {

@@ -61,6 +61,16 @@ struct Finding {
     outcome: Result<String, String>,
 }
 
+/// Folders in which models are looked for, in this order.
+pub(super) fn folders() -> Vec<PathBuf> {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("models")));
+    // First where the sources are, for everybody who runs this by cargo.
+    let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models"))];
+    folders.extend(beside);
+    folders.push(PathBuf::from("/usr/share/neap/models"));
+    folders
+}
+
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let out = Out::stdout();
     match &args.action {

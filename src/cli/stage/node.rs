@@ -133,16 +133,6 @@ fn small(value: i64) -> f64 {
     f64::from(i32::try_from(value).unwrap_or(i32::MAX))
 }
 
-/// Folders in which models are looked for, in this order.
-pub(in crate::cli) fn model_folders() -> Vec<PathBuf> {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("models")));
-    // First where the sources are, for everybody who runs the demo by cargo.
-    let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/models"))];
-    folders.extend(beside);
-    folders.push(PathBuf::from("/usr/share/neap/models"));
-    folders
-}
-
 /// The agent, running as a child of this process.
 #[derive(Debug)]
 pub(in crate::cli) struct Agent {

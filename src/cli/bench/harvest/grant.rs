@@ -76,6 +76,11 @@ mod tests {
         let length = Compressed { length: Duration::from_secs(60) };
         for seed in 0..20 {
             let grant = of_day(&Day::new(seed), length, &policy());
+            let shipped = Policy { idle_below: Utilization::from_percent(15).unwrap(), settle: Duration::from_millis(50), settle_max: Duration::from_secs(1), flap_window: Duration::from_millis(500), ..policy() };
+            let g2 = of_day(&Day::new(seed), Compressed { length: Duration::from_secs(144) }, &shipped);
+            eprintln!("shipped {seed} {g2:?} {}", g2.granted.as_secs_f64() / g2.trough.as_secs_f64());
+            let g2 = of_day(&Day::new(seed), Compressed { length: Duration::from_secs(144) }, &Policy { idle_below: Utilization::from_percent(25).unwrap(), ..shipped });
+            eprintln!("shipped25 {seed} {g2:?} {}", g2.granted.as_secs_f64() / g2.trough.as_secs_f64());
             eprintln!("{seed} {grant:?} {}", grant.granted.as_secs_f64() / grant.trough.as_secs_f64());
             assert!(grant.granted < grant.trough && grant.trough < length.length, "{grant:?}");
         }
