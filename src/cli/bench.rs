@@ -33,6 +33,7 @@ use crate::units::Name;
 #[command(after_help = "\
 Examples:
   neap bench yield --report yield.html     how soon is inference gone when the load rises?
+  neap bench harvest                       how much of the troughs becomes inference?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
 pub(super) struct Args {
@@ -41,7 +42,10 @@ pub(super) struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum Action {}
+enum Action {
+    /// How much of the troughs becomes inference?
+    Harvest(harvest::Args),
+}
 
 /// What every bench can be told.
 #[allow(dead_code, reason = "as above")]
@@ -110,5 +114,7 @@ fn find(folder: &std::path::Path, name: &Name) -> Result<std::sync::Arc<Entry>, 
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    match args.action {}
+    match &args.action {
+        Action::Harvest(args) => harvest::run(args),
+    }
 }

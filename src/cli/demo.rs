@@ -27,7 +27,7 @@ use crate::sim::day::{Compressed, Day, Lively, SAMPLES};
 use crate::sys::clock;
 use crate::units::{Utilization, WORKERS_MAX};
 
-use super::stage::node::{self, Agent, Changes, Ended, Folder};
+use super::stage::node::{self, Agent, Changes, Ended, Folder, Pace};
 use super::stage::player::{Emulator, Orders, Subject, Told};
 use super::stage::{asker, measure};
 use screen::{Screen, Stream};
@@ -174,7 +174,7 @@ impl Demo {
             workers: Some(arguments.workers.unwrap_or_else(default_workers)),
             cores: Vec::new(),
             evict_after: None,
-            day: day_length,
+            governor: Pace::Lab(day_length),
         };
         let text = node::configuration(&changes).map_err(Error::Configuration)?;
         let file = folder.join("node.toml");
@@ -337,6 +337,7 @@ fn emulator(settings: &Settings, seed: u64, length: Duration, agent: u32) -> Emu
     Emulator {
         day: Day::lively(seed, &lively),
         length: Compressed { length },
+        part: Duration::ZERO..length,
         busy_above: policy.busy_above,
         idle_below: policy.idle_below,
         subject: Subject::ChildrenOf(agent),

@@ -121,18 +121,25 @@ pub(in crate::cli) fn cpu_of(pids: &[i32]) -> Vec<(i32, Duration)> {
     pids.iter().filter_map(|&pid| Some((pid, clock::process_cpu(pid).ok()?))).collect()
 }
 
+/// How long these processes of one thread have waited for a core that others had; those that have ended, or of which the
+/// kernel does not tell, are left out.
+pub(in crate::cli) fn waits_of(pids: &[i32]) -> Vec<(i32, Duration)> {
+    let schedstat = |pid: i32| fs::read_to_string(format!("/proc/{pid}/schedstat")).ok();
+    pids.iter().filter_map(|&pid| Some((pid, field(&schedstat(pid)?, 1)?))).collect()
+}
+
 /// CPU time used by the threads of a process that have this name; zero when there is none or the kernel does not tell.
 pub(in crate::cli) fn thread_cpu(pid: u32, name: &str) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let named = tasks.filter(|task| {
         fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
     });
-    named.map(|task| task.path().join("schedstat")).filter_map(|path| ran(&fs::read_to_string(path).ok()?)).sum()
+    named.map(|task| task.path().join("schedstat")).filter_map(|path| field(&fs::read_to_string(path).ok()?, 0)).sum()
 }
 
-/// The first field of a `schedstat`: time on a core, in nanoseconds.
-fn ran(schedstat: &str) -> Option<Duration> {
-    Some(Duration::from_nanos(schedstat.split_whitespace().next()?.parse().ok()?))
+/// A field of a `schedstat`: time on a core, then time spent waiting for one, in nanoseconds.
+fn field(schedstat: &str, index: usize) -> Option<Duration> {
+    Some(Duration::from_nanos(schedstat.split_whitespace().nth(index)?.parse().ok()?))
 }
 
 /// Memory of a process that is resident, in bytes: the kernel's `VmRSS`. `None` when it has ended.
@@ -228,6 +235,7 @@ mod tests {
         }
         assert!(thread_cpu(own, "neap-test-spin") >= ms(1));
         assert_eq!(thread_cpu(own, "no-such-thread"), Duration::ZERO);
+        assert_eq!(waits_of(&[i32::try_from(own).unwrap(), i32::MAX]).len(), 1);
         assert!(resident_bytes(own).unwrap() > 1 << 20);
         assert_eq!(resident_bytes(u32::MAX), None);
         drop(stop);

@@ -17,6 +17,8 @@ use crate::sys::{clock, process};
 
 /// The configuration that all starts from: the one a developer runs by hand.
 const LAB: &str = include_str!("../../../config/lab.toml");
+/// The configuration of a node, whose governor has the times that are shipped.
+const SHIPPED: &str = include_str!("../../../config/neap.toml");
 /// The day that the times in `config/lab.toml` are made for, in seconds.
 const LAB_DAY_SECONDS: f64 = 60.0;
 /// Shortest time the configuration takes for the governor's waits, in seconds.
@@ -77,8 +79,17 @@ pub(in crate::cli) struct Changes {
     pub(in crate::cli) cores: Vec<usize>,
     /// How long a worker may stand before it is killed; as in the file when `None`.
     pub(in crate::cli) evict_after: Option<Duration>,
-    /// How long the day takes: the governor's waits shrink and grow with it.
-    pub(in crate::cli) day: Duration,
+    /// The governor's limits and waits.
+    pub(in crate::cli) governor: Pace,
+}
+
+/// Whose limits and waits the governor has; the waits shrink and grow with the day.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::cli) enum Pace {
+    /// Those of `config/lab.toml`, for a day of this length.
+    Lab(Duration),
+    /// Those of `config/neap.toml`, for a time that runs so many times as fast.
+    Shipped(f64),
 }
 
 /// The text of the node's configuration.
@@ -110,13 +121,23 @@ pub(in crate::cli) fn configuration(changes: &Changes) -> Result<String, String>
     if let Some(span) = changes.evict_after {
         workers.insert("evict_after_s".to_owned(), Value::Float(span.as_secs_f64()));
     }
-    let scale = changes.day.as_secs_f64() / LAB_DAY_SECONDS;
+    let scale = match changes.governor {
+        Pace::Lab(day) => day.as_secs_f64() / LAB_DAY_SECONDS,
+        Pace::Shipped(speed) => {
+            let mut shipped: Table = SHIPPED.parse().map_err(|error| format!("config/neap.toml: {error}"))?;
+            let governor = shipped.remove("governor").ok_or("config/neap.toml: there is no [governor]")?;
+            root.insert("governor".to_owned(), governor);
+            speed.recip()
+        }
+    };
     let governor = section(&mut root, "governor")?;
     // Every wait of the governor is in seconds and belongs to the day's pace.
-    for (_, value) in governor.iter_mut().filter(|(key, _)| key.ends_with("_s")) {
-        let lab = value.as_float().or_else(|| value.as_integer().map(small));
-        let lab = lab.ok_or("config/lab.toml: a wait in [governor] is not a number")?;
-        *value = Value::Float((lab * scale).max(GOVERNOR_SECONDS_MIN));
+    for (key, value) in governor.iter_mut().filter(|(key, _)| key.ends_with("_s")) {
+        let given = value.as_float().or_else(|| value.as_integer().map(small));
+        let given = given.ok_or_else(|| format!("{key} in [governor] is not a number"))?;
+        // None at all stays none at all.
+        let waits = given > 0.0;
+        *value = Value::Float(if waits { (given * scale).max(GOVERNOR_SECONDS_MIN) } else { 0.0 });
     }
     let source = root.get_mut("load").and_then(|load| load.get_mut(0)).and_then(Value::as_table_mut);
     let source = source.ok_or("config/lab.toml: there is no [[load]]")?;
@@ -249,7 +270,7 @@ mod tests {
             workers: Some(2),
             cores: Vec::new(),
             evict_after: None,
-            day: Duration::from_secs(seconds),
+            governor: Pace::Lab(Duration::from_secs(seconds)),
         }
     }
 
@@ -261,6 +282,22 @@ mod tests {
             assert_eq!((settings.mqtt.port, settings.workers.count), (4711, 2));
             assert_eq!(settings.models_dir, PathBuf::from("/srv/models"));
             assert_eq!(settings.jobs.state_dir, PathBuf::from("/tmp/neap-demo/state"));
+        }
+    }
+
+    #[test]
+    fn the_shipped_waits_shrink_with_the_time_and_its_limits_stay() {
+        let shipped = Settings::parse("shipped", SHIPPED).unwrap().policy;
+        let text = configuration(&Changes { governor: Pace::Shipped(600.0), ..changes(1) }).unwrap();
+        let filled = Settings::parse("filled", &text).unwrap().policy;
+        assert_eq!((filled.busy_above, filled.idle_below), (shipped.busy_above, shipped.idle_below));
+        for (fast, slow) in [
+            (filled.settle, shipped.settle),
+            (filled.settle_max, shipped.settle_max),
+            (filled.flap_window, shipped.flap_window),
+            (filled.raise_every, shipped.raise_every),
+        ] {
+            assert_eq!(fast * 600, slow);
         }
     }
 

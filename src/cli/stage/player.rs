@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixDatagram;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -25,15 +26,17 @@ const FIRST_CELL: u64 = 1;
 pub(in crate::cli) struct Emulator {
     /// The day.
     pub(in crate::cli) day: Day,
-    /// How long it takes.
+    /// How fast it is played.
     pub(in crate::cli) length: Compressed,
+    /// Which part is played, in played time since midnight; it may go on into the next day, which is the same.
+    pub(in crate::cli) part: Range<Duration>,
     /// From here on the radio is busy.
     pub(in crate::cli) busy_above: Utilization,
     /// Below this it is in a trough.
     pub(in crate::cli) idle_below: Utilization,
     /// Whose CPU clocks are read.
     pub(in crate::cli) subject: Subject,
-    /// Another process whose CPU clock is read at the same moments.
+    /// Another process whose CPU clock is read at the same moments, and with it how long the first waited for cores.
     pub(in crate::cli) beside: Option<i32>,
     /// What the agent is told.
     pub(in crate::cli) told: Told,
@@ -92,6 +95,8 @@ impl Orders {
 pub(in crate::cli) struct Played {
     /// What the workers used.
     pub(in crate::cli) usage: Usage,
+    /// How long they waited for a core, in the same terms.
+    pub(in crate::cli) waits: Usage,
     /// What the process beside them used.
     pub(in crate::cli) beside: Usage,
     /// Time with the load below `idle_below`.
@@ -140,6 +145,7 @@ pub(in crate::cli) type Show<'a> = dyn Fn(usize, Utilization) + 'a;
 struct Run<'a> {
     emulator: &'a Emulator,
     meter: Meter,
+    waits: Meter,
     beside: Meter,
     played: Played,
     workers: Vec<i32>,
@@ -169,6 +175,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             emulator,
             meter: Meter::default(),
+            waits: Meter::default(),
             beside: Meter::default(),
             played: Played::default(),
             workers: emulator.subject.processes(),
@@ -184,11 +191,16 @@ impl<'a> Run<'a> {
         run
     }
 
+    /// Where in the day it is, in played time since midnight.
+    fn position(&self, now: Instant) -> Duration {
+        self.emulator.part.start + now.since(self.started)
+    }
+
     /// Whether the day has ended, and the playing with it.
     fn is_over(&self, now: Instant) -> bool {
         match self.emulator.told {
             Told::Day => false,
-            Told::DayOnce | Told::BusyOnce => now.since(self.started) >= self.emulator.length.length,
+            Told::DayOnce | Told::BusyOnce => self.position(now) >= self.emulator.part.end,
         }
     }
 
@@ -199,9 +211,9 @@ impl<'a> Run<'a> {
             self.read_clocks();
             self.meter.late();
         }
-        let elapsed = now.since(self.started);
-        let plays = elapsed < self.emulator.length.length && !self.is_cut;
-        let index = plays.then(|| self.emulator.length.index(elapsed));
+        let position = self.position(now);
+        let plays = position < self.emulator.part.end && !self.is_cut;
+        let index = plays.then(|| self.emulator.length.count(position));
         if self.index != Some(index) {
             self.begin(index, to, show);
         } else if self.unsent.is_some() {
@@ -240,6 +252,7 @@ impl<'a> Run<'a> {
     fn read_clocks(&mut self) {
         self.meter.read(&measure::cpu_of(&self.workers));
         if let Some(pid) = self.emulator.beside {
+            self.waits.read(&measure::waits_of(&self.workers));
             self.beside.read(&measure::cpu_of(&[pid]));
         }
     }
@@ -280,8 +293,10 @@ impl<'a> Run<'a> {
     fn enter(&mut self, level: Level, now: Instant) {
         if level != self.level {
             match level {
-                Level::Idle => [&mut self.meter, &mut self.beside].map(Meter::trough_begins),
-                Level::Between | Level::Busy => [&mut self.meter, &mut self.beside].map(Meter::trough_ends),
+                Level::Idle => [&mut self.meter, &mut self.waits, &mut self.beside].map(Meter::trough_begins),
+                Level::Between | Level::Busy => {
+                    [&mut self.meter, &mut self.waits, &mut self.beside].map(Meter::trough_ends)
+                }
             };
         }
         let spent = now.since(self.level_since);
@@ -299,7 +314,10 @@ impl<'a> Run<'a> {
             return now.after(RETRY);
         }
         let sample = match self.index {
-            Some(Some(index)) => Some(self.started.after(self.emulator.length.start(index + 1))),
+            Some(Some(index)) => {
+                let begin = self.emulator.length.start(index + 1).min(self.emulator.part.end);
+                Some(self.started.after(begin.saturating_sub(self.emulator.part.start)))
+            }
             Some(None) | None => None,
         };
         [sample, self.meter.late_at()].into_iter().flatten().fold(self.told.after(REPEAT), Ord::min)
@@ -310,7 +328,7 @@ impl<'a> Run<'a> {
         self.read_clocks();
         self.meter.falls();
         self.enter(Level::Between, now);
-        Played { usage: self.meter.usage(), beside: self.beside.usage(), ..self.played }
+        Played { usage: self.meter.usage(), waits: self.waits.usage(), beside: self.beside.usage(), ..self.played }
     }
 }
 
@@ -336,6 +354,7 @@ mod tests {
         Emulator {
             day: Day::new(3),
             length: Compressed { length: Duration::from_millis(millis) },
+            part: Duration::ZERO..Duration::from_millis(millis),
             busy_above: percent(40),
             idle_below: percent(25),
             subject: Subject::ChildrenOf(std::process::id()),
@@ -382,6 +401,32 @@ mod tests {
         assert_eq!(last.lines().count(), emulator.day.cells().len());
         assert!(last.contains("mono_ns"), "{last}");
         assert!(played.usage.busy_periods > 0 && played.trough > Duration::ZERO && played.busy > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_part_of_the_day_ends_by_itself_and_a_busy_one_tells_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.sock");
+        let agent = UnixDatagram::bind(&path).unwrap();
+        agent.set_nonblocking(true).unwrap();
+        let part = Duration::from_millis(2100)..Duration::from_millis(2400);
+        let emulator = Emulator { part, told: Told::BusyOnce, ..emulator(2000) };
+
+        let seen = std::cell::RefCell::new(Vec::new());
+        let played = emulator.play(&path, &Orders::default(), &|index, _| seen.borrow_mut().push(index)).unwrap();
+
+        let mut buffer = [0; 4096];
+        let mut told = 0;
+        while let Ok(length) = agent.recv(&mut buffer) {
+            let text = std::str::from_utf8(&buffer[..length]).unwrap();
+            assert!(text.lines().all(|line| line.contains("\"RRU.PrbTotDl\":100")), "{text}");
+            told += 1;
+        }
+        let seen = seen.into_inner();
+        assert!(told > 0 && played.sent >= told, "{told} of {}", played.sent);
+        assert_eq!(seen.first(), Some(&emulator.length.count(emulator.part.start)));
+        assert!(seen.iter().all(|index| (SAMPLES..2 * SAMPLES).contains(index)), "the next day: {seen:?}");
+        assert!(played.beside.cpu >= played.beside.while_idle, "{played:?}");
     }
 
     #[test]
