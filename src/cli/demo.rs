@@ -205,13 +205,11 @@ impl Demo {
         self.wait_until_ready()?;
         let (emulator, socket, orders, sender) =
             (self.emulator.clone(), self.socket.clone(), Arc::clone(&self.orders), self.sender.clone());
-        let playing = thread::Builder::new()
-            .name("emulator".to_owned())
-            .spawn(move || {
-                // A full screen queue only costs the picture, never the figures.
-                let show = |index, load| _ = sender.try_send(Event::Load { index, load });
-                emulator.play(&socket, &orders, &show)
-            })?;
+        let playing = thread::Builder::new().name("emulator".to_owned()).spawn(move || {
+            // A full screen queue only costs the picture, never the figures.
+            let show = |index, load| _ = sender.try_send(Event::Load { index, load });
+            emulator.play(&socket, &orders, &show)
+        })?;
         let died = self.watch_the_day();
         self.orders.stop();
         self.screen.close(clock::now());

@@ -131,9 +131,8 @@ pub(in crate::cli) fn waits_of(pids: &[i32]) -> Vec<(i32, Duration)> {
 /// CPU time used by the threads of a process that have this name; zero when there is none or the kernel does not tell.
 pub(in crate::cli) fn thread_cpu(pid: u32, name: &str) -> Duration {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let named = tasks.filter(|task| {
-        fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name)
-    });
+    let named =
+        tasks.filter(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name));
     named.map(|task| task.path().join("schedstat")).filter_map(|path| field(&fs::read_to_string(path).ok()?, 0)).sum()
 }
 

@@ -1,8 +1,8 @@
 //! How busy is the radio on stage? Plays a station's day to the agent, and watches from outside what workers use.
 
 use std::io::{self, ErrorKind};
-use std::os::unix::net::UnixDatagram;
 use std::ops::Range;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

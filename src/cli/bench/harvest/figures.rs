@@ -62,6 +62,18 @@ impl Figures {
         ratio(self.neap(|round| round.cpu), self.unmanaged_cpu().as_secs_f64())
     }
 
+    /// The harvest ratio of the time in which the cores were to be had: what others took is left out on both sides. On a
+    /// machine with other work this is steadier. What the agent took from the cores stays its loss.
+    fn undisturbed_ratio(&self) -> f64 {
+        let workers = f64::from(u32::try_from(self.workers).unwrap_or(u32::MAX));
+        let had = |trough: f64, displaced: f64, cpu: f64| ratio(cpu, (trough * workers - displaced).max(cpu));
+        let by_others = |round: &Round| round.displaced.saturating_sub(round.agent_in_troughs);
+        ratio(
+            had(self.neap(|round| round.trough), self.neap(by_others), self.neap(|round| round.cpu)),
+            had(self.unmanaged(|round| round.trough), self.unmanaged(by_others), self.unmanaged(|round| round.cpu)),
+        )
+    }
+
     /// CPU time of the agent per second of rounds, with work and without.
     fn agent_ratios(&self) -> [f64; 2] {
         [
@@ -107,6 +119,7 @@ impl Figures {
             "agent_cpu_ratio": rounded(agent),
             "sentinel_cpu_ratio": rounded(sentinel),
             "agent_rss_bytes": self.rss_last,
+            "harvest_ratio_undisturbed": rounded(self.undisturbed_ratio()),
             "agent_cpu_ratio_idle": rounded(agent_idle),
             "sentinel_cpu_ratio_idle": rounded(sentinel_idle),
             "agent_rss_bytes_first": self.rss_first,
@@ -144,6 +157,7 @@ impl Figures {
                 self.unmanaged_cpu().as_secs_f64(),
                 self.workers
             ),
+            format!("           {} of the time in which others left it a core", percent(self.undisturbed_ratio())),
             format!(
                 "missed     {:.2} s by settling, {:.2} s without work in hand, {:.2} s because others had the core \
                  (the unmanaged process: {:.2} s)",
@@ -212,6 +226,13 @@ impl Figures {
             (
                 kept(harvest >= HARVEST_RATIO_MIN),
                 format!("Harvest of troughs {}, to reach {}", percent(harvest), percent(HARVEST_RATIO_MIN)),
+            ),
+            (
+                Verdict::Plain,
+                format!(
+                    "{} when what other processes took is left out on both sides",
+                    percent(self.undisturbed_ratio())
+                ),
             ),
             (
                 kept(agent_idle <= IDLE_CPU_RATIO_MAX),
@@ -302,7 +323,13 @@ mod tests {
         let grant = Grant { trough: s(10), granted: s(9), troughs: 3 };
         let mut pair = Pair::new(s(18)..s(38), grant);
         let round = Round { wall: s(20), trough: s(10), ..Round::default() };
-        pair.neap = Round { cpu: s(7), displaced: Duration::from_millis(700), agent: s(1), sentinel: Duration::from_millis(100), ..round };
+        pair.neap = Round {
+            cpu: s(7),
+            displaced: Duration::from_millis(700),
+            agent: s(1),
+            sentinel: Duration::from_millis(100),
+            ..round
+        };
         pair.unmanaged = Round { cpu: s(7), agent_in_troughs: s(1), agent: Duration::from_millis(40), ..round };
         Figures { workers: 1, pairs: vec![pair], rss_first: 9 << 20, rss_last: 13 << 20, ..Figures::default() }
     }
@@ -311,6 +338,16 @@ mod tests {
     fn what_the_agent_takes_from_the_unmanaged_process_counts_for_that_process() {
         assert_eq!(figures().unmanaged_cpu(), Duration::from_secs(8));
         assert!((figures().harvest_ratio() - 7.0 / 8.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_others_took_is_left_out_of_the_undisturbed_ratio_and_what_the_agent_took_is_not() {
+        let mut figures = figures();
+        let s = Duration::from_secs;
+        // 7 of 10 s, of which others had 2 and the agent 1.
+        figures.pairs[0].neap = Round { displaced: s(3), agent_in_troughs: s(1), ..figures.pairs[0].neap };
+        figures.pairs[0].unmanaged = Round { displaced: s(3), agent_in_troughs: s(0), ..figures.pairs[0].unmanaged };
+        assert!((figures.undisturbed_ratio() - 7.0 / 8.0).abs() < 1e-9, "{}", figures.undisturbed_ratio());
     }
 
     #[test]

@@ -93,7 +93,8 @@ mod tests {
         let quiet = (0..).find(|index| (0..20).all(|ahead| day.load(index + ahead) < policy().idle_below)).unwrap();
         let part = DAY.start(quiet)..DAY.start(quiet + 20);
         let grant = of_part(&day, DAY, &part, &policy());
-        let expected = Grant { trough: part.end - part.start, granted: part.end - part.start - policy().settle, troughs: 1 };
+        let expected =
+            Grant { trough: part.end - part.start, granted: part.end - part.start - policy().settle, troughs: 1 };
         assert_eq!(grant, expected);
         let next_day = part.start + DAY.length..part.end + DAY.length;
         assert_eq!(of_part(&day, DAY, &next_day, &policy()), expected, "the day repeats");

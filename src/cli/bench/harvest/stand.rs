@@ -81,7 +81,8 @@ struct Heard {
 impl Stand {
     /// Starts everything and waits until the node is online.
     pub(super) fn start(wanted: &Wanted<'_>) -> Result<Self, Failure> {
-        let library = Library::open(&wanted.model.folder).map_err(|error| Failure::new(Class::Io, error.to_string()))?;
+        let library =
+            Library::open(&wanted.model.folder).map_err(|error| Failure::new(Class::Io, error.to_string()))?;
         let assortment = Assortment::read(&library, wanted.seed).only_batches_of(&wanted.model.name);
         if assortment.models() == 0 {
             let text = format!("model {} has no samples to send; choose another with --model", wanted.model.name);
@@ -111,8 +112,7 @@ impl Stand {
         let controller = ask(&settings, assortment, phases, wanted.places.rig, &heard, &orders).map_err(failed)?;
         let agent = Agent::start(&file, folder.join("agent.log")).map_err(failed)?;
         let (socket, rig) = (changes.socket, wanted.places.rig);
-        let mut stand =
-            Self { settings, socket, rig, agent, controller, phase, heard, orders, _folder: folder };
+        let mut stand = Self { settings, socket, rig, agent, controller, phase, heard, orders, _folder: folder };
         stand.wait_for("online", READY_MAX, |heard| heard.online.load(Ordering::Relaxed))?;
         Ok(stand)
     }
@@ -137,9 +137,8 @@ impl Stand {
         idle.idle();
         let (socket, orders) = (self.socket.clone(), Arc::clone(&idle));
         let playing = thread::spawn(move || emulator.play(&socket, &orders, &|_, _| {}));
-        let warm = self.wait_for("done with its first jobs", WARM_MAX, |heard| {
-            heard.ended.load(Ordering::Relaxed) >= jobs
-        });
+        let warm =
+            self.wait_for("done with its first jobs", WARM_MAX, |heard| heard.ended.load(Ordering::Relaxed) >= jobs);
         idle.stop();
         // What matters is whether the jobs were done.
         let _played = playing.join();
@@ -170,7 +169,8 @@ impl Stand {
             Ended::Badly(status) => return Err(died(&self.agent, &format!("ended with {status}"))),
             Ended::Killed => return Err(died(&self.agent, "had to be killed")),
         }
-        let tally = tally.map_err(|_| Failure::new(Class::Software, "the bench's controller has ended unexpectedly"))?;
+        let tally =
+            tally.map_err(|_| Failure::new(Class::Software, "the bench's controller has ended unexpectedly"))?;
         let tally = tally.map_err(|error| Failure::new(Class::Unavailable, error.to_string()))?;
         let Tally { failed, rejected, contradictions, .. } = &tally;
         if failed + rejected + contradictions > 0 {
@@ -276,7 +276,9 @@ fn keep_to(core: Option<usize>) {
 /// The broker that was asked for, or one inside this process.
 fn broker(named: Option<&str>, rig: Option<usize>) -> Result<SocketAddr, Failure> {
     let Some(named) = named else { return own_broker(rig) };
-    let wrong = |why: String| Failure::new(Class::Usage, format!("--broker {named:?} {why}; give HOST:PORT of a broker on this machine"));
+    let wrong = |why: String| {
+        Failure::new(Class::Usage, format!("--broker {named:?} {why}; give HOST:PORT of a broker on this machine"))
+    };
     let mut addresses = named.to_socket_addrs().map_err(|error| wrong(format!("is no address ({error})")))?;
     let address = addresses.find(|address| address.ip().is_loopback());
     address.ok_or_else(|| wrong("is not on this machine".to_owned()))
