@@ -25,7 +25,8 @@
 //!
 //! Where they meet:
 //! * [`sentinel`]: the thread that joins load → governor → gate; the yield path.
-//! * [`telemetry`]: tracing, counters, the latency histogram.
+//! * [`ledger`]: how fast were the yields, and what delayed the slow ones? Pure.
+//! * [`telemetry`]: tracing, and limits for log lines.
 //! * [`config`]: TOML → checked settings of each module; the one place with defaults.
 //! * [`agent`]: builds the parts, joins them with bounded channels, orders the shutdown.
 //! * [`cli`]: what can a person type? One file per subcommand.
@@ -75,6 +76,7 @@ pub mod worker;
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod ledger;
 pub mod sentinel;
 pub mod sim;
 pub mod telemetry;

@@ -15,6 +15,7 @@
 mod pace;
 mod reflex;
 mod stops;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 
 use crate::governor::{BadPolicy, Decision, Governor, Order, Policy, Reason};
+use crate::ledger::cause::Deltas;
 use crate::load::fusion::{Fused, Fusion};
 use crate::load::{self, Metric, Source};
 use crate::sys::event::Doorbell;
@@ -128,6 +130,8 @@ pub struct YieldRecord {
     /// CPU time that the workers used between decision and confirmed stop, by their own CPU clocks. An upper bound:
     /// the clock of a running process may lag by a tick, then it is the time that passed.
     pub cpu_after: Duration,
+    /// What the kernel counted around it, when it was slow (`ledger::cause::SLOW`) and there was a baseline.
+    pub around: Option<Deltas>,
 }
 
 impl YieldRecord {

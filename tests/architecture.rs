@@ -26,7 +26,7 @@ const INVARIANTS: [&str; 7] = [
 const VOCABULARY: [&str; 5] = ["units", "tensor", "fault", "model", "sys"];
 
 /// Which modules of the crate the files below a path may import, besides their own. The first match counts.
-const IMPORTS: [(&str, &[&str]); 11] = [
+const IMPORTS: [(&str, &[&str]); 13] = [
     ("src/units", &[]),
     ("src/tensor", &["units"]),
     ("src/fault", &["units"]),
@@ -35,6 +35,8 @@ const IMPORTS: [(&str, &[&str]); 11] = [
     ("src/model/", &["units", "tensor", "fault"]),
     ("src/jobs/store", &["units", "tensor", "fault", "model", "sys"]),
     ("src/jobs/", &["units", "tensor", "fault", "model"]),
+    ("src/ledger/cause", &["units"]),
+    ("src/ledger", &["units", "governor", "load", "sentinel"]),
     ("src/load/", &VOCABULARY),
     ("src/worker/", &VOCABULARY),
     ("src/link/", &["units", "tensor", "fault", "model", "sys", "jobs"]),
@@ -52,13 +54,14 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 9] = [
+const PURE: [&str; 10] = [
     "src/governor/",
     "src/units.rs",
     "src/tensor.rs",
     "src/jobs/job.rs",
     "src/jobs/queue.rs",
     "src/load/fusion.rs",
+    "src/ledger",
     "src/link/topics.rs",
     "src/link/messages.rs",
     "src/worker/protocol.rs",

@@ -74,7 +74,7 @@ fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
         .map(|line| if is_key(line) { line.trim_start_matches('#') } else { line })
         .fold(String::new(), |text, line| text + line + "\n");
     let settings = Settings::parse("neap.toml", &text).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(settings.load.sources.len(), 4);
+    assert_eq!(settings.load.sources.len(), 5);
     assert_eq!(settings.sentinel.priority, Some(20));
     assert_eq!(settings.workers.cores, [3]);
 }
@@ -121,7 +121,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
     (
         "[[load]]\nname = \"du\"\nkind = \"pull\"",
         "8:8",
-        &["load[0].kind = \"pull\"", "\"push\", \"push_udp\", \"procfs\""],
+        &["load[0].kind = \"pull\"", "\"push\", \"push_udp\", \"shm\", \"procfs\""],
     ),
     ("[[load]]\nkind = \"push\"\nname = \"D U\"", "8:8", &["load[0].name = \"D U\"", "a-z 0-9 -"]),
     (
@@ -131,6 +131,13 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ),
     ("[[load]]\nkind = \"push\"\nname = \"du\"\nlisten = \"127.0.0.1:1\"", "9:1", &["unknown key `load[0].listen`"]),
     ("[[load]]\nkind = \"push\"\nname = \"du\"\nmode = 0o666", "9:8", &["load[0].mode = 0o666", "0o660"]),
+    ("[[load]]\nkind = \"shm\"\nname = \"du\"\nmode = 0o662", "9:8", &["load[0].mode = 0o662", "0o660"]),
+    ("[[load]]\nkind = \"shm\"\nname = \"du\"\npath = \"load.shm\"", "9:8", &["load[0].path", "absolute path"]),
+    (
+        "[[load]]\nkind = \"shm\"\nname = \"du\"\n[[load]]\nkind = \"shm\"\nname = \"phy\"\npath = \"/run/b\"",
+        "10:8",
+        &["load[1].kind = \"shm\"", "a second page", "push source"],
+    ),
     ("[[load]]\nkind = \"trace\"\nname = \"du\"", "6:1", &["`load[0].file` is missing"]),
     (
         "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nprocess = \"gnb\"\npids = [1]",

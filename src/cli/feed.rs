@@ -143,7 +143,7 @@ impl To {
             match &source.kind {
                 Kind::Push { socket, .. } => return unix(socket),
                 Kind::PushUdp { listen } => return udp(*listen),
-                Kind::Procfs { .. } | Kind::Trace { .. } => {}
+                Kind::Shm { .. } | Kind::Procfs { .. } | Kind::Trace { .. } => {}
             }
         }
         let text = format!("{}: no [[load]] of kind push or push_udp: add one, or name a --socket", path.display());

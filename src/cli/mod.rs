@@ -13,6 +13,7 @@ mod feed;
 mod jobs;
 mod models;
 mod out;
+mod ransim;
 mod result;
 mod run;
 mod session;
@@ -73,6 +74,8 @@ enum Command {
     Watch(watch::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
+    /// Stands in for a DU: threads with real work and a deadline in every slot.
+    Ransim(Box<ransim::Args>),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
     /// Measures on this machine how well inference gives way.
@@ -106,6 +109,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Cancel(args) => cancel::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Feed(args) => feed::run(&args),
+        Command::Ransim(args) => ransim::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchWorker(args) => return bench::seat::run(&args),

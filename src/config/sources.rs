@@ -7,17 +7,24 @@ use std::time::Duration;
 use super::read::Section;
 use super::sections::NAME_RULE;
 use crate::load::procfs::{CORES_MAX, PERIOD_DEFAULT, Select, What};
+use crate::load::shm::MODE_DEFAULT;
 use crate::load::{Kind, Problem, Settings, SourceSettings};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 4] =
-    [("push", Word::Push), ("push_udp", Word::PushUdp), ("procfs", Word::Procfs), ("trace", Word::Trace)];
+pub(super) const KINDS: [(&str, Word); 5] = [
+    ("push", Word::Push),
+    ("push_udp", Word::PushUdp),
+    ("shm", Word::Shm),
+    ("procfs", Word::Procfs),
+    ("trace", Word::Trace),
+];
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Word {
     Push,
     PushUdp,
+    Shm,
     Procfs,
     Trace,
 }
@@ -30,6 +37,9 @@ pub(super) fn settings(root: &mut Section<'_, '_>) -> Settings {
             if sources.iter().any(|earlier| earlier.name == source.name) {
                 section.complain("name", "is the name of an earlier source as well: reports must tell them apart");
             }
+            if is_shm(&source) && sources.iter().any(is_shm) {
+                section.complain("kind", "is a second page in shared memory, and the sentinel waits at one: give the other RAN process a push source");
+            }
             check(&section, &source);
             sources.push(source);
         }
@@ -38,9 +48,13 @@ pub(super) fn settings(root: &mut Section<'_, '_>) -> Settings {
     Settings { sources }
 }
 
+fn is_shm(source: &SourceSettings) -> bool {
+    matches!(source.kind, Kind::Shm { .. })
+}
+
 fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.one_of("kind", &KINDS);
-    let word = section.require("kind", word, "\"push\" (or \"push_udp\", \"procfs\", \"trace\")");
+    let word = section.require("kind", word, "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"trace\")");
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
     let freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
@@ -48,6 +62,7 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let kind = match word {
         Some(Word::Push) => push(section),
         Some(Word::PushUdp) => push_udp(section),
+        Some(Word::Shm) => shm(section),
         Some(Word::Procfs) => procfs(section),
         Some(Word::Trace) => trace(section),
         None => None,
@@ -70,6 +85,7 @@ fn check(section: &Section<'_, '_>, source: &SourceSettings) {
         }
         problem @ (Problem::SocketInUse { .. }
         | Problem::NotASocket { .. }
+        | Problem::NotALoadPage { .. }
         | Problem::Io { .. }
         | Problem::Line { .. }
         | Problem::Recording { .. }) => section.complain("kind", &problem.to_string()),
@@ -89,6 +105,15 @@ fn push_udp(section: &mut Section<'_, '_>) -> Option<Kind> {
     let listen = section.parsed("listen", "must be an address and port in quotes, e.g. \"127.0.0.1:9700\"");
     let listen: SocketAddr = section.require("listen", listen, "\"127.0.0.1:9700\"")?;
     Some(Kind::PushUdp { listen })
+}
+
+fn shm(section: &mut Section<'_, '_>) -> Option<Kind> {
+    let path = section.path("path").unwrap_or_else(|| PathBuf::from("/run/neap/load.shm"));
+    let mode = section.integer("mode", u64::from(MODE_DEFAULT), 0..=0o777, "permission bits, e.g. 0o660");
+    if mode & 0o002 != 0 {
+        section.complain("mode", "lets every user of the machine write load: use 0o660 and a group");
+    }
+    Some(Kind::Shm { path, mode: u32::try_from(mode).ok()? })
 }
 
 fn procfs(section: &mut Section<'_, '_>) -> Option<Kind> {

@@ -98,6 +98,7 @@ impl Settings {
                 Kind::Push { socket, .. } => {
                     folder("the folder of a push socket", socket.parent().unwrap_or(Path::new("/")), &mut notes);
                 }
+                Kind::Shm { path, .. } => page(path, &mut notes),
                 Kind::Trace { file, .. } if !file.is_file() => {
                     notes.push(format!("load {}: there is no file {}", source.name, file.display()));
                 }
@@ -105,6 +106,21 @@ impl Settings {
             }
         }
         notes
+    }
+}
+
+/// The folder of a load page, and whether it keeps files in memory.
+fn page(path: &Path, notes: &mut Vec<String>) {
+    const TMPFS: i128 = 0x0102_1994;
+    const RAMFS: i128 = 0x8584_58f6;
+    let above = path.parent().unwrap_or(Path::new("/"));
+    folder("the folder of a shm page", above, notes);
+    let in_memory = |found: rustix::fs::StatFs| [TMPFS, RAMFS].contains(&i128::from(found.f_type));
+    if rustix::fs::statfs(above).is_ok_and(|found| !in_memory(found)) {
+        notes.push(format!(
+            "the shm page {} is not on a tmpfs: a write to it may wait for a disk; use /run",
+            path.display()
+        ));
     }
 }
 

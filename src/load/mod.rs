@@ -9,6 +9,7 @@ pub mod procfs;
 pub mod push;
 pub mod recorder;
 pub mod sampler;
+pub mod shm;
 pub mod trace;
 
 use std::net::SocketAddr;
@@ -108,6 +109,11 @@ pub trait Source: Send {
     /// When to call [`Source::read`] next; `None` for event-driven sources.
     fn next_poll(&self) -> Option<Instant>;
 
+    /// What wakes the sentinel for this source without a descriptor; only a page in shared memory has one.
+    fn bell(&self) -> Option<shm::Bell> {
+        None
+    }
+
     /// Hands waiting observations to `sink`, about [`READ_MAX`] a call; never blocks. What is left keeps
     /// [`Source::fd`] readable or [`Source::next_poll`] in the past.
     fn read(&mut self, now: Instant, sink: &mut dyn FnMut(Observation));
@@ -160,6 +166,13 @@ pub enum Kind {
         /// A loopback address: datagrams carry no proof of who sent them.
         listen: SocketAddr,
     },
+    /// A page in shared memory.
+    Shm {
+        /// Path of its file, made at start if it is missing and left there at the end.
+        path: PathBuf,
+        /// Its permission bits, such as 0o660.
+        mode: u32,
+    },
     /// CPU time of the RAN.
     Procfs {
         /// `/` on a node; a folder of fixtures in tests.
@@ -186,6 +199,7 @@ impl SourceSettings {
         let checked = match &self.kind {
             Kind::Push { socket, mode } => push::check_socket(socket, *mode),
             Kind::PushUdp { listen } => push::check_listen(*listen),
+            Kind::Shm { path, mode } => shm::check(path, *mode),
             Kind::Procfs { what, period, .. } => procfs::check(what, *period, self.freshness),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
         };
@@ -220,6 +234,9 @@ pub fn open(
     let opened: Result<Box<dyn Source>, Problem> = match &settings.kind {
         Kind::Push { socket, mode } => push::Push::unix(id, socket, *mode).map(|source| Box::new(source) as _),
         Kind::PushUdp { listen } => push::Push::udp(id, *listen).map(|source| Box::new(source) as _),
+        Kind::Shm { path, mode } => {
+            shm::Shm::open(id, path, *mode, settings.freshness, now).map(|source| Box::new(source) as _)
+        }
         Kind::Procfs { root, what, period } => {
             procfs::open(id, root, what, *period, own_workers).map(|source| Box::new(source) as _)
         }
@@ -265,6 +282,14 @@ pub enum Problem {
     NotASocket {
         /// The file.
         path: PathBuf,
+    },
+    /// Something else is in the page's place.
+    #[error("{path} is no load page of this version and is left alone ({why}): remove it, or choose another path")]
+    NotALoadPage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// The operating system refused.
     #[error("cannot {attempt} {place}: {error}; {remedy}")]

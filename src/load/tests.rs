@@ -18,6 +18,7 @@ fn every_kind_opens() {
     let kinds = [
         Kind::Push { socket: folder.path().join("load.sock"), mode: push::SOCKET_MODE_DEFAULT },
         Kind::PushUdp { listen: "127.0.0.1:0".parse().unwrap() },
+        Kind::Shm { path: folder.path().join("load.shm"), mode: shm::MODE_DEFAULT },
         Kind::Procfs {
             root: "/".into(),
             what: procfs::What::Cgroup { path: "/sys/fs/cgroup/nothing".into(), cores: 1 },

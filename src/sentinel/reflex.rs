@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::pace::{LoadPace, ReasonPace};
 use super::stops::{End, Step, Stops};
+use super::surroundings::Surroundings;
 use super::{REPORTS_MAX, Report, Shared, YieldRecord};
 use crate::governor::{Decision, Governor, Load, Order, Reason, Sample};
 use crate::load::Observation;
@@ -29,6 +30,7 @@ pub(super) struct Reflex {
     /// When to look for strays at the latest.
     strays_at: Instant,
     shared: Arc<Shared>,
+    surroundings: Surroundings,
     load_pace: LoadPace,
     reason_pace: ReasonPace,
     /// When to be blind if no source is heard; `None` once that is past or one was.
@@ -67,6 +69,7 @@ impl Reflex {
             stops,
             strays_at: now.after(STRAYS_EVERY),
             shared,
+            surroundings: Surroundings::default(),
             load_pace: LoadPace::default(),
             blind_at: Some(now.after(grace)),
             held: false,
@@ -95,6 +98,12 @@ impl Reflex {
         let fresh_until = self.blind_at.is_none().then_some(self.fused.fresh_until);
         let moments = [fresh_until, self.blind_at, self.governor.next_timeout(), self.stops.next_look()];
         moments.into_iter().flatten().chain([self.strays_at]).min()
+    }
+
+    /// The thread is about to sleep: notes what slow yields are compared with.
+    pub(super) fn before_sleep(&mut self) {
+        let quiet = self.governor.decision().budget > 0 && self.stops.is_empty();
+        self.surroundings.before_sleep(quiet, self.gate.pids_ref());
     }
 
     /// Asks the fusion, decides, acts.
@@ -205,7 +214,8 @@ impl Reflex {
                 }
             };
             any = true;
-            if let Some(record) = self.stops.confirm(slot, at, end, cpu) {
+            if let Some(mut record) = self.stops.confirm(slot, at, end, cpu) {
+                record.around = self.surroundings.around(&record, self.governor.decision().budget);
                 self.shared.report(Report::Yield(record));
             }
         }
@@ -248,6 +258,7 @@ impl Reflex {
             displaced: 0,
             jobs: [0; WORKERS_MAX],
             cpu_after: Duration::ZERO,
+            around: None,
         }
     }
 

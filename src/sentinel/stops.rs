@@ -210,6 +210,7 @@ mod tests {
             displaced: 0,
             jobs: [0; WORKERS_MAX],
             cpu_after: Duration::ZERO,
+            around: None,
         }
     }
 

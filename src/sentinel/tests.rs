@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
 use crate::governor::Mode;
+use crate::ledger::cause;
 use crate::load::fusion::Trust;
 use crate::load::{Malformed, Observation, Observed, Reading};
 use crate::sys::signal::{self, Seen};
@@ -169,9 +170,13 @@ fn world(workers: u8, freshness: Duration, priority: Option<u8>) -> World {
 
 impl World {
     fn feed(&self, permille: u16) {
+        self.feed_stamped(permille, clock::now());
+    }
+
+    fn feed_stamped(&self, permille: u16, at: Instant) {
         let mut message = [0; 10];
         message[..2].copy_from_slice(&permille.to_le_bytes());
-        message[2..].copy_from_slice(&clock::now().as_nanos().to_le_bytes());
+        message[2..].copy_from_slice(&at.as_nanos().to_le_bytes());
         self.feed.send(&message).unwrap();
     }
 
@@ -241,6 +246,30 @@ fn load_above_the_limit_stops_the_worker_and_low_load_lets_it_go_on() {
     });
     assert_eq!(jobs, (1, 100));
     world.workers[0].wait_until_it_computes();
+}
+
+/// The clocks are the kernel's, and the sample is as old as it says: a late sample is told from a late sentinel.
+#[test]
+fn a_slow_yield_knows_whether_the_sample_or_the_sentinel_was_late() {
+    let world = world(1, FOREVER, None);
+    world.begin_trough();
+    let late = Duration::from_secs(2);
+    let old = clock::now();
+    std::thread::sleep(late);
+    world.feed_stamped(710, old);
+    let record = world.wait_for_yield();
+    let Some(around) = record.around else {
+        let known = std::path::Path::new("/proc/thread-self/schedstat").exists();
+        assert!(!known, "nothing was counted around {record:?}");
+        eprintln!("SKIPPED: this kernel has no /proc/thread-self/schedstat");
+        return;
+    };
+    assert!(around.waited < record.total() && around.ran < record.total(), "{around:?}");
+    let causes = cause::classify(&crate::ledger::parts(&record), Some(&around), None);
+    let sample = causes.iter().find(|cause| cause.kind == cause::Kind::SampleLate).expect("a late sample");
+    let own = around.waited + around.ran + Duration::from_millis(1);
+    assert!(sample.least + own >= late, "{causes:?}");
+    assert_eq!(causes.verdict(), cause::Verdict::Explained, "{causes:?} {around:?}");
 }
 
 #[test]

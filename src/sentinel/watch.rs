@@ -141,6 +141,7 @@ impl Watch {
             self.timer.set(wanted)?;
             self.armed = wanted;
         }
+        self.reflex.before_sleep();
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; EVENTS_MAX];
         let count = match epoll::wait(&self.epoll, &mut events[..], None) {

@@ -4,6 +4,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
+use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::target;
@@ -50,6 +51,20 @@ pub fn process_cpu(pid: i32) -> io::Result<Duration> {
     Ok(Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0)))
 }
 
+/// Sleeps until a moment of the monotonic clock, whatever signals come; returns at once when it has passed. Sleeps to
+/// absolute moments do not add their delays up.
+pub fn sleep_until(moment: Instant) {
+    let nanos = moment.as_nanos();
+    let request = Timespec {
+        tv_sec: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(nanos % 1_000_000_000).unwrap_or(0),
+    };
+    while now() < moment {
+        // Interrupted by a signal it is begun again; no other failure is possible with a valid time.
+        let _woken = clock_nanosleep_absolute(ClockId::Monotonic, &request);
+    }
+}
+
 fn span(time: Timespec) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -76,6 +91,14 @@ mod tests {
         for pid in [0, -1, i32::MIN, i32::MAX] {
             assert_eq!(process_cpu(pid).unwrap_err().raw_os_error(), Some(libc::ESRCH), "pid {pid}");
         }
+    }
+
+    #[test]
+    fn a_sleep_ends_at_its_moment_and_not_before() {
+        let moment = now().after(Duration::from_millis(3));
+        sleep_until(moment);
+        assert!(now() >= moment);
+        sleep_until(Instant::default());
     }
 
     #[test]

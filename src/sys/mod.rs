@@ -9,11 +9,13 @@ pub mod clock;
 pub mod event;
 pub mod fds;
 pub mod futex;
+pub mod guarded;
 pub mod memory;
 pub mod process;
 pub mod sched;
 pub mod shared;
 pub mod signal;
+pub mod usage;
 pub mod watched;
 
 use std::io;

@@ -1,6 +1,7 @@
 //! How willingly does the scheduler run us, and where?
 
 use std::io;
+use std::num::NonZeroU64;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -60,6 +61,16 @@ pub fn short_slice_self(slice_us: u32) -> io::Result<()> {
     if get()?.runtime == slice_ns { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ENOSYS)) }
 }
 
+/// Lets sleeps of this thread end as close to their moment as the timer can: a normal thread's may otherwise be 50 µs
+/// late on purpose.
+///
+/// # Errors
+/// `EPERM` where a sandbox forbids it.
+pub fn exact_timers_self() -> io::Result<()> {
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
+    Ok(())
+}
+
 /// Sets the nice value of this process, -20 to 19.
 ///
 /// # Errors
@@ -87,6 +98,22 @@ pub fn pin_self(core: usize) -> io::Result<()> {
 pub fn cores() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
     (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
+}
+
+/// Size of the cache of level 2 that the core uses, in bytes; `None` when the kernel does not say.
+pub fn level_2_cache_bytes(core: usize) -> Option<usize> {
+    let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{core}/cache/index2/size")).ok()?;
+    cache_bytes(text.trim())
+}
+
+/// A size as the kernel writes it: `512K`, `2M`.
+fn cache_bytes(text: &str) -> Option<usize> {
+    let (digits, unit) = match text.as_bytes().last()? {
+        b'K' => (&text[..text.len() - 1], 1 << 10),
+        b'M' => (&text[..text.len() - 1], 1 << 20),
+        _ => (text, 1),
+    };
+    digits.parse::<usize>().ok()?.checked_mul(unit).filter(|bytes| *bytes > 0)
 }
 
 fn set(attributes: &Attributes) -> io::Result<()> {
@@ -148,5 +175,11 @@ mod tests {
             assert!(pin_self(CpuSet::MAX_CPU - 1).is_err() || last == CpuSet::MAX_CPU - 1);
             assert!(pin_self(usize::MAX).is_err());
         });
+    }
+
+    #[test]
+    fn cache_sizes_are_read_with_their_unit() {
+        let sizes = ["512K", "2M", "4096", "0K", "", "K", "12Q"].map(cache_bytes);
+        assert_eq!(sizes, [Some(512 << 10), Some(2 << 20), Some(4096), None, None, None, None]);
     }
 }

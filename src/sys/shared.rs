@@ -51,6 +51,11 @@ impl SharedPage {
         Ok(Self { address })
     }
 
+    /// Where the page begins.
+    pub(super) fn address(&self) -> usize {
+        self.address.addr().get()
+    }
+
     /// The 64-bit word number `index`.
     ///
     /// # Panics

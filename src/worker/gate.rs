@@ -211,6 +211,11 @@ impl Gate {
         Arc::clone(&self.pids)
     }
 
+    /// The same, to be looked at by the sentinel.
+    pub(crate) fn pids_ref(&self) -> &[AtomicI32; WORKERS_MAX] {
+        &self.pids
+    }
+
     /// Begins to use process ids of the table. Sentinel only: there must be one pass at a time.
     pub(crate) fn pass(&self) -> Pass<'_> {
         self.passing.store(true, SeqCst);
