@@ -52,8 +52,12 @@ unsafe extern "C" fn drop_clean_pages(info: *mut libc::dl_phdr_info, _size: usiz
     // SAFETY: the loader's table has `dlpi_phnum` headers and lives as long as the object is loaded.
     let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
     for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
-        #[expect(clippy::cast_possible_truncation, clippy::useless_conversion, reason = "addresses of this process")]
-        let (begin, length) = ((info.dlpi_addr + header.p_vaddr) as usize, header.p_memsz as usize);
+        // The loader's words are as wide as ours; a header that does not fit is none.
+        let (Ok(begin), Ok(length)) =
+            (usize::try_from(info.dlpi_addr.wrapping_add(header.p_vaddr)), usize::try_from(header.p_memsz))
+        else {
+            continue;
+        };
         // Only whole pages of this segment: an edge may share its page with data.
         let (first, end) = (begin.next_multiple_of(page), (begin + length) / page * page);
         if first < end {
