@@ -109,11 +109,14 @@ struct Load {
 #[derive(Debug, clap::Args)]
 struct Told {
     /// Tell the load to the push source at this socket
-    #[arg(long, value_name = "SOCKET", conflicts_with = "udp")]
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["udp", "shm"])]
     push: Option<PathBuf>,
     /// Tell the load to the push_udp source at this address
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "shm")]
     udp: Option<SocketAddr>,
+    /// Tell the load to the shm source of this page
+    #[arg(long, value_name = "PAGE")]
+    shm: Option<PathBuf>,
     /// Cell number (PCI or NCGI)
     #[arg(long, value_name = "CELL", default_value_t = 1)]
     cell: u64,
@@ -225,7 +228,8 @@ impl Load {
 
 impl Told {
     fn radio(&self) -> Option<radio::Settings> {
-        let target = self.push.clone().map(Target::Push).or(self.udp.map(Target::Udp))?;
+        let [push, shm] = [&self.push, &self.shm].map(Clone::clone);
+        let target = push.map(Target::Push).or(self.udp.map(Target::Udp)).or(shm.map(Target::Shm))?;
         Some(radio::Settings { target, cell: CellId(self.cell), repeat: self.repeat.0, tells_late: !self.no_late })
     }
 }
@@ -323,7 +327,7 @@ fn times(times: Times) -> Value {
 }
 
 /// A time as slots have: `1ms`, `0.5ms`, `500us`.
-fn micros(text: &str) -> Result<Duration, String> {
+pub(super) fn micros(text: &str) -> Result<Duration, String> {
     let rule = || format!("{text:?} is not a time: a number and us or ms, e.g. 500us or 0.5ms");
     let (number, unit_us) = match (text.strip_suffix("us"), text.strip_suffix("ms")) {
         (Some(number), _) => (number, 1.0),
@@ -335,7 +339,8 @@ fn micros(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(number * unit_us / 1e6).map_err(|_| rule())
 }
 
-fn kind_parser() -> impl clap::builder::TypedValueParser<Value = Kind> {
+/// A kind of work by its name, for clap.
+pub(super) fn kind_parser() -> impl clap::builder::TypedValueParser<Value = Kind> {
     use clap::builder::TypedValueParser as _;
     let names = clap::builder::PossibleValuesParser::new(Kind::ALL.map(Kind::as_str));
     // The names are those of the kinds, so one is always found.

@@ -5,8 +5,8 @@
 //! thread was still at work on an earlier one. A further thread tells the load to a real load source.
 //!
 //! ```text
-//!  curve ──▶ slot threads: wake, work, deadline ──missed──▶ radio thread ──push, UDP──▶ agent
-//!  curve ──────────────────────────────────────────────────▶     (each change at its moment, repeats)
+//!  curve ──▶ slot threads: wake, work, deadline ──missed──▶ radio thread ──push, UDP, shm──▶ agent
+//!  curve ──────────────────────────────────────────────────▶   (each change at its moment, repeats)
 //! ```
 //!
 //! It does not harm its machine: a thread rests between any two slots whatever happens, gives a slot up that takes many
@@ -430,10 +430,10 @@ fn do_slot(work: &mut Work, units: u64, give_up: Instant) -> bool {
 /// Opens the way to the agent and tells it the first load.
 fn open(settings: radio::Settings, curve: &Curve) -> Result<Radio, Error> {
     let place = match &settings.target {
-        radio::Target::Push(path) => path.display().to_string(),
+        radio::Target::Push(path) | radio::Target::Shm(path) => path.display().to_string(),
         radio::Target::Udp(address) => address.to_string(),
     };
-    let opened = Radio::open(settings).and_then(|radio| {
+    let opened = Radio::open(settings).and_then(|mut radio| {
         radio.try_once(curve.at(Duration::ZERO))?;
         Ok(radio)
     });

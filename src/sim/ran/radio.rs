@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use super::curve::Curve;
-use crate::load::push;
+use crate::load::{push, shm};
 use crate::sys::{clock, futex};
 use crate::units::{CellId, Instant, Utilization};
 
@@ -22,6 +22,8 @@ pub enum Target {
     Push(PathBuf),
     /// The address of a `push_udp` source.
     Udp(SocketAddr),
+    /// The page of a `shm` source.
+    Shm(PathBuf),
 }
 
 /// How load is told.
@@ -84,44 +86,46 @@ impl Wire {
 #[derive(Debug)]
 pub(super) struct Radio {
     settings: Settings,
-    socket: Socket,
+    way: Way,
     told: Told,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum Way {
     Unix(UnixDatagram, PathBuf),
     Udp(UdpSocket, SocketAddr),
+    Shm(shm::Writer),
 }
 
 impl Radio {
-    /// Makes the socket. Nothing is sent yet, and nobody need listen yet.
+    /// Opens the way. Nothing is sent yet, and at a socket nobody need listen yet; a page must be there.
     ///
     /// # Errors
-    /// The system refuses a socket.
+    /// The system refuses a socket, or there is no such page.
     pub(super) fn open(settings: Settings) -> io::Result<Self> {
-        let socket = match &settings.target {
+        let way = match &settings.target {
             Target::Push(path) => {
                 let socket = UnixDatagram::unbound()?;
                 socket.set_nonblocking(true)?;
-                Socket::Unix(socket, path.clone())
+                Way::Unix(socket, path.clone())
             }
             Target::Udp(address) => {
                 let own = if address.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
                 let socket = UdpSocket::bind(own)?;
                 socket.set_nonblocking(true)?;
-                Socket::Udp(socket, *address)
+                Way::Udp(socket, *address)
             }
+            Target::Shm(path) => Way::Shm(shm::Writer::open(path).map_err(io::Error::other)?),
         };
-        Ok(Self { settings, socket, told: Told::default() })
+        Ok(Self { settings, way, told: Told::default() })
     }
 
     /// Tells a load once, to see whether somebody is there.
     ///
     /// # Errors
     /// Nobody is.
-    pub(super) fn try_once(&self, level: Utilization) -> io::Result<()> {
-        match self.socket.send(self.line(level, None, clock::now()).as_bytes()) {
+    pub(super) fn try_once(&mut self, level: Utilization) -> io::Result<()> {
+        match self.send(level, None, clock::now()) {
             // A full queue has an owner.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             Err(_) | Ok(_) => Ok(()),
@@ -162,23 +166,24 @@ impl Radio {
     }
 
     fn tell(&mut self, level: Utilization, late: Option<u64>, stamp: Instant) -> bool {
-        let is_sent = self.socket.send(self.line(level, late, stamp).as_bytes()).is_ok();
+        let is_sent = self.send(level, late, stamp).is_ok();
         *(if is_sent { &mut self.told.sent } else { &mut self.told.refused }) += 1;
         is_sent
     }
 
-    fn line(&self, level: Utilization, late: Option<u64>, stamp: Instant) -> String {
+    fn send(&mut self, level: Utilization, late: Option<u64>, stamp: Instant) -> io::Result<()> {
         // Whole percent, rounded up: load is never told lower than it is.
         let percent = u8::try_from(level.permille().div_ceil(10)).unwrap_or(100);
-        push::encode(self.settings.cell, Some(percent), None, late, Some(stamp), false)
-    }
-}
-
-impl Socket {
-    fn send(&self, datagram: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Unix(socket, path) => socket.send_to(datagram, path),
-            Self::Udp(socket, address) => socket.send_to(datagram, address),
+        let cell = self.settings.cell;
+        let line = || push::encode(cell, Some(percent), None, late, Some(stamp), false);
+        match &mut self.way {
+            Way::Unix(socket, path) => socket.send_to(line().as_bytes(), path).map(drop),
+            Way::Udp(socket, address) => socket.send_to(line().as_bytes(), *address).map(drop),
+            Way::Shm(page) => {
+                page.write(cell, level, Utilization::IDLE, late.unwrap_or(0), stamp);
+                page.ring();
+                Ok(())
+            }
         }
     }
 }
@@ -190,6 +195,7 @@ mod tests {
 
     use super::*;
     use crate::load::push::{Line, parse};
+    use crate::load::{Metric, Observed, Source as _};
 
     fn settings(target: Target) -> Settings {
         Settings { target, cell: CellId(7), repeat: Duration::from_millis(5), tells_late: true }
@@ -264,7 +270,7 @@ mod tests {
     fn an_agent_that_is_not_there_is_counted_and_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nobody.sock");
-        let radio = Radio::open(settings(Target::Push(path.clone()))).unwrap();
+        let mut radio = Radio::open(settings(Target::Push(path.clone()))).unwrap();
         assert_eq!(radio.try_once(Utilization::IDLE).unwrap_err().kind(), io::ErrorKind::NotFound);
         let wire = Arc::new(Wire::default());
         let shared = Arc::clone(&wire);
@@ -282,10 +288,32 @@ mod tests {
     fn udp_carries_the_same_lines() {
         let agent = UdpSocket::bind("127.0.0.1:0").unwrap();
         agent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let radio = Radio::open(settings(Target::Udp(agent.local_addr().unwrap()))).unwrap();
+        let mut radio = Radio::open(settings(Target::Udp(agent.local_addr().unwrap()))).unwrap();
         radio.try_once(Utilization::from_permille(123).unwrap()).unwrap();
         let mut buffer = [0; 4096];
         let length = agent.recv(&mut buffer).unwrap();
         assert_eq!(parse(buffer[..length].trim_ascii()).unwrap().dl, Some(13));
+    }
+
+    #[test]
+    fn a_page_carries_the_load_in_permille() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("load.shm");
+        let missing = Radio::open(settings(Target::Shm(path.clone()))).unwrap_err().to_string();
+        assert!(missing.contains("load.shm"), "{missing}");
+        let id = crate::units::SourceId(0);
+        let freshness = Duration::from_secs(60);
+        let mut agent = shm::Shm::open(id, &path, 0o600, freshness, clock::now()).unwrap();
+        let mut radio = Radio::open(settings(Target::Shm(path))).unwrap();
+        radio.try_once(Utilization::from_permille(123).unwrap()).unwrap();
+        let mut heard = Vec::new();
+        agent.read(clock::now(), &mut |observation| heard.push(observation.unwrap()));
+        let levels: Vec<_> = heard.iter().map(|reading| (reading.cell, reading.observed)).collect();
+        let level = Observed::Level {
+            metric: Metric::PrbTotDl,
+            level: Utilization::from_permille(123).unwrap(),
+            late: Some(0),
+        };
+        assert_eq!(levels, [(CellId(7), level)]);
     }
 }
