@@ -49,7 +49,9 @@ Examples:
   neap bench harvest --broker 127.0.0.1:1883                 with a broker of yours on this machine
 
 harvest_ratio is 1 when the workers get all CPU time in troughs that an unmanaged process of class SCHED_IDLE gets.
-agent_cpu_ratio and sentinel_cpu_ratio are CPU seconds for each second of the rounds with work, as shares of one core.")]
+agent_cpu_ratio and sentinel_cpu_ratio are CPU seconds for each second of the rounds with work, as shares of one core.
+agent_rss_bytes is the resident memory of the agent that is online and has no job; agent_rss_bytes_at_work is read after
+the last round, with a batch as large as a message allows in its hands.")]
 pub(in crate::cli) struct Args {
     #[command(flatten)]
     common: super::Common,
@@ -93,8 +95,8 @@ pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
     })?;
     let day = Day::new(args.seed);
     let mut figures = Figures { workers: places.harvest.len(), ..Figures::default() };
+    figures.rss_idle = stand.agent_rss_at_rest();
     stand.warm_up()?;
-    figures.rss_first = stand.agent_rss();
     for (index, part) in (0..).zip(&parts) {
         let mut pair = Pair::new(part.clone(), grant::of_part(&day, DAY, part, stand.policy()));
         // Turned round each time, so that what drifts meets both kinds.
@@ -105,7 +107,7 @@ pub(in crate::cli) fn run(args: &Args) -> Result<(), Failure> {
         }
         figures.pairs.push(pair);
     }
-    figures.rss_last = stand.agent_rss();
+    figures.rss_at_work = stand.agent_rss();
     progress.end();
     let tally = stand.end()?;
     (figures.items_done, figures.jobs_done) = (tally.items_done, tally.succeeded);

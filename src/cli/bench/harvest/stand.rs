@@ -30,8 +30,8 @@ const SENTINEL: &str = "neap-sentinel";
 const READY_MAX: Duration = Duration::from_secs(20);
 /// Its first jobs have to be done within this: workers start and load their model meanwhile.
 const WARM_MAX: Duration = Duration::from_secs(120);
-/// After the last job of the warm-up, before the agent's memory is read.
-const WARM_REST: Duration = Duration::from_millis(500);
+/// Before the agent's memory is read: what it does when it comes online is over then.
+const REST: Duration = Duration::from_secs(1);
 /// Jobs that each worker ends before anything is measured: the first tells what a batch costs.
 const WARM_JOBS: u64 = 2;
 /// Jobs kept open, besides two for each worker.
@@ -142,7 +142,6 @@ impl Stand {
         idle.stop();
         // What matters is whether the jobs were done.
         let _played = playing.join();
-        thread::sleep(WARM_REST);
         warm
     }
 
@@ -196,6 +195,12 @@ impl Stand {
     /// The same, as clocks want it.
     pub(super) fn agent_pid(&self) -> i32 {
         i32::try_from(self.agent.id()).unwrap_or(0)
+    }
+
+    /// Resident memory of the agent that has just come online and has nothing to do.
+    pub(super) fn agent_rss_at_rest(&self) -> u64 {
+        thread::sleep(REST);
+        self.agent_rss()
     }
 
     /// Resident memory of the agent, in bytes.
