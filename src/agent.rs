@@ -6,7 +6,7 @@
 //! In reading order: [`parts`] makes everything from the configuration; this file is the loop; [`hear`] is what each
 //! event does; [`desk`] decides about jobs and [`bench`](mod@bench) keeps their places; [`keeper`] writes the store; [`outbox`] and
 //! [`courier`] lead to the link; [`reports`] and [`telemetry`] word and pace what is published; [`commands`] answers
-//! controllers; [`ending`] reloads and stops.
+//! controllers; [`pressure`] and [`memory`] see to it that workers give memory back; [`ending`] reloads and stops.
 
 mod bench;
 mod commands;
@@ -15,8 +15,10 @@ mod desk;
 mod ending;
 mod hear;
 mod keeper;
+mod memory;
 mod outbox;
 mod parts;
+mod pressure;
 mod reports;
 mod telemetry;
 
@@ -128,6 +130,8 @@ struct Agent {
     sentinel: Sentinel,
     gate: Arc<Gate>,
     handles: Vec<Handle>,
+    pressure: pressure::Watcher,
+    relief: pressure::Relief,
     telemetry: telemetry::Telemetry,
     /// Command replies that wait for the store.
     replies: BTreeMap<u64, commands::Waiting>,
@@ -159,7 +163,8 @@ impl Agent {
                     }
                     self.hear_sentinel();
                 }
-                Some(event) = mouths.workers.recv() => self.desk.worker(now(), event),
+                () = self.pressure.triggered() => self.hear_pressure(now()),
+                Some(event) = mouths.workers.recv() => self.hear_worker(now(), event),
                 Some(answer) = mouths.store.recv() => {
                     if let Err(error) = self.hear_store(answer) {
                         break Err(error);
@@ -185,6 +190,7 @@ impl Agent {
     fn turn(&mut self) -> Result<(), Error> {
         let now = now();
         self.end_hold_if_due(now.mono);
+        self.look_at_memory_if_due(now);
         self.desk.tick(now);
         self.perform()?;
         self.move_outbox()?;
@@ -217,6 +223,11 @@ impl Agent {
                 }
                 Effect::Kill { slot, why, token } => {
                     if self.handles[slot].kill(why, Some(token)).is_err() {
+                        tracing::error!(slot, "worker takes no orders");
+                    }
+                }
+                Effect::Empty { slot, why } => {
+                    if self.handles[slot].kill(why, None).is_err() {
                         tracing::error!(slot, "worker takes no orders");
                     }
                 }

@@ -56,6 +56,10 @@ codes! {
     SpoolFull = "spool.full", true;
     /// The node takes no new jobs.
     NodeDraining = "node.draining", true;
+    /// Memory is short on the node: workers give theirs back.
+    NodeMemory = "node.memory", true;
+    /// The sentinel was silent for so long that workers stopped themselves.
+    SentinelSilent = "sentinel.silent", true;
     /// No model of that name and version.
     ModelUnknown = "model.unknown", false;
     /// The file's digest is not the one asked for.

@@ -12,9 +12,10 @@
 //!
 //! It cannot fail half: when it panics, or its event loop breaks, it stops all workers and aborts the process.
 
+pub(crate) mod judge;
 mod pace;
 mod reflex;
-mod stops;
+pub(crate) mod stops;
 mod surroundings;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use crate::sys::event::Doorbell;
 use crate::sys::{clock, memory};
 use crate::units::{CellId, Instant, SOURCES_MAX, SourceId, Utilization, WORKERS_MAX};
 use crate::worker::gate::Gate;
+pub use judge::Decider;
 use watch::Watch;
 
 /// Most reports that wait to be taken.

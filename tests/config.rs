@@ -105,6 +105,9 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("[governor]\nsettle_s = 700", "7:12", &["at least settle_s (700 s)"]),
     ("[sentinel]\npriority = 99", "7:12", &["sentinel.priority = 99", "1 to 98"]),
     ("[sentinel]\nconfirm_kill_ms = 40", "7:19", &["confirm_kill_ms must be above signal_again_ms"]),
+    ("[sentinel]\ndead_man_ms = 0", "7:15", &["sentinel.dead_man_ms = 0", "200 to 60000 (milliseconds)"]),
+    ("[memory]\nstall_above = 0", "7:15", &["memory.stall_above = 0", "1 to 100 (percent)"]),
+    ("[memory]\nproc = \"proc\"", "7:8", &["memory.proc = \"proc\"", "absolute path"]),
     ("[workers]\ncount = 17", "7:9", &["workers.count = 17", "1 to 16"]),
     ("[workers]\ncount = 2\ncores = [3]", "8:9", &["workers.cores = [3]", "each of the 2 workers"]),
     ("[workers]\ncores = [3, 3]", "7:9", &["different integers"]),
@@ -155,6 +158,18 @@ const BAD: &[(&str, &str, &[&str])] = &[
         &["load[0].period_ms = 5", "50 ms to 10 s"],
     ),
     ("[[load]]\nkind = \"procfs\"\nname = \"du\"", "6:1", &["`load[0].cores` is missing"]),
+    ("[[load]]\nkind = \"push\"\nname = \"du\"\nrecord = \"du.ndjson\"", "9:10", &["load[0].record", "absolute path"]),
+    (
+        "[[load]]\nkind = \"push\"\nname = \"du\"\nrecord = \"/r\"\nrecord_max_mib = 17",
+        "10:18",
+        &["load[0].record_max_mib = 17", "1 to 16 (mebibytes)"],
+    ),
+    (
+        "[[load]]\nkind = \"push\"\nname = \"a\"\nrecord = \"/r\"\n\
+         [[load]]\nkind = \"push_udp\"\nname = \"b\"\nlisten = \"127.0.0.1:9700\"\nrecord = \"/r\"",
+        "14:10",
+        &["load[1].record", "recording of an earlier source"],
+    ),
     (
         "[[load]]\nkind = \"push\"\nname = \"du\"\n[[load]]\nkind = \"procfs\"\ncores = [0]\nname = \"du\"",
         "12:8",

@@ -127,7 +127,7 @@ impl Rig {
         let answer = async {
             loop {
                 match self.events.recv().await.expect("the handle lives") {
-                    Event::Ready { .. } => {}
+                    Event::Ready { .. } | Event::Parked { .. } => {}
                     Event::Done { outcome, .. } => return outcome.unwrap_or_else(|fault| panic!("{fault}")).tensors,
                     Event::Exited { fault, .. } => panic!("the worker ended: {fault:?}"),
                 }

@@ -6,11 +6,14 @@ mod onnx;
 #[path = "support/rig.rs"]
 mod rig;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use neap::fault::Code;
 use neap::sys::{clock, signal};
 use neap::tensor::Tensor;
+use neap::worker::gate::Gate;
 use neap::worker::handle::Event;
 
 use self::onnx::{FLOAT, Graph, INT64, external_tensor, floats, integers, ints, node, tensor, value, with};
@@ -26,9 +29,13 @@ fn relu() -> Graph {
     }
 }
 
-/// `y = x · x · x · …`: with a large matrix, more work than any test waits for.
+/// More work, with a large matrix, than any test waits for.
 fn endless() -> Model {
-    let products = 400;
+    products(400)
+}
+
+/// `y = x · x · x · …`, so many times.
+fn products(products: usize) -> Model {
     let name = |at: usize| if at == products { "y".to_owned() } else { format!("p{at}") };
     let mut nodes = vec![node("MatMul", &["x", "x"], &[&name(1)])];
     nodes.extend((1..products).map(|at| node("MatMul", &["x", &name(at)], &[&name(at + 1)])));
@@ -393,6 +400,44 @@ async fn a_stopped_handle_leaves_no_process() {
     let pid = rig.pid;
     rig.stop().await;
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[tokio::test]
+async fn a_worker_whose_sentinel_falls_silent_stops_itself_goes_on_with_the_beat_and_says_so() {
+    let gate = Gate::with_dead_man(Duration::from_millis(300)).unwrap();
+    let silent = Arc::new(AtomicBool::new(false));
+    let sentinel = std::thread::spawn({
+        let (gate, silent) = (Arc::downgrade(&gate), Arc::clone(&silent));
+        move || {
+            while let Some(gate) = gate.upgrade() {
+                if !silent.load(SeqCst) {
+                    gate.beat(clock::now());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    });
+    let mut rig = Rig::start_at(gate).await;
+    rig.handle.run(rig.work(&products(40).output_bytes(8 * MEGABYTE), 1, large_square())).unwrap();
+    rig.until_busy().await;
+    silent.store(true, SeqCst);
+    // Nobody stops it from outside, and it has work for seconds: if it sleeps, it parks. It wakes for a look at the beat
+    // a hundred times a second.
+    let mut asleep = 0;
+    while asleep < 50 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", rig.pid)).unwrap();
+        asleep += u32::from(stat.rsplit_once(')').unwrap().1.trim_start().starts_with('S'));
+    }
+    let before = clock::process_cpu(rig.pid).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = clock::process_cpu(rig.pid).unwrap() - before;
+    assert!(used < Duration::from_millis(200), "a parked worker used {used:?} of CPU in a second");
+    silent.store(false, SeqCst);
+    assert_eq!(rig.answer().await.unwrap().tensors[0].shape, [1200, 1200]);
+    assert!(rig.parks >= 1 && rig.exits == 0, "{} parks, {} exits", rig.parks, rig.exits);
+    rig.stop().await;
+    sentinel.join().unwrap();
 }
 
 #[tokio::test]

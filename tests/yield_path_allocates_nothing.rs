@@ -36,7 +36,7 @@ fn wait_for(sentinel: &Sentinel, wanted: impl Fn(&Report) -> bool) {
 #[test]
 fn the_path_from_a_datagram_to_the_confirmed_stop_allocates_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("load.sock");
+    let (socket, recording) = (folder.path().join("load.sock"), folder.path().join("du.ndjson"));
     let percent = |value| Utilization::from_percent(value).unwrap();
     let settings = sentinel::Settings {
         policy: Policy {
@@ -54,13 +54,15 @@ fn the_path_from_a_datagram_to_the_confirmed_stop_allocates_nothing() {
                 freshness: FOREVER,
                 required: true,
                 kind: load::Kind::Push { socket: socket.clone(), mode: 0o600 },
+                // What is recorded leaves the path through a queue, and its file is written without allocation as well.
+                record: Some(load::recorder::Settings { file: recording.clone(), bytes_max: 1 << 20 }),
             }],
         },
         priority: Some(5),
         signal_again: Duration::from_millis(50),
         confirm_kill: FOREVER,
     };
-    let gate = Gate::new();
+    let gate = Gate::with_dead_man(FOREVER).unwrap();
     let sentinel = sentinel::start(settings, gate.clone()).unwrap();
     let worker = Worker(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
     gate.fill(0, i32::try_from(worker.0.id()).unwrap());

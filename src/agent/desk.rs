@@ -3,12 +3,13 @@
 //! No I/O: inputs are methods that carry `now`, outputs are [`Effect`]s that the shell carries out in order. A state
 //! change and the messages that tell of it are always one batch of the store, and a submit is acknowledged to the
 //! broker only after its batch is durable. [`intake`] hears the controller, [`outcome`] the workers, [`due`] the
-//! clock; this file holds the state and hears store and sentinel.
+//! clock; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
 
 mod due;
 mod intake;
 mod outcome;
 mod outputs;
+mod relief;
 mod suspects;
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,8 @@ pub(super) enum Effect {
     Work { slot: usize, work: Work },
     /// Kill a worker; the job has been taken from it already.
     Kill { slot: usize, why: Code, token: u64 },
+    /// Kill a worker that has no work, for its memory.
+    Empty { slot: usize, why: Code },
     /// The worker of this slot now runs the job of this token; 0: none. Goes into yield records.
     Token { slot: usize, token: u64 },
     /// Acknowledge a message to the broker.

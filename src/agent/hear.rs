@@ -7,6 +7,7 @@ use crate::link::topics::Down;
 use crate::link::{AckToken, Event, Received};
 use crate::sentinel::Report;
 use crate::telemetry::LogLimit;
+use crate::worker::handle;
 
 /// Most of a stranger's topic that is logged.
 pub(super) const TOPIC_CHARS_LOGGED: usize = 200;
@@ -19,9 +20,7 @@ impl Agent {
             match report {
                 Report::Mode { at, decision } => {
                     self.desk.set_budget(now, at, decision.budget);
-                    for (slot, handle) in self.handles.iter().enumerate() {
-                        handle.set_may_start(slot < usize::from(decision.budget));
-                    }
+                    self.let_workers_start();
                     self.desk.reports.set_decision(now, at, decision);
                     self.telemetry.state_changed();
                 }
@@ -50,6 +49,13 @@ impl Agent {
                 }
             }
         }
+    }
+
+    pub(super) fn hear_worker(&mut self, now: Now, event: handle::Event) {
+        if let handle::Event::Parked { slot, times, time } = event {
+            self.hear_parked(now, slot, times, time);
+        }
+        self.desk.worker(now, event);
     }
 
     pub(super) fn hear_store(&mut self, answer: Answer) -> Result<(), Error> {

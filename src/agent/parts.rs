@@ -12,9 +12,10 @@ use super::courier::Courier;
 use super::desk::{self, Desk};
 use super::keeper::Keeper;
 use super::outbox::Outbox;
+use super::pressure::{self, Relief, Watcher};
 use super::reports::{self, Reports};
 use super::{Agent, Error, Mouths, Reload, now, telemetry};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Quota, Store};
@@ -61,7 +62,8 @@ impl Agent {
 
         // Whatever only the start needs comes before the sentinel, which lets it go and locks the rest.
         let host = Host::new(&settings.jobs.state_dir).read();
-        let gate = Gate::new();
+        let gate =
+            Gate::with_dead_man(settings.sentinel.dead_man).map_err(system("cannot make the sentinel's beat"))?;
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
         let info = inventory(&settings, host, &library, sentinel.class());
@@ -90,6 +92,8 @@ impl Agent {
             interrupt: signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
             hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
         };
+        let pressure = Watcher::new(memory_settings(&settings));
+        let relief = Relief::new(settings.memory.calm);
         let agent = Self {
             settings,
             reload,
@@ -100,6 +104,8 @@ impl Agent {
             sentinel,
             gate,
             handles,
+            pressure,
+            relief,
             telemetry: telemetry::Telemetry::default(),
             replies: BTreeMap::new(),
             reply_count: 0,
@@ -155,6 +161,11 @@ fn sentinel_settings(settings: &Settings) -> sentinel::Settings {
         signal_again: settings.sentinel.signal_again,
         confirm_kill: settings.sentinel.confirm_kill,
     }
+}
+
+fn memory_settings(settings: &Settings) -> pressure::Settings {
+    let config::Memory { proc, stall_above, available_min_bytes, calm } = settings.memory.clone();
+    pressure::Settings { proc, stall_above, available_min_bytes, calm }
 }
 
 fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, Error> {

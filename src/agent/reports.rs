@@ -38,6 +38,8 @@ pub(super) struct Reports {
     decision: Decision,
     since: WallTime,
     load: Option<Fused>,
+    /// Why memory is short.
+    short: Option<String>,
 }
 
 impl Reports {
@@ -52,6 +54,7 @@ impl Reports {
             decision: FIRST,
             since: now,
             load: None,
+            short: None,
         }
     }
 
@@ -74,6 +77,16 @@ impl Reports {
         self.decision = decision;
     }
 
+    /// Memory is short for this reason; `None`: it is not, or not any more.
+    pub(super) fn set_short(&mut self, reason: Option<String>) {
+        self.short = reason;
+    }
+
+    /// Whether memory is short.
+    pub(super) fn is_short(&self) -> bool {
+        self.short.is_some()
+    }
+
     /// The load that decides.
     pub(super) fn set_load(&mut self, fused: &Fused) {
         self.load = Some(*fused);
@@ -86,9 +99,10 @@ impl Reports {
 
     // ---- the node ----
 
-    /// Why nothing runs, as `mode: reason`; `None` in a trough.
+    /// Why nothing starts, as `mode: reason`; `None` in a trough with enough memory.
     pub(super) fn closed(&self) -> Option<String> {
-        (self.decision.mode != Mode::Trough).then(|| format!("mode {}: {}", self.decision.mode.as_str(), self.reason()))
+        let open = self.decision.mode == Mode::Trough && !self.is_short();
+        (!open).then(|| format!("mode {}: {}", self.decision.mode.as_str(), self.reason()))
     }
 
     fn source(&self, id: SourceId) -> &str {
@@ -99,7 +113,15 @@ impl Reports {
         self.load.map_or("load", |fused| fused.metric.as_str())
     }
 
+    /// Why nothing runs, or why it may: in a trough, short memory is what counts.
     fn reason(&self) -> String {
+        match &self.short {
+            Some(short) if self.decision.mode == Mode::Trough => short.clone(),
+            Some(_) | None => self.load_reason(),
+        }
+    }
+
+    fn load_reason(&self) -> String {
         let metric = self.metric();
         match self.decision.reason {
             Reason::NoSampleYet => "no load sample yet".to_owned(),
@@ -305,6 +327,7 @@ impl Reports {
             messages_refused: counters.refused,
             telemetry_dropped: counters.dropped,
             reports_overflowed: counters.overflowed,
+            workers_parked: counters.parked,
             at: now,
         };
         self.telemetry("neap.node.metrics", self.topics.metrics(), metrics.render(), now)

@@ -37,6 +37,8 @@ pub(super) struct Counters {
     pub dropped: u64,
     /// Sentinel reports dropped because the loop was slow.
     pub overflowed: u64,
+    /// How often workers stopped themselves because the sentinel was silent.
+    pub parked: u64,
 }
 
 /// Paces of everything told unasked.
@@ -69,6 +71,11 @@ impl Telemetry {
     pub(super) fn yielded(&mut self, record: &YieldRecord) {
         self.counters.yields.record(record.total());
         self.counters.cpu_after_stop += record.cpu_after;
+    }
+
+    /// Workers stopped themselves so often.
+    pub(super) fn parked(&mut self, times: u32) {
+        self.counters.parked += u64::from(times);
     }
 
     /// The broker refused a message.

@@ -20,6 +20,7 @@ pub use surroundings::PasswordError;
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
+use crate::units::Utilization;
 use crate::{load, telemetry};
 
 /// Largest configuration file, in bytes.
@@ -40,6 +41,8 @@ pub struct Settings {
     pub load: load::Settings,
     /// Who computes.
     pub workers: Workers,
+    /// When memory is short, and what follows.
+    pub memory: Memory,
     /// Which work is taken, and what is kept of it.
     pub jobs: Jobs,
     /// Folder of the models.
@@ -83,6 +86,8 @@ pub struct Sentinel {
     pub signal_again: Duration,
     /// A worker not confirmed stopped after this is killed.
     pub confirm_kill: Duration,
+    /// A worker that has not heard of the sentinel for this long stops itself.
+    pub dead_man: Duration,
 }
 
 /// `[workers]`.
@@ -96,6 +101,19 @@ pub struct Workers {
     pub memory_bytes: u64,
     /// A worker stopped for longer than this is killed and its job queued again.
     pub evict_after: Duration,
+}
+
+/// `[memory]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Folder in which `pressure/memory` and `meminfo` are.
+    pub proc: PathBuf,
+    /// Memory is short when some task waits for it for this share of two seconds.
+    pub stall_above: Utilization,
+    /// Memory is short when less is available, in bytes.
+    pub available_min_bytes: u64,
+    /// How long memory must not be short before workers start again.
+    pub calm: Duration,
 }
 
 /// `[jobs]`.
@@ -187,6 +205,7 @@ impl Settings {
             ("sentinel", self.sentinel != new.sentinel),
             ("load", self.load != new.load),
             ("workers", self.workers != new.workers),
+            ("memory", self.memory != new.memory),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
             ("log", self.log != new.log),
         ];

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
-use super::{Jobs, Log, Mqtt, Node, Sentinel, Settings, Workers, sources};
+use super::{Jobs, Log, Memory, Mqtt, Node, Sentinel, Settings, Workers, sources};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
@@ -49,10 +49,11 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let load = sources::settings(root);
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
+    let memory = memory(root.section("memory"));
     let jobs = jobs(root.section("jobs"));
     let models_dir = models(root.section("models"));
     let log = log(root.section("log"));
-    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, jobs, models_dir, log })
+    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, memory, jobs, models_dir, log })
 }
 
 fn node(mut section: Section<'_, '_>) -> Option<Node> {
@@ -112,7 +113,7 @@ fn policy(mut section: Section<'_, '_>, workers: u8) -> Policy {
         settle: section.seconds("settle_s", Duration::from_secs(30), span(50, HOUR)),
         settle_max: section.seconds("settle_max_s", Duration::from_secs(600), span(50, DAY)),
         flap_window: section.seconds("flap_window_s", Duration::from_secs(300), span(50, DAY)),
-        raise_every: section.seconds("raise_every_s", Duration::ZERO, span(0, HOUR)),
+        raise_every: section.seconds("raise_every_s", Duration::from_secs(1), span(0, HOUR)),
     };
     match policy.check() {
         Ok(()) | Err(BadPolicy::Workers(_) | BadPolicy::NeverIdle | BadPolicy::SettleTooShort(_)) => {
@@ -137,6 +138,8 @@ fn sentinel(mut section: Section<'_, '_>) -> Sentinel {
         priority: priority.and_then(|priority| u8::try_from(priority).ok()),
         signal_again: section.millis("signal_again_ms", 50, 5..=10_000),
         confirm_kill: section.millis("confirm_kill_ms", 500, 10..=60_000),
+        // Twice the beat's period at the least: a beat that is a little late is no silence.
+        dead_man: section.millis("dead_man_ms", 500, 200..=60_000),
     };
     if sentinel.signal_again >= sentinel.confirm_kill {
         let key = if section.has("confirm_kill_ms") { "confirm_kill_ms" } else { "signal_again_ms" };
@@ -162,6 +165,17 @@ fn workers(mut section: Section<'_, '_>) -> Workers {
     }
     section.finish();
     workers
+}
+
+fn memory(mut section: Section<'_, '_>) -> Memory {
+    let memory = Memory {
+        proc: section.path("proc").unwrap_or_else(|| PathBuf::from("/proc")),
+        stall_above: section.percent("stall_above", 10),
+        available_min_bytes: section.integer("available_min_mib", 64, 0..=1_048_576, "MiB") * MIB,
+        calm: section.seconds("calm_s", Duration::from_secs(30), Duration::from_secs(1)..=HOUR),
+    };
+    section.finish();
+    memory
 }
 
 fn jobs(mut section: Section<'_, '_>) -> Jobs {

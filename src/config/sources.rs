@@ -8,7 +8,7 @@ use super::read::Section;
 use super::sections::NAME_RULE;
 use crate::load::procfs::{CORES_MAX, PERIOD_DEFAULT, Select, What};
 use crate::load::shm::MODE_DEFAULT;
-use crate::load::{Kind, Problem, Settings, SourceSettings};
+use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
@@ -36,6 +36,13 @@ pub(super) fn settings(root: &mut Section<'_, '_>) -> Settings {
         if let Some(source) = source(&mut section) {
             if sources.iter().any(|earlier| earlier.name == source.name) {
                 section.complain("name", "is the name of an earlier source as well: reports must tell them apart");
+            }
+            let file = source.record.as_ref().map(|record| &record.file);
+            if file.is_some()
+                && sources.iter().any(|earlier| earlier.record.as_ref().map(|record| &record.file) == file)
+            {
+                section
+                    .complain("record", "is the recording of an earlier source as well: each needs a file of its own");
             }
             if is_shm(&source) && sources.iter().any(is_shm) {
                 section.complain("kind", "is a second page in shared memory, and the sentinel waits at one: give the other RAN process a push source");
@@ -67,7 +74,15 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
         Some(Word::Trace) => trace(section),
         None => None,
     };
-    Some(SourceSettings { name: name?.as_str().to_owned(), freshness, required, kind: kind? })
+    let record = record(section);
+    Some(SourceSettings { name: name?.as_str().to_owned(), freshness, required, kind: kind?, record })
+}
+
+fn record(section: &mut Section<'_, '_>) -> Option<recorder::Settings> {
+    let most = recorder::BYTES_MAX >> 20;
+    let mebibytes = section.integer("record_max_mib", most, 1..=most, "mebibytes");
+    let file = section.path("record")?;
+    Some(recorder::Settings { file, bytes_max: mebibytes << 20 })
 }
 
 /// The source's own rules, at the key they are about.

@@ -93,6 +93,12 @@ impl Settings {
                 &mut notes,
             );
         }
+        let proc = &self.memory.proc;
+        if !["pressure/memory", "meminfo"].iter().any(|name| proc.join(name).is_file()) {
+            let proc = proc.display();
+            notes
+                .push(format!("memory.proc: {proc} has neither pressure/memory nor meminfo: short memory goes unseen"));
+        }
         for source in &self.load.sources {
             match &source.kind {
                 Kind::Push { socket, .. } => {

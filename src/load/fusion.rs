@@ -37,9 +37,12 @@ pub struct Trust {
 pub struct Fused {
     /// What is known.
     pub load: FusedLoad,
-    /// When to ask again at the latest. For a level: the first moment at which silence alone takes the permission to
-    /// run away. For `Late`: the end of the hold. Otherwise the end of time: only an observation changes it.
+    /// Until when it may be believed. For a level: the first moment at which silence alone takes the permission to run
+    /// away. For `Late`: the end of the hold. Otherwise the end of time: what forbids needs no renewal.
     pub fresh_until: Instant,
+    /// When to ask again: the first moment at which time alone may change anything, for worse or for better. A source
+    /// that is not required and falls silent takes its level with it.
+    pub changes_at: Instant,
     /// The source's own stamp on the reading that decides.
     pub stamped: Option<Instant>,
     /// When that reading was received; for `Stale` the moment at which the freshness ran out.
@@ -159,12 +162,21 @@ impl Fusion {
     /// The load by everything heard so far.
     pub fn current(&self, now: Instant) -> Fused {
         let now = now.max(self.clock);
-        self.late(now).or_else(|| self.malformed()).or_else(|| self.stale(now)).unwrap_or_else(|| self.level(now))
+        let forbids = self.late(now).or_else(|| self.malformed()).or_else(|| self.stale(now));
+        Fused { changes_at: self.changes_at(now), ..forbids.unwrap_or_else(|| self.level(now)) }
     }
 
     /// When the last source that has given a level falls silent, or fell: from then on nothing is known.
     pub fn silent_from(&self) -> Option<Instant> {
         self.each().filter_map(|(_, source)| source.span()).map(|span| span.last).max()
+    }
+
+    /// The next end of a hold, or the next silence of the first or the last cell of a source: the cells between change
+    /// nothing.
+    fn changes_at(&self, now: Instant) -> Instant {
+        let silences = self.sources.iter().filter_map(Source::span).flat_map(|span| [span.first, span.last]);
+        let holds = self.sources.iter().filter_map(|source| Some(source.late?.until));
+        silences.chain(holds).filter(|at| *at > now).min().unwrap_or(END_OF_TIME)
     }
 
     /// Sources by id.
@@ -233,6 +245,7 @@ impl Fusion {
         Fused {
             load: FusedLoad::Level(id, last.level),
             fresh_until: any_fresh_until.min(all_fresh_until),
+            changes_at: END_OF_TIME,
             stamped: last.stamped,
             received: last.received,
             metric: last.metric,
@@ -350,7 +363,15 @@ impl Source {
 
 impl Event {
     fn fused(self, load: FusedLoad, metric: Metric, fresh_until: Instant) -> Fused {
-        Fused { load, fresh_until, stamped: self.stamped, received: self.received, metric, cell: self.cell }
+        Fused {
+            load,
+            fresh_until,
+            changes_at: END_OF_TIME,
+            stamped: self.stamped,
+            received: self.received,
+            metric,
+            cell: self.cell,
+        }
     }
 }
 
@@ -360,6 +381,7 @@ impl Span {
         Fused {
             load: FusedLoad::Stale(id),
             fresh_until: END_OF_TIME,
+            changes_at: END_OF_TIME,
             stamped: None,
             received: self.first,
             metric: self.first_cell.last.map_or(Metric::Unknown, |last| last.metric),
@@ -370,8 +392,8 @@ impl Span {
 
 /// A load about which no reading says anything.
 fn unknown(load: FusedLoad, received: Instant) -> Fused {
-    let (fresh_until, cell) = (END_OF_TIME, CellId::default());
-    Fused { load, fresh_until, stamped: None, received, metric: Metric::Unknown, cell }
+    let (fresh_until, changes_at) = (END_OF_TIME, END_OF_TIME);
+    Fused { load, fresh_until, changes_at, stamped: None, received, metric: Metric::Unknown, cell: CellId::default() }
 }
 
 #[cfg(test)]

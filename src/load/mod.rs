@@ -149,6 +149,8 @@ pub struct SourceSettings {
     pub required: bool,
     /// Where the readings come from.
     pub kind: Kind,
+    /// Where to record them, if at all.
+    pub record: Option<recorder::Settings>,
 }
 
 /// Where readings come from.
@@ -244,7 +246,11 @@ pub fn open(
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
         }
     };
-    opened.map_err(|problem| settings.error(problem))
+    let recorded = opened.and_then(|source| match &settings.record {
+        Some(record) => Ok(Box::new(recorder::Recorded::start(source, record, now)?) as _),
+        None => Ok(source),
+    });
+    recorded.map_err(|problem| settings.error(problem))
 }
 
 /// A source that cannot be opened.

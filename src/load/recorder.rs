@@ -1,196 +1,219 @@
-//! How was the load? Writes a recording that [`super::trace`] can replay.
+//! How was the load? Writes what a source said to a file that [`super::trace`] can replay.
 //!
-//! Not for the hot path: the agent feeds it from the sentinel's reports. What was stale or malformed leaves no line,
-//! so in the replay it is silence, which means the same: busy.
+//! The sentinel's thread only puts readings into a bounded queue without locks; a thread of the recording's own writes
+//! them. What was malformed leaves no line, so in the replay it is silence, which means the same: busy.
+//!
+//! A recording never harms what it records: readings that find no room in the queue, a full disk and the end of the
+//! allowed size are told in the log once, and the source goes on. At each start the recording before is kept beside the
+//! new one, with `.1` at the end of its name; an older one is lost.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use super::fusion::{Fused, FusedLoad};
+use crossbeam_queue::ArrayQueue;
+
 use super::push::Line;
-use super::{Metric, Observed, Problem, Reading};
-use crate::units::{CellId, Instant, Utilization};
+use super::{Metric, Observation, Observed, Problem, Reading, Source, shm, trace};
+use crate::units::Instant;
 
-/// Largest recording: what can be replayed.
-pub const BYTES_MAX: u64 = super::trace::BYTES_MAX;
+/// Largest recording, in bytes: what can be replayed.
+pub const BYTES_MAX: u64 = trace::BYTES_MAX;
+/// Readings that wait to be written.
+const QUEUE_MAX: usize = 4096;
+/// Room for every line, so that nothing is allocated while it records.
+const LINE_BYTES: usize = 256;
+/// Time between two looks into the queue: 20 000 readings a second find room.
+const WRITE_EVERY: Duration = Duration::from_millis(200);
 
-/// Turns loads into lines. Pure.
-#[derive(Clone, Copy, Debug)]
-pub struct Recorder {
-    began: Instant,
-    late: u64,
-    late_at: Option<Instant>,
+/// Where one source is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The file, made at the start.
+    pub file: PathBuf,
+    /// Size at which the recording ends, at most [`BYTES_MAX`].
+    pub bytes_max: u64,
 }
 
-impl Recorder {
-    /// Times are counted from `began`.
-    pub fn new(began: Instant) -> Self {
-        Self { began, late: 0, late_at: None }
+/// A source that is recorded.
+pub(super) struct Recorded {
+    inner: Box<dyn Source>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: ArrayQueue<(Instant, Reading)>,
+    ended: AtomicBool,
+    /// Readings that found no room.
+    lost: AtomicU64,
+}
+
+impl Recorded {
+    /// Makes the file and starts the thread. Times in the recording are counted from `began`.
+    ///
+    /// # Errors
+    /// A file that cannot be made, or no thread.
+    pub(super) fn start(inner: Box<dyn Source>, settings: &Settings, began: Instant) -> Result<Self, Problem> {
+        let path = &settings.file;
+        let writer = Writer::create(path, settings.bytes_max, began)?;
+        let shared = Arc::new(Shared {
+            queue: ArrayQueue::new(QUEUE_MAX),
+            ended: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+        });
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("neap-recorder".to_owned());
+        let thread = thread.spawn(move || write_all(&theirs, writer));
+        let remedy = "allow the agent more threads, or take `record` out";
+        let thread = thread.map_err(|error| Problem::io("start a thread to record to", path, error, remedy))?;
+        Ok(Self { inner, shared, thread: Some(thread) })
+    }
+}
+
+impl Source for Recorded {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.fd()
     }
 
-    /// The line of a fused load; `None` when nothing is known. Each late event raises a counter of the recording's
-    /// own by one, and every line carries it.
-    pub fn fused(&mut self, at: Instant, fused: &Fused) -> Option<String> {
-        match fused.load {
-            FusedLoad::Level(_, level) => Some(self.line(at, fused.cell, Some((fused.metric, level)), Some(self.late))),
-            FusedLoad::Late(_) => {
-                if self.late_at.replace(fused.received) != Some(fused.received) {
-                    self.late += 1;
-                }
-                Some(self.line(at, fused.cell, None, Some(self.late)))
+    fn next_poll(&self) -> Option<Instant> {
+        self.inner.next_poll()
+    }
+
+    fn bell(&self) -> Option<shm::Bell> {
+        self.inner.bell()
+    }
+
+    fn read(&mut self, now: Instant, sink: &mut dyn FnMut(Observation)) {
+        let shared = &self.shared;
+        self.inner.read(now, &mut |observation| {
+            // The load first: it may have to stop somebody.
+            sink(observation);
+            if let Ok(reading) = observation
+                && shared.queue.push((now, reading)).is_err()
+            {
+                shared.lost.fetch_add(1, SeqCst);
             }
-            FusedLoad::Malformed(_) | FusedLoad::Stale(_) | FusedLoad::Unheard => None,
+        });
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, SeqCst);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A thread that panics aborts the process, so there is no error to see here.
+            let _ended = thread.join();
         }
     }
+}
 
-    /// The line of one reading of one source.
-    pub fn reading(&self, at: Instant, reading: &Reading) -> String {
-        match reading.observed {
-            Observed::Level { metric, level, late } => self.line(at, reading.cell, Some((metric, level)), late),
-            Observed::Late { count } => self.line(at, reading.cell, None, Some(count)),
-            Observed::Gone => self.write(at, &Line { cell: reading.cell, gone: true, ..Line::default() }),
+/// Writes what comes until the source is dropped.
+fn write_all(shared: &Shared, mut writer: Writer) {
+    let mut told_lost = false;
+    loop {
+        let ended = shared.ended.load(SeqCst);
+        while let Some((at, reading)) = shared.queue.pop() {
+            writer.append(at, &reading);
         }
+        if !told_lost && shared.lost.load(SeqCst) > 0 {
+            told_lost = true;
+            tracing::warn!(file = %writer.path.display(), "readings come faster than they can be recorded; some are left out");
+        }
+        if ended {
+            return;
+        }
+        std::thread::park_timeout(WRITE_EVERY);
+    }
+}
+
+/// Writes lines to a file up to a limit.
+#[derive(Debug)]
+struct Writer {
+    path: PathBuf,
+    /// `None` once the recording has ended.
+    file: Option<File>,
+    began: Instant,
+    bytes_left: u64,
+    lines_left: usize,
+    line: String,
+}
+
+impl Writer {
+    fn create(path: &Path, bytes_max: u64, began: Instant) -> Result<Self, Problem> {
+        let remedy = "choose a file in a directory that the agent's user may write";
+        let failed = |error| Problem::io("make the recording", path, error, remedy);
+        let mut before = path.as_os_str().to_owned();
+        before.push(".1");
+        match fs::rename(path, before) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
+        let (bytes_left, lines_left) = (bytes_max.min(BYTES_MAX), trace::LINES_MAX);
+        Ok(Self {
+            path: path.to_owned(),
+            file: Some(file),
+            began,
+            bytes_left,
+            lines_left,
+            line: String::with_capacity(LINE_BYTES),
+        })
     }
 
-    fn line(&self, at: Instant, cell: CellId, level: Option<(Metric, Utilization)>, late: Option<u64>) -> String {
-        let mut line = Line { cell, late, ..Line::default() };
-        if let Some((metric, level)) = level {
+    /// Appends a reading, unless the recording has ended.
+    fn append(&mut self, at: Instant, reading: &Reading) {
+        let Some(file) = &mut self.file else { return };
+        write_line(&mut self.line, at.since(self.began), reading);
+        let path = self.path.display();
+        match self.bytes_left.checked_sub(self.line.len() as u64).filter(|_| self.lines_left > 0) {
+            None => {
+                tracing::warn!(file = %path, "the recording has its full size and ends; the source goes on");
+                self.file = None;
+            }
+            Some(left) => {
+                (self.bytes_left, self.lines_left) = (left, self.lines_left - 1);
+                if let Err(error) = file.write_all(self.line.as_bytes()) {
+                    tracing::warn!(file = %path, %error, "the recording cannot be written and ends; the source goes on");
+                    self.file = None;
+                }
+            }
+        }
+    }
+}
+
+/// One line of the push format with its time.
+fn write_line(text: &mut String, since: Duration, reading: &Reading) {
+    let mut line = Line { cell: reading.cell, ..Line::default() };
+    match reading.observed {
+        Observed::Level { metric, level, late } => {
+            // Upwards: a replay must not give more permission than the radio did.
             let percent = u8::try_from(level.permille().div_ceil(10)).ok();
+            line.late = late;
             match metric {
                 Metric::PrbTotDl => line.dl = percent,
                 Metric::PrbTotUl => line.ul = percent,
                 Metric::Cpu | Metric::Late | Metric::Unknown => line.cpu = percent,
             }
         }
-        self.write(at, &line)
+        Observed::Late { count } => line.late = Some(count),
+        Observed::Gone => line.gone = true,
     }
-
-    fn write(&self, at: Instant, line: &Line) -> String {
-        let since = at.since(self.began);
-        let mut text = String::with_capacity(80);
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{{\"t_s\":{}.{:06},", since.as_secs(), since.subsec_micros());
-        line.write_members(&mut text);
-        text.push_str("}\n");
-        text
-    }
-}
-
-/// Writes lines to a file up to a limit.
-#[derive(Debug)]
-pub struct Recording {
-    file: File,
-    left: u64,
-    dropped: u64,
-}
-
-impl Recording {
-    /// Makes the file, which must not be there yet.
-    pub fn create(path: &Path) -> Result<Self, Problem> {
-        let remedy = "choose a new file in a directory that the agent's user may write";
-        let file = OpenOptions::new().write(true).create_new(true).open(path);
-        let file = file.map_err(|error| Problem::io("make the recording", path, error, remedy))?;
-        Ok(Self { file, left: BYTES_MAX, dropped: 0 })
-    }
-
-    /// Appends a line. Over [`BYTES_MAX`] it is dropped and counted, as is every line after it.
-    pub fn append(&mut self, line: &str) -> io::Result<()> {
-        match self.left.checked_sub(line.len() as u64) {
-            Some(left) if self.dropped == 0 => {
-                self.file.write_all(line.as_bytes())?;
-                self.left = left;
-            }
-            Some(_) | None => self.dropped += 1,
-        }
-        Ok(())
-    }
-
-    /// Lines that found no room.
-    pub fn dropped(&self) -> u64 {
-        self.dropped
-    }
+    text.clear();
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{{\"t_s\":{}.{:06},", since.as_secs(), since.subsec_micros());
+    line.write_members(text);
+    text.push_str("}\n");
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::load::push;
-    use crate::units::SourceId;
-
-    const BEGAN: Instant = Instant::from_nanos(1_000_000_000);
-
-    fn fused(load: FusedLoad, received_ns: u64) -> Fused {
-        let received = Instant::from_nanos(received_ns);
-        let (metric, cell) = (Metric::PrbTotUl, CellId(7));
-        Fused { load, fresh_until: received, stamped: None, received, metric, cell }
-    }
-
-    #[test]
-    fn a_line_has_the_time_since_the_beginning_and_the_published_name() {
-        let level = Utilization::from_permille(123).unwrap();
-        let line = Recorder::new(BEGAN)
-            .fused(Instant::from_nanos(3_500_001_000), &fused(FusedLoad::Level(SourceId(0), level), 3));
-        assert_eq!(line.as_deref(), Some("{\"t_s\":2.500001,\"cell\":7,\"RRU.PrbTotUl\":13,\"late\":0}\n"));
-    }
-
-    #[test]
-    fn one_late_event_is_counted_once_however_often_it_is_reported() {
-        let mut recorder = Recorder::new(BEGAN);
-        let late = |ns| fused(FusedLoad::Late(SourceId(0)), ns);
-        let counts = [5, 5, 9].map(|ns| recorder.fused(BEGAN, &late(ns)).unwrap());
-        let counts = counts.map(|line| push::parse(line.trim().as_bytes()).unwrap().late.unwrap());
-        assert_eq!(counts, [1, 1, 2]);
-    }
-
-    #[test]
-    fn what_is_not_known_leaves_no_line() {
-        let mut recorder = Recorder::new(BEGAN);
-        for load in [FusedLoad::Unheard, FusedLoad::Stale(SourceId(1)), FusedLoad::Malformed(SourceId(1))] {
-            assert_eq!(recorder.fused(BEGAN, &fused(load, 1)), None);
-        }
-    }
-
-    #[test]
-    fn an_existing_file_is_not_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("day.ndjson");
-        Recording::create(&path).unwrap().append("{\"t_s\":0}\n").unwrap();
-        assert!(Recording::create(&path).is_err());
-        assert_eq!(std::fs::read_to_string(path).unwrap(), "{\"t_s\":0}\n");
-    }
-
-    #[test]
-    fn a_full_recording_drops_lines_and_counts_them() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("day.ndjson");
-        let mut recording = Recording::create(&path).unwrap();
-        recording.left = 10;
-        for line in ["12345678\n", "12\n", "\n"] {
-            recording.append(line).unwrap();
-        }
-        assert_eq!((recording.dropped(), std::fs::read_to_string(path).unwrap().as_str()), (2, "12345678\n"));
-    }
-
-    proptest! {
-        #[test]
-        fn a_recorded_reading_is_never_lower_when_it_is_read_again(
-            permille in 0_u16..=1000, cell: u64, late: Option<u64>, which in 0..3,
-        ) {
-            let metric = [Metric::PrbTotDl, Metric::PrbTotUl, Metric::Cpu][usize::try_from(which).unwrap()];
-            let level = Utilization::from_permille(permille).unwrap();
-            let observed = Observed::Level { metric, level, late };
-            let reading = Reading { source: SourceId(2), cell: CellId(cell), stamped: None, observed };
-            let line = Recorder::new(BEGAN).reading(BEGAN, &reading);
-            let again = push::parse(line.trim().as_bytes()).unwrap().reading(SourceId(2)).unwrap();
-            let Observed::Level { metric: metric_again, level: level_again, late: late_again } = again.observed else {
-                panic!("{again:?} is not a level");
-            };
-            prop_assert_eq!((metric_again, late_again, again.cell), (metric, late, reading.cell));
-            prop_assert!(level_again >= level && level_again.permille() - permille < 10);
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 
 fn settings(kind: Kind) -> SourceSettings {
-    SourceSettings { name: "radio".to_owned(), freshness: Duration::from_secs(1), required: true, kind }
+    SourceSettings { name: "radio".to_owned(), freshness: Duration::from_secs(1), required: true, kind, record: None }
 }
 
 fn open_one(kind: Kind) -> Result<Box<dyn Source>, OpenError> {

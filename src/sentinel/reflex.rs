@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
+use super::judge::Judge;
 use super::pace::{LoadPace, ReasonPace};
 use super::stops::{End, Step, Stops};
 use super::surroundings::Surroundings;
 use super::{REPORTS_MAX, Report, Shared, YieldRecord};
-use crate::governor::{Decision, Governor, Load, Order, Reason, Sample};
+use crate::governor::{Decision, Governor, Order, Reason};
 use crate::load::Observation;
-use crate::load::fusion::{Fused, FusedLoad, Fusion};
+use crate::load::fusion::{FusedLoad, Fusion};
 use crate::sys::clock;
 use crate::sys::signal::Seen;
 use crate::units::{Instant, SourceId, Utilization, WORKERS_MAX};
@@ -22,9 +23,7 @@ const STRAYS_EVERY: Duration = Duration::from_secs(1);
 
 /// Everything but the descriptors: what observations, time and orders act on.
 pub(super) struct Reflex {
-    fusion: Fusion,
-    fused: Fused,
-    governor: Governor,
+    judge: Judge,
     gate: Arc<Gate>,
     stops: Stops,
     /// When to look for strays at the latest.
@@ -33,8 +32,6 @@ pub(super) struct Reflex {
     surroundings: Surroundings,
     load_pace: LoadPace,
     reason_pace: ReasonPace,
-    /// When to be blind if no source is heard; `None` once that is past or one was.
-    blind_at: Option<Instant>,
     held: bool,
     draining: bool,
 }
@@ -61,17 +58,14 @@ impl Reflex {
     pub(super) fn new(now: Instant, parts: ReflexParts, gate: Arc<Gate>, shared: Arc<Shared>) -> Self {
         let ReflexParts { fusion, governor, stops, grace } = parts;
         Self {
-            fused: fusion.current(now),
-            fusion,
             reason_pace: ReasonPace::new(now, governor.decision().reason),
-            governor,
+            judge: Judge::new(now, fusion, governor, grace),
             gate,
             stops,
             strays_at: now.after(STRAYS_EVERY),
             shared,
             surroundings: Surroundings::default(),
             load_pace: LoadPace::default(),
-            blind_at: Some(now.after(grace)),
             held: false,
             draining: false,
         }
@@ -79,7 +73,7 @@ impl Reflex {
 
     /// Tells the mode at the start.
     pub(super) fn announce(&self, now: Instant) {
-        self.shared.report(Report::Mode { at: now, decision: self.governor.decision() });
+        self.shared.report(Report::Mode { at: now, decision: self.judge.decision() });
     }
 
     /// Whether the handle wants the thread to end and every stop is confirmed.
@@ -89,55 +83,53 @@ impl Reflex {
 
     /// Takes in what a source saw, and acts on it at once: a peak between two low readings is a peak.
     pub(super) fn on_observation(&mut self, now: Instant, observation: Observation) {
-        self.fusion.on_observation(now, observation);
-        self.on_load(now);
+        let decision = self.judge.on_observation(now, observation);
+        self.act_on_load(now, decision);
     }
 
     /// When something is due, descriptors aside.
     pub(super) fn next_moment(&self) -> Option<Instant> {
-        let fresh_until = self.blind_at.is_none().then_some(self.fused.fresh_until);
-        let moments = [fresh_until, self.blind_at, self.governor.next_timeout(), self.stops.next_look()];
-        moments.into_iter().flatten().chain([self.strays_at]).min()
+        let moments = [self.stops.next_look(), self.gate.next_beat()];
+        moments.into_iter().flatten().chain([self.judge.next_moment(), self.strays_at]).min()
+    }
+
+    /// Tells the workers that this thread is awake.
+    pub(super) fn beat(&self, now: Instant) {
+        self.gate.beat(now);
     }
 
     /// The thread is about to sleep: notes what slow yields are compared with.
     pub(super) fn before_sleep(&mut self) {
-        let quiet = self.governor.decision().budget > 0 && self.stops.is_empty();
+        let quiet = self.judge.decision().budget > 0 && self.stops.is_empty();
         self.surroundings.before_sleep(quiet, self.gate.pids_ref());
     }
 
-    /// Asks the fusion, decides, acts.
-    fn on_load(&mut self, now: Instant) {
-        self.blind_at = None;
-        self.fused = self.fusion.current(now);
-        if let Some(decision) = self.governor.on_sample(now, self.sample()) {
+    /// Acts on a look at the load, and tells what it gave.
+    fn act_on_load(&mut self, now: Instant, decision: Option<Decision>) {
+        if let Some(decision) = decision {
             self.apply(decision, Trigger::Load);
             self.report_mode(now, decision);
         } else {
-            let decision = self.governor.decision();
+            let decision = self.judge.decision();
             if self.reason_pace.admit(now, decision.reason) {
                 self.shared.report(Report::Mode { at: now, decision });
             }
         }
         let room = self.shared.reports.len() < REPORTS_MAX / 2;
-        if room && self.load_pace.admit(now, self.fused.load) {
-            self.shared.report(Report::Load { at: now, fused: self.fused });
+        let fused = self.judge.fused();
+        if room && self.load_pace.admit(now, fused.load) {
+            self.shared.report(Report::Load { at: now, fused });
         }
     }
 
     /// Lets time pass for the fusion (freshness) and for the governor (settle time, raises).
     pub(super) fn on_time(&mut self, now: Instant) {
-        let unheard = self.blind_at.is_some_and(|at| at <= now);
-        let expired = self.blind_at.is_none() && self.fused.fresh_until <= now;
-        if unheard || expired {
-            self.on_load(now);
+        if self.judge.load_is_due(now) {
+            let decision = self.judge.on_load(now);
+            self.act_on_load(now, decision);
         }
-        if self.governor.next_timeout().is_some_and(|at| at <= now)
-            && let Some(decision) = self.governor.on_timeout(now)
-        {
-            self.apply(decision, Trigger::Other(now));
-            self.report_mode(now, decision);
-        }
+        let decision = self.judge.on_timeout(now);
+        self.carry_out(now, decision);
     }
 
     /// Takes up what the handle asks for.
@@ -145,20 +137,20 @@ impl Reflex {
         let leave = self.shared.leave.load(SeqCst);
         let (held, draining) = (self.shared.held.load(SeqCst), self.shared.draining.load(SeqCst) || leave);
         if std::mem::replace(&mut self.draining, draining) != draining {
-            let decision = self.governor.on_order(now, if draining { Order::Drain } else { Order::Resume });
+            let decision = self.judge.on_order(now, if draining { Order::Drain } else { Order::Resume });
             self.carry_out(now, decision);
         }
         if std::mem::replace(&mut self.held, held) != held {
-            let decision = self.governor.on_order(now, if held { Order::Hold } else { Order::Release });
+            let decision = self.judge.on_order(now, if held { Order::Hold } else { Order::Release });
             self.carry_out(now, decision);
         }
         if let Some(policy) = self.shared.policy.pop()
-            && let Ok(decision) = self.governor.set_policy(now, policy)
+            && let Ok(decision) = self.judge.set_policy(now, policy)
         {
             self.carry_out(now, decision);
         }
         if self.shared.worker_changed.swap(false, SeqCst) {
-            self.apply(self.governor.decision(), Trigger::Other(now));
+            self.apply(self.judge.decision(), Trigger::Other(now));
         }
     }
 
@@ -215,7 +207,7 @@ impl Reflex {
             };
             any = true;
             if let Some(mut record) = self.stops.confirm(slot, at, end, cpu) {
-                record.around = self.surroundings.around(&record, self.governor.decision().budget);
+                record.around = self.surroundings.around(&record, self.judge.decision().budget);
                 self.shared.report(Report::Yield(record));
             }
         }
@@ -232,7 +224,7 @@ impl Reflex {
 
     /// The record of a stop that is signalled now; the workers' part is added by [`Stops::begin`].
     fn record(&self, decision: Decision, trigger: Trigger, decided: Instant, signalled: Instant) -> YieldRecord {
-        let fused = self.fused;
+        let fused = self.judge.fused();
         let (stamped, received) = match trigger {
             Trigger::Load => (fused.stamped, fused.received),
             Trigger::Other(at) => (None, at),
@@ -248,7 +240,7 @@ impl Reflex {
                     Utilization::FULL
                 }
             },
-            threshold: self.governor.policy().busy_above,
+            threshold: self.judge.policy().busy_above,
             stamped,
             received,
             decided,
@@ -259,21 +251,6 @@ impl Reflex {
             jobs: [0; WORKERS_MAX],
             cpu_after: Duration::ZERO,
             around: None,
-        }
-    }
-
-    /// The fused load as the governor takes it.
-    fn sample(&self) -> Sample {
-        let Fused { load, fresh_until, received, .. } = self.fused;
-        match load {
-            FusedLoad::Level(source, level) => Sample { load: Load::Level(source, level), fresh_until },
-            FusedLoad::Late(source) => Sample { load: Load::Late(source), fresh_until },
-            FusedLoad::Malformed(source) => Sample { load: Load::Malformed(source), fresh_until },
-            // While another source is fresh the node is busy, then it is blind.
-            FusedLoad::Stale(source) => {
-                Sample { load: Load::Stale(source), fresh_until: self.fusion.silent_from().unwrap_or(received) }
-            }
-            FusedLoad::Unheard => Sample { load: Load::Unheard, fresh_until },
         }
     }
 

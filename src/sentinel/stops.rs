@@ -25,7 +25,7 @@ const STILL: Duration = Duration::from_millis(20);
 /// its CPU clock stands still, and with the stop pending it can execute no instruction any more. So it is confirmed at
 /// the first moment at which its clock had the value at which it stands.
 #[derive(Debug)]
-pub(super) struct Stops {
+pub(crate) struct Stops {
     open: [Option<Open>; WORKERS_MAX],
     repeat_after: Duration,
     kill_after: Duration,
@@ -52,7 +52,7 @@ struct Still {
 
 /// What to do with a worker that was seen not stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Send the signals again: somebody may have continued it before it took the first.
     Repeat,
     /// Confirm it as displaced.
@@ -63,7 +63,7 @@ pub(super) enum Step {
 
 /// How a stop ended for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// Stopped, or ended, by itself.
     Stopped,
     /// Kept off its core, with the stop pending.
@@ -75,13 +75,13 @@ pub(super) enum End {
 impl Stops {
     /// Nothing under way. A worker that still runs `repeat_after` the signals gets them once more; one that still runs
     /// `kill_after` is overdue.
-    pub(super) fn new(repeat_after: Duration, kill_after: Duration) -> Self {
+    pub(crate) fn new(repeat_after: Duration, kill_after: Duration) -> Self {
         let open = std::array::from_fn(|_| None);
         Self { open, repeat_after, kill_after, look_at: Instant::default(), look_gap: LOOK_FIRST }
     }
 
     /// Signals were sent. `record` carries everything but the end; a stop that met nobody is none.
-    pub(super) fn begin(&mut self, record: YieldRecord, stop: Stop) {
+    pub(crate) fn begin(&mut self, record: YieldRecord, stop: Stop) {
         if stop.slots.is_empty() {
             return;
         }
@@ -95,12 +95,12 @@ impl Stops {
     }
 
     /// Whether every stop is confirmed.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.open.iter().all(Option::is_none)
     }
 
     /// Slots to look at, and the process that was stopped in each.
-    pub(super) fn waiting(&self) -> (Slots, [i32; WORKERS_MAX]) {
+    pub(crate) fn waiting(&self) -> (Slots, [i32; WORKERS_MAX]) {
         let (mut slots, mut pids) = (Slots::NONE, [0; WORKERS_MAX]);
         for open in self.open.iter().flatten() {
             for slot in open.waiting.iter() {
@@ -112,7 +112,7 @@ impl Stops {
     }
 
     /// The worker of `slot` was seen not stopped, having used `cpu` in its life. Tells what to do, if anything.
-    pub(super) fn on_running(&mut self, slot: usize, now: Instant, cpu: Option<Duration>) -> Option<Step> {
+    pub(crate) fn on_running(&mut self, slot: usize, now: Instant, cpu: Option<Duration>) -> Option<Step> {
         let (repeat_after, kill_after) = (self.repeat_after, self.kill_after);
         let open = self.open.iter_mut().flatten().find(|open| open.waiting.contains(slot))?;
         let still = &mut open.still[slot];
@@ -134,7 +134,7 @@ impl Stops {
 
     /// The stop has ended for the worker of `slot`, which has used `cpu` in its life. Gives the record when it was the
     /// last worker of its stop.
-    pub(super) fn confirm(
+    pub(crate) fn confirm(
         &mut self,
         slot: usize,
         now: Instant,
@@ -165,12 +165,12 @@ impl Stops {
     }
 
     /// When to look at the latest; `None` when nothing is under way.
-    pub(super) fn next_look(&self) -> Option<Instant> {
+    pub(crate) fn next_look(&self) -> Option<Instant> {
         (!self.is_empty()).then_some(self.look_at)
     }
 
     /// The sentinel has looked: the next look by timer is later.
-    pub(super) fn on_look(&mut self, now: Instant) {
+    pub(crate) fn on_look(&mut self, now: Instant) {
         if now >= self.look_at {
             self.look_gap = self.look_gap.saturating_mul(2).min(LOOK_LAST);
             self.look_at = now.after(self.look_gap);

@@ -3,6 +3,8 @@
 //! Workers are shells that compute without end; load comes from a socket pair.
 
 mod apart;
+mod budget;
+mod silence;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -448,7 +450,8 @@ fn the_class_is_what_was_permitted() {
 #[test]
 fn more_sources_than_the_tables_hold_are_refused() {
     let listen = load::Kind::PushUdp { listen: "127.0.0.1:0".parse().unwrap() };
-    let source = load::SourceSettings { name: "du".into(), freshness: FOREVER, required: true, kind: listen };
+    let source =
+        load::SourceSettings { name: "du".into(), freshness: FOREVER, required: true, kind: listen, record: None };
     let settings = Settings {
         policy: policy(1),
         load: load::Settings { sources: vec![source; SOURCES_MAX + 1] },

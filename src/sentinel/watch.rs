@@ -115,6 +115,7 @@ impl Watch {
             let ready = self.wait()?;
             self.hear(clock::now(), ready.sources);
             let now = clock::now();
+            self.reflex.beat(now);
             self.reflex.on_time(now);
             if ready.doorbell {
                 self.shared.doorbell.clear();

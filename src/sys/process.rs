@@ -1,10 +1,11 @@
 //! How does a process begin, limit itself and end?
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use rustix::io::FdFlags;
 use rustix::process::{
     DumpableBehavior, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getpid, getppid, getrlimit,
     set_dumpable_behavior, set_parent_process_death_signal, setrlimit, waitid,
@@ -74,6 +75,21 @@ pub fn tie_to_parent(command: &mut Command) -> &mut Command {
     // SAFETY: between fork and exec the closure makes system calls only (prctl, getppid, sigprocmask). It neither
     // allocates nor locks: all error paths build an `io::Error` from an errno.
     unsafe { command.pre_exec(move || die_with_parent(parent).and_then(|()| signal::unblock_all())) }
+}
+
+/// Leaves the child of `command` a descriptor that this process closes in all others, under the same number. It must
+/// stay open until the child was spawned.
+pub fn pass_on(command: &mut Command, fd: BorrowedFd<'_>) {
+    let fd = fd.as_raw_fd();
+    let keep = move || {
+        // SAFETY: between fork and exec the descriptor is the copy of the parent's open one, as the caller promises.
+        // Even if it were not, only a flag of a descriptor would change.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+        Ok(())
+    };
+    // SAFETY: the closure makes one system call and allocates nothing.
+    unsafe { command.pre_exec(keep) };
 }
 
 /// Limits that a process sets for itself; `None` leaves what there is.
@@ -180,6 +196,49 @@ mod tests {
         // SAFETY: the closure makes two system calls on plain integers.
         unsafe { command.pre_exec(move || die_with_parent(own.saturating_add(1))) };
         assert_eq!(command.spawn().unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn a_change_of_credentials_unties_a_process_and_it_can_be_tied_again() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root can change its group, which is what makes the kernel forget the tie");
+            return;
+        }
+        let own = getpid().as_raw_nonzero().get();
+        let check = move || {
+            let is = |wanted: Option<Signal>| match rustix::process::parent_process_death_signal() {
+                Ok(signal) if signal == wanted => Ok(()),
+                Ok(_) | Err(_) => Err(io::Error::from_raw_os_error(libc::EPROTO)),
+            };
+            die_with_parent(own)?;
+            is(Some(Signal::KILL))?;
+            // SAFETY: the system call takes three integers.
+            if unsafe { libc::setresgid(65534, 65534, 65534) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            is(None)?;
+            die_with_parent(own)?;
+            is(Some(Signal::KILL))
+        };
+        let mut command = Command::new("true");
+        // SAFETY: the closure makes system calls on plain integers.
+        unsafe { command.pre_exec(check) };
+        assert!(command.status().unwrap().success());
+    }
+
+    #[test]
+    fn a_descriptor_that_is_passed_on_is_open_in_the_child_and_in_no_other() {
+        use std::os::fd::AsFd as _;
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let look = |pass: bool| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("test -e /proc/self/fd/{}", file.as_raw_fd())]);
+            if pass {
+                pass_on(&mut command, file.as_fd());
+            }
+            command.status().unwrap().success()
+        };
+        assert_eq!((look(true), look(false)), (true, false));
     }
 
     #[test]

@@ -5,10 +5,11 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::Interest;
@@ -29,7 +30,7 @@ const READ_BYTES: usize = 64 * 1024;
 const OUTGOING_MAX: usize = 8;
 
 /// How to start a worker process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Start<'a> {
     /// The binary.
     pub exe: &'a std::path::Path,
@@ -41,6 +42,8 @@ pub struct Start<'a> {
     pub plan_bytes: u64,
     /// Its address space, in bytes.
     pub address_bytes: u64,
+    /// The page of the sentinel's beat, and how old the beat may become before the worker stops itself.
+    pub dead_man: Option<(BorrowedFd<'a>, Duration)>,
 }
 
 /// One worker process and the agent's end of its socket. Killed when dropped.
@@ -101,6 +104,11 @@ impl Child {
         command.args(["--address-bytes", &start.address_bytes.to_string()]);
         if let Some(core) = start.core {
             command.args(["--core", &core.to_string()]);
+        }
+        if let Some((page, limit)) = start.dead_man {
+            command.args(["--dead-man-fd", &page.as_raw_fd().to_string()]);
+            command.args(["--dead-man-ms", &limit.as_millis().to_string()]);
+            process::pass_on(&mut command, page);
         }
         // The engine reads variables of its own; a backtrace would open files. A group of its own: Ctrl-C on a terminal is for
         // the agent, which ends its workers in order.

@@ -7,6 +7,10 @@
 //! A worker enters the table stopped: [`Gate::fill`] stops it before the sentinel can see it, and it runs when the
 //! sentinel, told by `worker_changed`, finds its slot within the budget.
 //!
+//! The gate of an agent also holds the dead-man's handle of its workers ([`Gate::with_dead_man`]): the sentinel gives the
+//! beat in every pass that continues a worker, and again at least each [`BEAT_EVERY`] while one may run. Workers whose
+//! sentinel falls silent stop themselves (`sys::dead_man`).
+//!
 //! Without locks: the sentinel never waits for the agent. The agent waits in [`Gate::clear`] for the end of a pass of
 //! the sentinel (microseconds), so that a process id is never signalled after it was given back to the kernel.
 
@@ -14,16 +18,21 @@
 mod tests;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use crate::sys::dead_man::Beat;
 use crate::sys::signal::{self, Seen};
 use crate::sys::{clock, process};
-use crate::units::WORKERS_MAX;
+use crate::units::{Instant, WORKERS_MAX};
 
 /// Threads of one worker that are signalled one by one; further ones stop a little later, with the process.
 pub const THREADS_MAX: usize = 8;
+
+/// The beat is given at least this often while a worker may run.
+pub const BEAT_EVERY: Duration = Duration::from_millis(100);
 
 const _: () = assert!(WORKERS_MAX <= u16::BITS as usize, "a set of slots is a u16");
 
@@ -37,6 +46,16 @@ pub struct Gate {
     budget: AtomicU8,
     /// Whether the sentinel is using process ids from the table right now.
     passing: AtomicBool,
+    dead_man: Option<DeadMan>,
+}
+
+/// What workers stop themselves by when the sentinel is stuck.
+#[derive(Debug)]
+struct DeadMan {
+    beat: Beat,
+    limit: Duration,
+    /// When the beat was given last, ns of the monotonic clock.
+    given: AtomicU64,
 }
 
 /// One worker's place in the table.
@@ -128,14 +147,50 @@ pub struct Resume {
 }
 
 impl Gate {
-    /// An empty table that lets nothing run.
+    /// An empty table that lets nothing run. Its workers do not stop themselves: for tools and tests that let them run
+    /// without a sentinel.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::of(None))
+    }
+
+    /// An empty table that lets nothing run, and whose workers stop themselves when the sentinel was silent for `limit`.
+    ///
+    /// # Errors
+    /// When there is no memory or no descriptor for the page of the beat, and before Linux 5.1.
+    pub fn with_dead_man(limit: Duration) -> io::Result<Arc<Self>> {
+        let dead_man = DeadMan { beat: Beat::new()?, limit, given: AtomicU64::new(0) };
+        Ok(Arc::new(Self::of(Some(dead_man))))
+    }
+
+    fn of(dead_man: Option<DeadMan>) -> Self {
+        Self {
             pids: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
             slots: std::array::from_fn(|_| Slot::default()),
             budget: AtomicU8::new(0),
             passing: AtomicBool::new(false),
-        })
+            dead_man,
+        }
+    }
+
+    /// The page of the beat, and how old the beat may become: for a worker that is started. Agent side.
+    pub fn dead_man(&self) -> Option<(BorrowedFd<'_>, Duration)> {
+        self.dead_man.as_ref().map(|dead_man| (dead_man.beat.fd(), dead_man.limit))
+    }
+
+    /// Says to the workers that whoever stops them is able to. The sentinel's, or whose who stands in for it.
+    pub fn beat(&self, now: Instant) {
+        if let Some(dead_man) = &self.dead_man {
+            dead_man.beat.give(now);
+            dead_man.given.store(now.as_nanos(), SeqCst);
+        }
+    }
+
+    /// When the next beat is due; `None` while no worker may run, so that nobody wakes for it.
+    pub fn next_beat(&self) -> Option<Instant> {
+        let dead_man = self.dead_man.as_ref()?;
+        let runs = |slot: &Slot| slot.state.load(SeqCst) == RUNS;
+        let any = self.pids.iter().zip(&self.slots).any(|(pid, slot)| pid.load(SeqCst) != 0 && runs(slot));
+        any.then(|| Instant::from_nanos(dead_man.given.load(SeqCst)).after(BEAT_EVERY))
     }
 
     /// Stops a process and enters it as the worker of `slot`. Tell the sentinel afterwards (`worker_changed`).
@@ -272,6 +327,8 @@ impl Pass<'_> {
                 continue;
             }
             place.state.store(RUNS, SeqCst);
+            // Before the signal: a worker that has stood for long must not find an old beat.
+            self.0.beat(clock::now());
             // A process that has gone is the agent's to clear.
             let _gone = signal::continue_process(pid);
             if state == STOPPED {

@@ -83,6 +83,15 @@ pub enum Event {
         /// Output or fault.
         outcome: Result<Output, Fault>,
     },
+    /// The process stopped itself for a while because the sentinel was silent; it goes on now.
+    Parked {
+        /// Which worker.
+        slot: usize,
+        /// How often since it last said so.
+        times: u32,
+        /// How long in all.
+        time: Duration,
+    },
     /// The process ended. Every [`Work`] of that token is void; that of other tokens is kept for the next process.
     Exited {
         /// Which worker.

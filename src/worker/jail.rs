@@ -50,6 +50,9 @@ pub fn enter(settings: &Settings) -> io::Result<Vec<String>> {
         // it needs there (task, stat, schedstat, cgroup), but not open files and memory maps.
         ("hide memory from other processes", process::not_dumpable()),
     ];
+    // Again: whatever changes the credentials of a process makes the kernel forget the request, and the agent may have
+    // died meanwhile.
+    process::die_with_parent(settings.parent)?;
     let refused = steps.into_iter().filter_map(|(step, outcome)| Some((step, outcome.err()?)));
     Ok(refused.map(|(step, error)| format!("jail: could not {step}: {error}")).collect())
 }

@@ -33,6 +33,7 @@ const HELLO: u8 = 129;
 const DONE: u8 = 130;
 const FAILED: u8 = 131;
 const NEED_MODEL: u8 = 132;
+const PARKED: u8 = 133;
 
 /// What the agent says.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +87,8 @@ pub enum FromWorker {
     Failed(Failed),
     /// The item's model is not here (any more): load it and ask again.
     NeedModel(NeedModel),
+    /// The process stopped itself while it was at the item whose answer follows.
+    Parked(Parked),
 }
 
 /// First frame of a worker.
@@ -138,6 +141,15 @@ pub struct NeedModel {
     pub item: u32,
     /// The model it needs.
     pub digest: Digest,
+}
+
+/// How often and how long a worker stopped itself because the sentinel was silent, since it last said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// How often.
+    pub times: u32,
+    /// How long in all; stops from outside do not count.
+    pub time: Duration,
 }
 
 /// Why some bytes are not a frame, or something does not fit one.
@@ -279,6 +291,12 @@ impl FromWorker {
                 writer.digest(*digest);
                 writer
             }
+            Self::Parked(Parked { times, time }) => {
+                let mut writer = Writer::new(PARKED);
+                writer.u32(*times);
+                writer.span(*time);
+                writer
+            }
         };
         writer.finish()
     }
@@ -312,6 +330,7 @@ impl FromWorker {
                 item: reader.u32("item")?,
                 digest: reader.digest()?,
             }),
+            PARKED => Self::Parked(Parked { times: reader.u32("times")?, time: reader.span("parked_ns")? }),
             kind => return Err(BadFrame::Kind { kind }),
         };
         reader.finish()?;

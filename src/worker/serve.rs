@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, RawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use sha2::{Digest as _, Sha256};
 use super::channel::{Channel, ChannelError};
 use super::engine::Pinned;
 use super::plans::{Key, Plans};
-use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Run, ToWorker, data_bytes};
+use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Parked, Run, ToWorker, data_bytes};
 use super::{guard, infer, interpret, jail, prepare};
 use crate::fault::{Code, Fault};
 use crate::model::manifest::{self, Manifest};
-use crate::sys::{alloc, clock};
+use crate::sys::{alloc, clock, dead_man, fds};
 use crate::tensor::Tensor;
 use crate::units::{Digest, MODEL_BYTES_MAX};
 
@@ -34,7 +34,7 @@ pub const EXIT_PROTOCOL: u8 = 76;
 pub const MODELS_HELD_MAX: usize = 16;
 
 /// Runs a worker until the agent closes the socket. `arguments` are those behind `neap worker`:
-/// `--slot N --parent PID --plan-bytes N --address-bytes N [--core N]`.
+/// `--slot N --parent PID --plan-bytes N --address-bytes N [--core N] [--dead-man-fd N --dead-man-ms N]`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
@@ -43,6 +43,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    // First: the jail closes the page's descriptor, and the page stays mapped.
+    if let Err(error) = arguments.arm_dead_man() {
+        eprintln!("neap worker {}: cannot tie itself to the sentinel's beat: {error}", arguments.slot);
+        return ExitCode::from(EXIT_JAIL);
+    }
     let notes = match jail::enter(&arguments.jail) {
         Ok(notes) => notes,
         Err(error) => {
@@ -68,9 +73,17 @@ struct Arguments {
     slot: usize,
     plan_bytes: u64,
     jail: jail::Settings,
+    /// Inherited descriptor of the beat's page, and how old the beat may become.
+    dead_man: Option<(RawFd, Duration)>,
 }
 
 impl Arguments {
+    fn arm_dead_man(&self) -> io::Result<()> {
+        let Some((fd, limit)) = self.dead_man else { return Ok(()) };
+        let page = fds::take_inherited(fd)?;
+        dead_man::arm(page.as_fd(), limit, self.jail.parent)
+    }
+
     fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut values = BTreeMap::new();
         let mut arguments = arguments.into_iter();
@@ -87,6 +100,13 @@ impl Arguments {
                 parent: required("--parent", take("--parent"))?,
                 core: take("--core").map(|core| required("--core", Some(core))).transpose()?,
                 address_bytes: required("--address-bytes", take("--address-bytes"))?,
+            },
+            dead_man: match (take("--dead-man-fd"), take("--dead-man-ms")) {
+                (None, None) => None,
+                (fd, ms) => {
+                    let ms = Duration::from_millis(required("--dead-man-ms", ms)?);
+                    Some((required("--dead-man-fd", fd)?, ms))
+                }
             },
         };
         match values.keys().next() {
@@ -109,6 +129,8 @@ struct Server {
     plans: Plans,
     /// Counts requests, to know which model was used last.
     turn: u64,
+    /// What the agent knows of how often this process has stopped itself.
+    parked: dead_man::Parked,
 }
 
 /// A model as the agent handed it over.
@@ -127,7 +149,7 @@ struct Source {
 impl Server {
     fn new(arguments: &Arguments) -> Self {
         let plans = Plans::new(infer::engine(), arguments.plan_bytes, alloc::used);
-        Self { models: BTreeMap::new(), plans, turn: 0 }
+        Self { models: BTreeMap::new(), plans, turn: 0, parked: dead_man::Parked::default() }
     }
 
     fn serve(mut self, notes: Vec<String>) -> Result<(), ChannelError> {
@@ -144,6 +166,9 @@ impl Server {
                 ToWorker::Run(run) => {
                     let (token, item) = (run.token, run.item);
                     let answer = self.run(run);
+                    if let Some(parked) = self.newly_parked() {
+                        channel.send(&FromWorker::Parked(parked))?;
+                    }
                     match channel.send(&answer) {
                         Err(ChannelError::Frame(error @ BadFrame::TooLong { .. })) => {
                             let text = format!("the output does not fit a frame: {error}; ask for fewer outputs");
@@ -160,6 +185,14 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// What the agent does not know yet of how often this process has stopped itself.
+    fn newly_parked(&mut self) -> Option<Parked> {
+        let now = dead_man::parked();
+        let before = std::mem::replace(&mut self.parked, now);
+        let new = Parked { times: now.times.wrapping_sub(before.times), time: now.time.saturating_sub(before.time) };
+        (new.times > 0).then_some(new)
     }
 
     fn load(&mut self, load: Load, file: Option<File>) {

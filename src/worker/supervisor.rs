@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::child::{Child, Start, Step};
 use super::gate::Gate;
 use super::handle::{Event, Output, Settings, Work};
-use super::protocol::{Done, Failed, FromWorker, Hello, Load, NeedModel, Run, ToWorker, data_bytes};
+use super::protocol::{Done, Failed, FromWorker, Hello, Load, NeedModel, Parked, Run, ToWorker, data_bytes};
 use super::verdict::{self, Backoff, Cause, Circumstances};
 use crate::fault::{Code, Fault};
 use crate::model::library::Entry;
@@ -24,6 +24,8 @@ use crate::units::Digest;
 const EVENTS_PENDING_MAX: usize = 4;
 /// Models that the handle remembers as loaded; beyond that it forgets all, and the worker gets them again.
 const MODELS_REMEMBERED_MAX: usize = 64;
+/// How often a worker may say, for one item, that it stopped itself.
+const PARKS_TOLD_MAX: u8 = 2;
 /// Address space beyond plans and items: the program, its stack, frames and what the allocator cannot use.
 const ADDRESS_SLACK_BYTES: u64 = 512 * 1024 * 1024;
 
@@ -54,6 +56,8 @@ pub(super) struct Errand {
     sent: bool,
     /// Whether the worker has asked for the model once: twice makes no sense.
     asked: bool,
+    /// How often the worker said that it had stopped itself meanwhile.
+    parks_told: u8,
 }
 
 impl Errand {
@@ -64,7 +68,7 @@ impl Errand {
         let frame = run.encode().map(Arc::new).map_err(|error| {
             Fault::new(Code::JobTooLarge, format!("the item does not fit a frame to the worker: {error}"))
         });
-        Self { token, item, model, memory_bytes, output_bytes, frame, sent: false, asked: false }
+        Self { token, item, model, memory_bytes, output_bytes, frame, sent: false, asked: false, parks_told: 0 }
     }
 }
 
@@ -155,7 +159,8 @@ impl Supervisor {
     fn spawn(&self) -> std::io::Result<Child> {
         let Settings { exe, core, memory_bytes, item_memory_bytes_max, .. } = &self.settings;
         let address_bytes = memory_bytes.saturating_add(*item_memory_bytes_max).saturating_add(ADDRESS_SLACK_BYTES);
-        Child::spawn(&Start { exe, slot: self.slot, core: *core, plan_bytes: *memory_bytes, address_bytes })
+        let (slot, plan_bytes, dead_man) = (self.slot, *memory_bytes, self.gate.dead_man());
+        Child::spawn(&Start { exe, slot, core: *core, plan_bytes, address_bytes, dead_man })
     }
 
     /// Works with a process until it ends. `None` when the worker is to be ended for good.
@@ -312,7 +317,17 @@ impl Supervisor {
                 self.loaded.remove(&digest);
                 Ok(())
             }
+            FromWorker::Parked(parked) => self.hear_parked(parked),
         }
+    }
+
+    /// Once before each answer, and a worker may ask for its model before it gives one.
+    fn hear_parked(&mut self, Parked { times, time }: Parked) -> Result<(), String> {
+        let job = self.queue.front_mut().filter(|job| job.sent && job.parks_told < PARKS_TOLD_MAX);
+        let job = job.ok_or("it stopped itself, it says, when it had nothing to do or had said so before")?;
+        job.parks_told += 1;
+        self.pending.push_back(Event::Parked { slot: self.slot, times, time });
+        Ok(())
     }
 
     fn greet(&mut self, hello: Hello, pid: i32) -> Result<(), String> {

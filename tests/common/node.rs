@@ -38,7 +38,7 @@ const FEED_EVERY: Duration = Duration::from_millis(50);
 pub struct Setup(Table);
 
 impl Setup {
-    /// One worker, quick to settle, and a `push` source.
+    /// One worker, quick to settle, a `push` source, and no eye for the memory of the machine that the tests run on.
     pub fn new() -> Self {
         let text = r#"
             [node]
@@ -53,6 +53,7 @@ impl Setup {
             settle_s = 0.1
             settle_max_s = 0.2
             flap_window_s = 0.05
+            raise_every_s = 0.05
             [[load]]
             name = "push"
             kind = "push"
@@ -60,6 +61,9 @@ impl Setup {
             [workers]
             count = 1
             evict_after_s = 300
+            [memory]
+            stall_above = 100
+            available_min_mib = 0
             [jobs]
             wall_s = 3600
             [models]

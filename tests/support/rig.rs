@@ -108,6 +108,8 @@ pub(crate) struct Rig {
     pub(crate) jail: Vec<String>,
     /// How many processes have ended.
     pub(crate) exits: usize,
+    /// How often the process said that it had stopped itself.
+    pub(crate) parks: u32,
     items: std::cell::Cell<u32>,
     /// Folders of models that were asked for: their files may be opened later.
     folders: std::cell::RefCell<Vec<Arc<TempDir>>>,
@@ -137,6 +139,15 @@ impl Rig {
     }
 
     fn with(exe: PathBuf, core: Option<usize>) -> Self {
+        Self::at(Gate::new(), exe, core)
+    }
+
+    /// The real binary, up and greeted, whose dead-man's handle is in the hand of who holds the gate: beat at once.
+    pub(crate) async fn start_at(gate: Arc<Gate>) -> Self {
+        Self::up(Self::at(gate, PathBuf::from(env!("CARGO_BIN_EXE_neap")), None)).await
+    }
+
+    fn at(gate: Arc<Gate>, exe: PathBuf, core: Option<usize>) -> Self {
         let settings = Settings {
             exe,
             core,
@@ -145,7 +156,6 @@ impl Rig {
             backoff_first: Duration::from_millis(20),
             backoff_max: Duration::from_millis(80),
         };
-        let gate = Gate::new();
         let pids = gate.pids();
         // A worker enters the gate stopped; this sentinel always lets it run.
         let on_changed = move || {
@@ -161,6 +171,7 @@ impl Rig {
             pid: 0,
             jail: Vec::new(),
             exits: 0,
+            parks: 0,
             items: std::cell::Cell::new(0),
             folders: std::cell::RefCell::default(),
         }
@@ -187,6 +198,7 @@ impl Rig {
         match &event {
             Event::Ready { pid, jail, .. } => (self.pid, self.jail) = (*pid, jail.clone()),
             Event::Exited { .. } => self.exits += 1,
+            Event::Parked { times, .. } => self.parks += times,
             Event::Done { .. } => {}
         }
         event
@@ -198,7 +210,7 @@ impl Rig {
             match self.event().await {
                 Event::Done { outcome, .. } => return outcome,
                 Event::Exited { token: Some(_), fault, .. } => return Err(fault.unwrap()),
-                Event::Ready { .. } | Event::Exited { token: None, .. } => {}
+                Event::Ready { .. } | Event::Parked { .. } | Event::Exited { token: None, .. } => {}
             }
         }
     }

@@ -20,6 +20,8 @@ impl Desk {
                 }
                 self.bench.places[slot].ready = true;
             }
+            // What the run makes of its time is not touched: it was not stopped by the budget.
+            WorkerEvent::Parked { .. } => {}
             WorkerEvent::Done { slot, token, item, outcome } => {
                 let open = &mut self.bench.places[slot].open;
                 if let Some(at) = open.iter().position(|of| *of == token) {

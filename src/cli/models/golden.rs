@@ -104,7 +104,7 @@ impl Bench {
                         let unknown = || Fault::new(Code::WorkerCrashed, "the worker ended without saying why");
                         return Err(fault.unwrap_or_else(unknown));
                     }
-                    Some(Event::Ready { .. } | Event::Done { .. } | Event::Exited { .. }) => {}
+                    Some(Event::Ready { .. } | Event::Done { .. } | Event::Parked { .. } | Event::Exited { .. }) => {}
                     None => return Err(Fault::new(Code::WorkerStart, "the worker's task ended")),
                 }
             }

@@ -26,6 +26,9 @@ pub struct Metrics {
     pub telemetry_dropped: u64,
     /// Reports of the sentinel dropped because the agent was slow.
     pub reports_overflowed: u64,
+    /// How often workers stopped themselves because the sentinel was silent. Older nodes do not tell.
+    #[serde(default)]
+    pub workers_parked: u64,
     /// When.
     #[serde(with = "time::required")]
     pub at: WallTime,
@@ -62,6 +65,7 @@ mod tests {
             messages_refused: 0,
             telemetry_dropped: 1,
             reports_overflowed: 2,
+            workers_parked: 3,
             at: WallTime::from_millis(1_000),
         };
         assert_eq!(Metrics::parse(&metrics.render()).unwrap(), metrics);

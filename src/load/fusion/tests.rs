@@ -90,6 +90,18 @@ fn an_optional_source_that_falls_silent_is_ignored_while_another_is_fresh() {
 }
 
 #[test]
+fn silence_that_lowers_the_load_is_a_reason_to_ask_again() {
+    let busy_falls_silent = fusion(&[OPTIONAL, OPTIONAL], &[(0, reading(A, 1, 80)), (600, reading(B, 1, 5))]);
+    let fused = busy_falls_silent.current(at(600));
+    assert_eq!((fused.load, fused.changes_at), (level(A, 80), at(1000)));
+    let heard = [(0, reading(A, 1, 5)), (500, reading(A, 2, 5)), (900, reading(B, 1, 6))];
+    let half_silent = fusion(&[OPTIONAL, OPTIONAL], &heard);
+    let fused = half_silent.current(at(1000));
+    assert_eq!((fused.load, fused.changes_at), (FusedLoad::Stale(A), at(1500)));
+    assert_eq!(half_silent.current(at(1500)).load, level(B, 6));
+}
+
+#[test]
 fn an_optional_source_that_was_never_heard_is_ignored_while_another_is_fresh() {
     let fusion = fusion(&[OPTIONAL, OPTIONAL], &[(0, reading(B, 1, 5))]);
     assert_eq!(fusion.current(at(1)).load, level(B, 5));
@@ -381,6 +393,25 @@ proptest! {
                 let just_before = Instant::from_nanos(fused.fresh_until.as_nanos() - 1);
                 prop_assert!(is_level(fusion.current(just_before).load));
                 prop_assert!(!is_level(fusion.current(fused.fresh_until).load));
+            }
+        }
+    }
+
+    #[test]
+    fn time_alone_changes_nothing_before_it_is_time_to_ask_again(
+        trust in trust(), events in proptest::collection::vec(event(), 1..40),
+    ) {
+        let mut fusion = Fusion::new(&trust);
+        let mut ms = 0;
+        for (pause, observation) in events {
+            ms += pause;
+            fusion.on_observation(at(ms), observation);
+            let mut fused = fusion.current(at(ms));
+            // Each change is followed by the next, until none is left.
+            while fused.changes_at < Instant::from_nanos(u64::MAX) {
+                let just_before = fusion.current(Instant::from_nanos(fused.changes_at.as_nanos() - 1));
+                prop_assert_eq!((just_before.load, just_before.fresh_until), (fused.load, fused.fresh_until));
+                fused = fusion.current(fused.changes_at);
             }
         }
     }

@@ -179,3 +179,24 @@ fn every_thread_of_a_worker_is_known_after_a_refresh() {
     assert!(thread.join().unwrap());
     assert!(gate.refresh_threads(1).is_ok(), "an empty slot has nothing to refresh");
 }
+
+#[test]
+fn a_beat_is_due_while_a_worker_may_run_and_is_given_before_it_goes_on() {
+    let gate = Gate::with_dead_man(Duration::from_millis(500)).unwrap();
+    let page = crate::sys::shared::ReadPage::map(gate.dead_man().unwrap().0).unwrap();
+    let worker = Spinner::start();
+    gate.fill(0, worker.pid());
+    assert_eq!((gate.next_beat(), page.load_u32(0)), (None, 0), "no worker runs");
+    apply(&gate, 1);
+    let first = gate.next_beat().expect("one runs");
+    assert!(page.load_u32(0) != 0 && first <= clock::now().after(BEAT_EVERY));
+    let later = clock::now().after(Duration::from_secs(60));
+    gate.beat(later);
+    assert_eq!(gate.next_beat(), Some(later.after(BEAT_EVERY)));
+    apply(&gate, 0);
+    assert_eq!(gate.next_beat(), None, "nobody wakes for a worker that stands");
+    apply(&gate, 1);
+    gate.clear(0);
+    assert_eq!(gate.next_beat(), None, "nor for one that is gone");
+    assert!(Gate::new().dead_man().is_none() && Gate::new().next_beat().is_none());
+}

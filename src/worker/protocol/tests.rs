@@ -67,6 +67,7 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
             item,
             digest
         })),
+        (any::<u32>(), spans()).prop_map(|(times, time)| FromWorker::Parked(Parked { times, time })),
     ]
 }
 
@@ -84,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300), kind in proptest::sample::select(&[LOAD, RUN, FORGET, HELLO, DONE, FAILED, NEED_MODEL][..])) {
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300), kind in proptest::sample::select(&[LOAD, RUN, FORGET, HELLO, DONE, FAILED, NEED_MODEL, PARKED][..])) {
         let mut frame = vec![kind];
         frame.extend_from_slice(&bytes);
         let _ = ToWorker::decode(&frame);

@@ -12,9 +12,12 @@ fn parse(line: &str) -> Result<Arguments, String> {
 fn arguments_are_read_in_any_order() {
     let parsed = parse("--parent 12 --plan-bytes 1000 --slot 3 --address-bytes 2000").unwrap();
     let jail = jail::Settings { parent: 12, core: None, address_bytes: 2000 };
-    assert_eq!(parsed, Arguments { slot: 3, plan_bytes: 1000, jail });
+    assert_eq!(parsed, Arguments { slot: 3, plan_bytes: 1000, jail, dead_man: None });
     let pinned = parse("--core 5 --parent 12 --plan-bytes 1000 --slot 3 --address-bytes 2000").unwrap();
     assert_eq!(pinned.jail.core, Some(5));
+    let guarded =
+        parse("--dead-man-ms 500 --parent 12 --plan-bytes 1 --slot 3 --address-bytes 2 --dead-man-fd 9").unwrap();
+    assert_eq!(guarded.dead_man, Some((9, Duration::from_millis(500))));
 }
 
 #[test]
@@ -24,6 +27,8 @@ fn wrong_arguments_are_named() {
     assert_eq!(parse(&format!("{rest} --parent")).unwrap_err(), "--parent needs a value");
     assert_eq!(parse(&format!("{rest} --parent x")).unwrap_err(), "--parent \"x\" is not a number in range");
     assert_eq!(parse(&format!("{rest} --parent 1 --colour red")).unwrap_err(), "--colour is unknown");
+    assert_eq!(parse(&format!("{rest} --parent 1 --dead-man-fd 9")).unwrap_err(), "--dead-man-ms is missing");
+    assert_eq!(parse(&format!("{rest} --parent 1 --dead-man-ms 9")).unwrap_err(), "--dead-man-fd is missing");
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub(super) enum Seen {
     /// Slot, token, item.
     Work(usize, u64, u32),
     Kill(usize, Code, u64),
+    Empty(usize, Code),
     Ack(u16),
     Told(String, Value),
 }
@@ -165,6 +166,7 @@ impl World {
                 Effect::Ask(other) => panic!("{other:?}"),
                 Effect::Work { slot, work } => self.seen.push(Seen::Work(slot, work.token, work.item)),
                 Effect::Kill { slot, why, token } => self.seen.push(Seen::Kill(slot, why, token)),
+                Effect::Empty { slot, why } => self.seen.push(Seen::Empty(slot, why)),
                 Effect::Ack(ack) => self.seen.push(Seen::Ack(ack.packet)),
                 Effect::Publish(message) => {
                     self.seen.push(Seen::Told(message.topic, serde_json::from_slice(&message.body).unwrap()));
