@@ -8,6 +8,7 @@
 mod chart;
 #[allow(dead_code, reason = "what the benches share, whichever of them there are")]
 pub(super) mod crew;
+mod harvest;
 mod interference;
 #[allow(dead_code, reason = "as above")]
 mod latency;
@@ -33,6 +34,7 @@ use crate::units::Name;
 #[command(after_help = "\
 Examples:
   neap bench yield --report yield.html     how soon is inference gone when the load rises?
+  neap bench harvest                       how much of the troughs becomes inference?
   neap bench interference                  how many deadlines does a RAN miss beside inference?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
@@ -43,6 +45,8 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// How much of the troughs becomes inference?
+    Harvest(harvest::Args),
     /// What does the radio feel? Missed deadlines and slot times beside inference.
     Interference(interference::Args),
 }
@@ -115,6 +119,7 @@ fn find(folder: &std::path::Path, name: &Name) -> Result<std::sync::Arc<Entry>, 
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.action {
+        Action::Harvest(args) => harvest::run(args),
         Action::Interference(args) => interference::run(args),
     }
 }
