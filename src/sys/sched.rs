@@ -94,6 +94,17 @@ pub fn pin_self(core: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets this thread, and what it forks, use these cores; ends what [`pin_self`] began.
+///
+/// # Errors
+/// `EINVAL` when none of them is ours to use.
+pub fn allow_self(cores: &[usize]) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| set.set(*core));
+    sched_setaffinity(None, &set)?;
+    Ok(())
+}
+
 /// Cores that this thread may use, ascending; empty when the kernel does not say.
 pub fn cores() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
@@ -169,9 +180,13 @@ mod tests {
     #[test]
     fn a_pinned_thread_has_one_core() {
         apart(|| {
-            let last = *cores().last().unwrap();
+            let all = cores();
+            let last = *all.last().unwrap();
             pin_self(last).unwrap();
             assert_eq!(cores(), [last]);
+            allow_self(&all).unwrap();
+            assert_eq!(cores(), all);
+            assert!(allow_self(&[]).is_err());
             assert!(pin_self(CpuSet::MAX_CPU - 1).is_err() || last == CpuSet::MAX_CPU - 1);
             assert!(pin_self(usize::MAX).is_err());
         });
