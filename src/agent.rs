@@ -7,13 +7,14 @@
 //! event does; [`desk`] decides about jobs and [`bench`](mod@bench) keeps their places; [`keeper`] writes the store; [`outbox`] and
 //! [`courier`] lead to the link; [`reports`], [`yields`] and [`telemetry`] word and pace what is published; [`status`]
 //! shows it on this machine; [`commands`] answers controllers; [`pressure`] and [`memory`] see to it that workers give
-//! memory back; [`ending`] reloads and stops.
+//! memory back; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
 mod bench;
 mod commands;
 mod courier;
 mod desk;
 mod ending;
+pub mod floor;
 mod hear;
 mod keeper;
 mod memory;
@@ -45,6 +46,7 @@ use crate::model::library::LibraryError;
 use crate::sentinel::{self, Sentinel};
 use crate::sys::watched::Watched;
 use crate::units::{Instant, WallTime};
+use crate::worker::cgroup;
 use crate::worker::gate::Gate;
 use crate::worker::handle::{self, Handle};
 use crate::{link, sys};
@@ -64,6 +66,17 @@ pub enum Error {
     /// The sentinel thread or one of its load sources.
     #[error(transparent)]
     Sentinel(#[from] sentinel::Error),
+    /// The workers' cgroups, where they are required.
+    #[error(transparent)]
+    Cgroup(#[from] cgroup::Error),
+    /// The cores that are left to the RAN.
+    #[error("workers.reserved = [{reserved}] cannot be kept: {why}; reserve fewer cores, or give the agent more")]
+    Cores {
+        /// Cores that nothing of ours may use.
+        reserved: String,
+        /// What is in the way.
+        why: String,
+    },
     /// The broker's settings.
     #[error(transparent)]
     Link(#[from] mqtt::BadSettings),

@@ -141,6 +141,7 @@ pub struct Ledger {
     verdicts: [u64; Verdict::ALL.len()],
     kinds: [u64; Kind::ALL.len()],
     displaced: u64,
+    frozen: u64,
     cpu_after: Duration,
     worst: Option<Worst>,
 }
@@ -158,6 +159,7 @@ impl Ledger {
             causes.iter().for_each(|cause| count(&mut self.kinds, &Kind::ALL, cause.kind));
         }
         self.displaced += u64::from(record.displaced);
+        self.frozen += u64::from(record.frozen);
         self.cpu_after = self.cpu_after.saturating_add(record.cpu_after);
         if self.worst.as_ref().is_none_or(|worst| record.total() > worst.record.total()) {
             self.worst = Some(Worst { record: *record, causes, at });
@@ -204,6 +206,11 @@ impl Ledger {
     /// Workers that did not have to be stopped, because they got no core any more.
     pub const fn displaced(&self) -> u64 {
         self.displaced
+    }
+
+    /// Workers whose cgroup was frozen, because they still ran some time after their signals.
+    pub const fn frozen(&self) -> u64 {
+        self.frozen
     }
 
     /// CPU time that workers used between the decision to stop and the confirmed stop.
@@ -258,6 +265,7 @@ mod tests {
             confirmed: at(us),
             workers: 1,
             displaced: 0,
+            frozen: 0,
             jobs: [0; WORKERS_MAX],
             cpu_after: Duration::from_micros(3),
             around: None,

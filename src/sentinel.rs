@@ -16,6 +16,7 @@ pub(crate) mod judge;
 mod pace;
 mod reflex;
 pub(crate) mod stops;
+mod strays;
 mod surroundings;
 #[cfg(test)]
 mod tests;
@@ -54,7 +55,7 @@ pub struct Settings {
     /// SCHED_FIFO priority to ask for, 1 to 99; below that of the RAN's threads.
     pub priority: Option<u8>,
     /// Time after its signals at which a worker that still runs is stopped with more force: the signals are repeated,
-    /// in case somebody continued it before it had taken the first.
+    /// in case somebody continued it before it had taken the first, and it is frozen where its cgroup allows.
     pub signal_again: Duration,
     /// Time after its signals at which a worker that still runs is killed.
     pub confirm_kill: Duration,
@@ -127,6 +128,9 @@ pub struct YieldRecord {
     /// How many of them did not have to be stopped, because they got no core any more: with the stop pending, and by
     /// their CPU clocks, they executed nothing after `confirmed`.
     pub displaced: u8,
+    /// How many of them did not stop by signals and were frozen: somebody continued them all the time, or they were in
+    /// the kernel for long.
+    pub frozen: u8,
     /// Tokens of their jobs by slot; 0 = idle, or not stopped here.
     pub jobs: [u64; WORKERS_MAX],
     /// CPU time that the workers used between decision and confirmed stop, by their own CPU clocks. An upper bound:

@@ -145,6 +145,25 @@ impl fmt::Display for Utilization {
     }
 }
 
+/// Cores as the kernel writes them: `0`, `1-3`, `0,2-5`. Ascending, each once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoreList<'a>(pub &'a [usize]);
+
+impl fmt::Display for CoreList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let runs = self.0.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+        for (index, run) in runs.enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            match run {
+                [first, .., last] => write!(f, "{comma}{first}-{last}")?,
+                [only] => write!(f, "{comma}{only}")?,
+                [] => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Which served cell: PCI or NCGI, as the RAN software numbers it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CellId(pub u64);

@@ -93,6 +93,7 @@ fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
     assert_eq!(settings.load.sources.len(), 5);
     assert_eq!(settings.sentinel.priority, Some(20));
     assert_eq!(settings.workers.cores, [3]);
+    assert_eq!(settings.workers.reserved, [0]);
 }
 
 #[test]
@@ -127,6 +128,9 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("[workers]\ncount = 17", "7:9", &["workers.count = 17", "1 to 16"]),
     ("[workers]\ncount = 2\ncores = [3]", "8:9", &["workers.cores = [3]", "each of the 2 workers"]),
     ("[workers]\ncores = [3, 3]", "7:9", &["different integers"]),
+    ("[workers]\ncores = [3]\nreserved = [0, 3]", "8:12", &["workers.reserved = [0, 3]", "must not name core 3"]),
+    ("[cgroup]\nmode = \"on\"", "7:8", &["cgroup.mode = \"on\"", "\"auto\", \"required\", \"off\""]),
+    ("[cgroup]\npath = \"neap.slice\"", "7:8", &["cgroup.path = \"neap.slice\"", "absolute path"]),
     ("[workers]\ncount = 1.5", "7:9", &["workers.count = 1.5", "1 to 16"]),
     ("[jobs]\nstate_dir = \"state\"", "7:13", &["jobs.state_dir = \"state\"", "absolute path"]),
     ("[jobs]\nstate_dir = \"/var/../etc\"", "7:13", &["without .."]),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use neap::fault::Code;
 use neap::sys::clock;
 use neap::tensor::Tensor;
+use neap::worker::cgroup::Cgroups;
 use neap::worker::gate::Gate;
 use neap::worker::handle::Event;
 
@@ -370,7 +371,7 @@ async fn a_stopped_handle_leaves_no_process() {
 
 #[tokio::test]
 async fn a_worker_whose_sentinel_falls_silent_stops_itself_goes_on_with_the_beat_and_says_so() {
-    let gate = Gate::with_dead_man(Duration::from_millis(300)).unwrap();
+    let gate = Gate::with(Cgroups::none(), Some(Duration::from_millis(300))).unwrap();
     let silent = Arc::new(AtomicBool::new(false));
     let sentinel = std::thread::spawn({
         let (gate, silent) = (Arc::downgrade(&gate), Arc::clone(&silent));

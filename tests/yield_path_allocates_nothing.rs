@@ -10,6 +10,7 @@ use neap::load::{self, push};
 use neap::sentinel::{self, Report, Sentinel};
 use neap::sys::{alloc, clock};
 use neap::units::{CellId, Utilization};
+use neap::worker::cgroup::Cgroups;
 use neap::worker::gate::Gate;
 
 const YIELDS: u64 = 50;
@@ -62,7 +63,7 @@ fn the_path_from_a_datagram_to_the_confirmed_stop_allocates_nothing() {
         signal_again: Duration::from_millis(50),
         confirm_kill: FOREVER,
     };
-    let gate = Gate::with_dead_man(FOREVER).unwrap();
+    let gate = Gate::with(Cgroups::none(), Some(FOREVER)).unwrap();
     let sentinel = sentinel::start(settings, gate.clone()).unwrap();
     let worker = Worker(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap());
     gate.fill(0, i32::try_from(worker.0.id()).unwrap());

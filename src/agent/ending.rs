@@ -101,6 +101,7 @@ impl Agent {
         drop(mouths);
         self.keeper.stop();
         self.sentinel.stop();
+        self.gate.cgroups().close();
         tracing::info!(ms = now().mono.since(began).as_millis(), "stopped");
     }
 

@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::pressure::{self, Relief, Watcher};
 use super::reports::{self, Reports};
 use super::status::Status;
-use super::{Agent, Error, Mouths, Reload, now, telemetry};
+use super::{Agent, Error, Mouths, Reload, floor, now, telemetry};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
@@ -28,6 +28,7 @@ use crate::sentinel::{self, Sentinel, YieldClass};
 use crate::sys;
 use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
+use crate::worker::cgroup::{Cgroups, Floor};
 use crate::worker::gate::Gate;
 use crate::worker::handle;
 
@@ -61,11 +62,15 @@ impl Agent {
         }
         let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
 
+        // After the store: whoever holds its lock is the only agent of that name.
+        let cgroups = Cgroups::open(&floor::cgroup_settings(&settings))?;
+        let floor = floor::told(&settings, cgroups.floor().clone());
+        floor::log(&floor);
         let gate =
-            Gate::with_dead_man(settings.sentinel.dead_man).map_err(system("cannot make the sentinel's beat"))?;
+            Gate::with(cgroups, Some(settings.sentinel.dead_man)).map_err(system("cannot make the sentinel's beat"))?;
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
-        let info = inventory(&settings, &library, &sentinel);
+        let info = inventory(&settings, &library, &sentinel, &floor);
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
 
         let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
@@ -200,7 +205,7 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
     }
 }
 
-fn inventory(settings: &Settings, library: &Library, sentinel: &Sentinel) -> Info {
+fn inventory(settings: &Settings, library: &Library, sentinel: &Sentinel, floor: &Floor) -> Info {
     let host = Host::new(&settings.jobs.state_dir).read();
     let maxima = settings.jobs.limits_max;
     Info {
@@ -216,7 +221,10 @@ fn inventory(settings: &Settings, library: &Library, sentinel: &Sentinel) -> Inf
             YieldClass::Other => "other".to_owned(),
         },
         memory_locked: sentinel.memory_locked(),
-        sandbox: "process: no_new_privs, rlimits, SCHED_IDLE; no seccomp or Landlock in this version".to_owned(),
+        sandbox:
+            "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"
+                .to_owned(),
+        floor: floor.sentences(),
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
         models: reports::models(library),
         limits: InfoLimits {

@@ -51,6 +51,7 @@ impl Reports {
             total_us: micros(record.total()),
             workers: u32::from(record.workers),
             displaced: u32::from(record.displaced),
+            frozen: u32::from(record.frozen),
             cpu_after_us: Some(micros(record.cpu_after)),
             causes: causes.map(|causes| causes.iter().map(report).collect()).unwrap_or_default(),
             explained_permille: causes.map(Causes::explained_permille),
@@ -82,6 +83,7 @@ impl Reports {
             yield_max_us: total.max_us,
             cpu_after_stop_us: micros(ledger.cpu_after()),
             displaced: ledger.displaced(),
+            frozen: ledger.frozen(),
             reasons: came.map(|(why, count)| (why.as_str().to_owned(), count)).collect(),
             slow: SlowYields {
                 explained: slow(Verdict::Explained),

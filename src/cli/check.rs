@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::failure::{Class, Failure};
 use super::out::{Out, Tone};
+use crate::agent::floor;
 use crate::config::{Error, Settings};
+use crate::worker::cgroup::{Had, Item};
 
 /// Arguments of `neap check`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +19,9 @@ Examples:
   neap check --json --config /etc/neap/neap.toml
 
 Every mistake is reported as file:line:column with what is allowed; the exit code is then 78.
-Notes say what is legal but missing on this machine, such as a folder; they do not change it.")]
+Notes say what is legal but missing on this machine, such as a folder; they do not change it.
+Floor lines say what the kernel would hold the workers with, were the agent started from here: for each item yes,
+nearly or no, and what to do. A group is made and removed to see; an agent that runs is not disturbed.")]
 pub(super) struct Args {
     /// Files to check
     #[arg(value_name = "FILE", required_unless_present = "config")]
@@ -53,6 +57,13 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
             for note in settings.surroundings() {
                 out.line(&format!("{}: {} {note}", path.display(), out.paint(Tone::Warn, "note:")))?;
             }
+            for item in floor::look(&settings).items() {
+                let tone = match item.had {
+                    Had::Yes => Tone::Good,
+                    Had::Nearly | Had::No => Tone::Warn,
+                };
+                out.line(&format!("{}: {} {item}", path.display(), out.paint(tone, "floor:")))?;
+            }
             out.line(&format!("{}: {}", path.display(), out.paint(Tone::Good, "right")))?;
             Ok(None)
         }
@@ -75,6 +86,9 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
             .collect(),
         Err(error @ (Error::Unreadable { .. } | Error::TooLarge { .. })) => vec![json!({"text": error.to_string()})],
     };
+    let item = |item: &Item| json!({"item": item.name, "had": item.had.as_str(), "text": item.text});
+    let floor = read.as_ref().map(|settings| floor::look(settings).items().iter().map(item).collect::<Vec<_>>());
+    let floor = floor.unwrap_or_default();
     let notes = read.as_ref().map(Settings::surroundings).unwrap_or_default();
-    json!({"file": path.display().to_string(), "valid": read.is_ok(), "problems": problems, "notes": notes})
+    json!({"file": path.display().to_string(), "valid": read.is_ok(), "problems": problems, "notes": notes, "floor": floor})
 }

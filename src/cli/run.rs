@@ -36,6 +36,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     sys::signal::block_child_signal()
         .map_err(|error| Failure::new(Class::Software, format!("cannot block SIGCHLD: {error}")))?;
     let settings = Settings::read(&args.config)?;
+    // Before any thread exists, too: threads and workers inherit the cores.
+    agent::floor::keep_off_reserved_cores(&settings).map_err(failed)?;
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     telemetry::init(&settings.log.level, settings.log.format, colour)
         .map_err(|error| Failure::new(Class::Software, error.to_string()))?;
@@ -55,6 +57,7 @@ fn failed(error: agent::Error) -> Failure {
         agent::Error::Sentinel(sentinel::Error::Load(_)) => Class::TemporaryFailure,
         agent::Error::Store(_) => Class::Io,
         agent::Error::Models { .. } | agent::Error::Link(_) | agent::Error::Password(_) => Class::Config,
+        agent::Error::Cgroup(_) | agent::Error::Cores { .. } => Class::Config,
         agent::Error::Sentinel(sentinel::Error::Policy(_) | sentinel::Error::TooManySources(_)) => Class::Config,
         agent::Error::Sentinel(sentinel::Error::System { .. }) | agent::Error::System { .. } => Class::Software,
     };

@@ -22,6 +22,7 @@ use crate::governor::Policy;
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
 use crate::units::Utilization;
+use crate::worker::cgroup;
 use crate::{load, telemetry};
 
 /// Largest configuration file, in bytes.
@@ -47,6 +48,8 @@ pub struct Settings {
     pub workers: Workers,
     /// When memory is short, and what follows.
     pub memory: Memory,
+    /// What holds them.
+    pub cgroup: Cgroup,
     /// Which work is taken, and what is kept of it.
     pub jobs: Jobs,
     /// Folder of the models.
@@ -88,7 +91,7 @@ pub struct Mqtt {
 pub struct Sentinel {
     /// `SCHED_FIFO` priority; `None`: an ordinary thread with a short slice.
     pub priority: Option<u8>,
-    /// A worker not confirmed stopped after this gets its signals once more.
+    /// A worker not confirmed stopped after this gets its signals once more, and is frozen where that is possible.
     pub signal_again: Duration,
     /// A worker not confirmed stopped after this is killed.
     pub confirm_kill: Duration,
@@ -103,6 +106,8 @@ pub struct Workers {
     pub count: u8,
     /// Cores they are pinned to, one each; empty: the kernel chooses.
     pub cores: Vec<usize>,
+    /// Cores that neither a worker nor the agent itself may use.
+    pub reserved: Vec<usize>,
     /// Memory for models and tensors of one worker, in bytes.
     pub memory_bytes: u64,
     /// A worker stopped for longer than this is killed and its job queued again.
@@ -120,6 +125,15 @@ pub struct Memory {
     pub available_min_bytes: u64,
     /// How long memory must not be short before workers start again.
     pub calm: Duration,
+}
+
+/// `[cgroup]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Whether workers get cgroups.
+    pub mode: cgroup::Mode,
+    /// The group to make them in, from the top of each hierarchy; `None`: the one that the agent is started in.
+    pub path: Option<PathBuf>,
 }
 
 /// `[jobs]`.
@@ -225,6 +239,7 @@ impl Settings {
             ("load", self.load != new.load),
             ("workers", self.workers != new.workers),
             ("memory", self.memory != new.memory),
+            ("cgroup", self.cgroup != new.cgroup),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
             ("status", self.status != new.status),
             ("log", self.log != new.log),

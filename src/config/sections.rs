@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
-use super::{Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, Sentinel, Settings, Status, Workers, sources};
+use super::{Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, Sentinel, Settings, Status, Workers, sources};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
 use crate::telemetry;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
+use crate::worker::cgroup::Mode;
 
 /// Longest path that a Unix socket can have.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -20,6 +21,10 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const HOUR: Duration = Duration::from_secs(3600);
+/// Highest number of a core.
+const CORE_MAX: u64 = 1023;
+/// Most cores that can be reserved.
+const RESERVED_MAX: usize = 1024;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(super) const NAME_RULE: &str = "must be 1 to 63 of a-z 0-9 -, in quotes, not starting with -";
 
@@ -53,11 +58,25 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
     let memory = memory(root.section("memory"));
+    let cgroup = cgroup(root.section("cgroup"));
     let jobs = jobs(root.section("jobs"));
     let models_dir = models(root.section("models"));
     let status = status(root.section("status"));
     let log = log(root.section("log"));
-    Some(Settings { node: node?, mqtt: mqtt?, policy, sentinel, load, workers, memory, jobs, models_dir, status, log })
+    Some(Settings {
+        node: node?,
+        mqtt: mqtt?,
+        policy,
+        sentinel,
+        load,
+        workers,
+        memory,
+        cgroup,
+        jobs,
+        models_dir,
+        status,
+        log,
+    })
 }
 
 fn node(mut section: Section<'_, '_>) -> Option<Node> {
@@ -156,16 +175,23 @@ fn sentinel(mut section: Section<'_, '_>) -> Sentinel {
 
 fn workers(mut section: Section<'_, '_>) -> Workers {
     let count = section.integer("count", 1, 1..=WORKERS_MAX as u64, "worker processes");
-    let cores = section.integers("cores", WORKERS_MAX, 0..=1023);
+    let cores = section.integers("cores", WORKERS_MAX, 0..=CORE_MAX);
+    let reserved = section.integers("reserved", RESERVED_MAX, 0..=CORE_MAX);
+    let core_numbers = |cores: Vec<u64>| cores.into_iter().filter_map(|core| usize::try_from(core).ok());
     let workers = Workers {
         count: u8::try_from(count).unwrap_or(u8::MAX),
-        cores: cores.into_iter().filter_map(|core| usize::try_from(core).ok()).collect(),
+        cores: core_numbers(cores).collect(),
+        reserved: core_numbers(reserved).collect::<BTreeSet<_>>().into_iter().collect(),
         memory_bytes: section.integer("memory_mib", 512, 32..=65_536, "MiB for each worker") * MIB,
         evict_after: section.seconds("evict_after_s", Duration::from_secs(900), Duration::from_secs(1)..=DAY),
     };
     if !workers.cores.is_empty() && workers.cores.len() != usize::from(workers.count) {
         let rule = format!("must name one core for each of the {} workers, or none at all", workers.count);
         section.complain("cores", &rule);
+    }
+    if let Some(core) = workers.cores.iter().find(|core| workers.reserved.contains(core)) {
+        let rule = format!("must not name core {core}, which cores gives to a worker: take it out of one of the two");
+        section.complain("reserved", &rule);
     }
     section.finish();
     workers
@@ -180,6 +206,13 @@ fn memory(mut section: Section<'_, '_>) -> Memory {
     };
     section.finish();
     memory
+}
+
+fn cgroup(mut section: Section<'_, '_>) -> Cgroup {
+    let modes = [("auto", Mode::Auto), ("required", Mode::Required), ("off", Mode::Off)];
+    let cgroup = Cgroup { mode: section.one_of("mode", &modes).unwrap_or_default(), path: section.path("path") };
+    section.finish();
+    cgroup
 }
 
 fn jobs(mut section: Section<'_, '_>) -> Jobs {

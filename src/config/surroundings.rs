@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Mqtt, Settings};
 use crate::load::Kind;
+use crate::sys::sched;
+use crate::units::CoreList;
 
 /// Longest password, in bytes.
 const PASSWORD_BYTES_MAX: u64 = 1024;
@@ -84,6 +86,10 @@ impl Settings {
         }
         if let Err(error) = self.mqtt.password() {
             notes.push(error.to_string());
+        }
+        let here = sched::cores();
+        if let Some(core) = self.workers.cores.iter().find(|core| !here.contains(core)) {
+            notes.push(format!("[workers] names core {core}; from here {} can be used", CoreList(&here)));
         }
         folder("models.dir", &self.models_dir, &mut notes);
         if !self.jobs.state_dir.is_dir() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::judge::Judge;
 use super::pace::{LoadPace, ReasonPace};
 use super::stops::{End, Step, Stops};
+use super::strays::Strays;
 use super::surroundings::Surroundings;
 use super::{REPORTS_MAX, Report, Shared, YieldRecord};
 use crate::governor::{Decision, Governor, Order, Reason};
@@ -28,6 +29,7 @@ pub(super) struct Reflex {
     stops: Stops,
     /// When to look for strays at the latest.
     strays_at: Instant,
+    strays: Strays,
     shared: Arc<Shared>,
     surroundings: Surroundings,
     load_pace: LoadPace,
@@ -63,6 +65,7 @@ impl Reflex {
             gate,
             stops,
             strays_at: now.after(STRAYS_EVERY),
+            strays: Strays::default(),
             shared,
             surroundings: Surroundings::default(),
             load_pace: LoadPace::default(),
@@ -169,7 +172,7 @@ impl Reflex {
         let signalled = clock::now();
         let resume = pass.resume_below(self.stops.waiting().0);
         drop(pass);
-        self.report_resume(signalled, resume);
+        self.on_resume(signalled, resume);
         self.stops.begin(self.record(decision, trigger, decided, signalled), stop);
     }
 
@@ -188,18 +191,21 @@ impl Reflex {
             let (seen, cpu) = pass.look(slot, pids[slot]);
             let at = clock::now();
             let step = match seen {
-                Seen::Stopped | Seen::Exited => None,
-                Seen::Running => Some(self.stops.on_running(slot, at, cpu)),
+                Seen::Stopped | Seen::Exited => Err(End::Stopped),
+                // It has not taken its stop and will not until it is thawed, but it executes nothing.
+                Seen::Running if pass.is_frozen(slot) => Err(End::Frozen),
+                Seen::Running => Ok(self.stops.on_running(slot, at, cpu)),
             };
             let end = match step {
-                None => End::Stopped,
-                Some(None) => continue,
-                Some(Some(Step::Repeat)) => {
+                Err(end) => end,
+                Ok(None) => continue,
+                Ok(Some(Step::Repeat)) => {
                     pass.repeat(slot, pids[slot]);
+                    pass.freeze(slot, pids[slot]);
                     continue;
                 }
-                Some(Some(Step::Leave)) => End::Displaced,
-                Some(Some(Step::Kill)) => {
+                Ok(Some(Step::Leave)) => End::Displaced,
+                Ok(Some(Step::Kill)) => {
                     pass.kill(slot, pids[slot]);
                     self.shared.report(Report::Killed { at, slot: u8::try_from(slot).unwrap_or(u8::MAX) });
                     End::Killed
@@ -213,12 +219,18 @@ impl Reflex {
         }
         self.stops.on_look(now);
         if strays {
-            pass.stop_strays(self.stops.waiting().0);
+            for slot in pass.stop_strays(self.stops.waiting().0).iter() {
+                let pid = pass.pid(slot);
+                if self.strays.on_stray(slot, pid, clock::process_cpu(pid).ok()) {
+                    pass.freeze(slot, pid);
+                }
+            }
             self.strays_at = now.after(STRAYS_EVERY);
         }
         if any {
             let resume = pass.resume_below(self.stops.waiting().0);
-            self.report_resume(clock::now(), resume);
+            drop(pass);
+            self.on_resume(clock::now(), resume);
         }
     }
 
@@ -248,6 +260,7 @@ impl Reflex {
             confirmed: signalled,
             workers: 0,
             displaced: 0,
+            frozen: 0,
             jobs: [0; WORKERS_MAX],
             cpu_after: Duration::ZERO,
             around: None,
@@ -259,7 +272,8 @@ impl Reflex {
         self.shared.report(Report::Mode { at: now, decision });
     }
 
-    fn report_resume(&self, at: Instant, resume: Resume) {
+    fn on_resume(&mut self, at: Instant, resume: Resume) {
+        self.strays.forget(resume.slots);
         if !resume.slots.is_empty() {
             self.shared.report(Report::Resumed { at, workers: resume.slots.count(), jobs: resume.jobs });
         }

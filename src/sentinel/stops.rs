@@ -18,8 +18,8 @@ const STILL: Duration = Duration::from_millis(20);
 
 /// Stops that are under way. Each has a worker that no other has, so there are at most `WORKERS_MAX`.
 ///
-/// A stop ends for each worker in one of four ways: it is seen stopped; it has ended; it is *displaced*; it is killed
-/// because it still runs when it is overdue. Displaced means that the RAN (or whoever) has the core already: a worker
+/// A stop ends for each worker in one of five ways: it is seen stopped; it has ended; it is *displaced*; it is seen
+/// frozen, which is tried when it still runs after a while; it is killed because it still runs when it is overdue. Displaced means that the RAN (or whoever) has the core already: a worker
 /// of the idle class can then wait seconds for the instant that it takes to stop (10 to 80 µs of the kernel's work, which
 /// its CPU clock shows when it comes). It needs no core and gets no core,
 /// its CPU clock stands still, and with the stop pending it can execute no instruction any more. So it is confirmed at
@@ -53,7 +53,9 @@ struct Still {
 /// What to do with a worker that was seen not stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Send the signals again: somebody may have continued it before it took the first.
+    /// Send the signals again, and have it frozen: somebody may have continued it before it took the first. Both,
+    /// because the signals cost nothing and work without cgroups, and freezing works against whoever continues it, but
+    /// waits for a lock of the whole machine.
     Repeat,
     /// Confirm it as displaced.
     Leave,
@@ -68,6 +70,8 @@ pub(crate) enum End {
     Stopped,
     /// Kept off its core, with the stop pending.
     Displaced,
+    /// Frozen, because signals did not stop it.
+    Frozen,
     /// Killed.
     Killed,
 }
@@ -146,11 +150,12 @@ impl Stops {
         open.waiting.remove(slot);
         let at = match end {
             End::Displaced => open.still[slot].since,
-            End::Stopped | End::Killed => now,
+            End::Stopped | End::Frozen | End::Killed => now,
         };
         let record = &mut open.record;
         record.confirmed = record.confirmed.max(at);
         record.displaced += u8::from(end == End::Displaced);
+        record.frozen += u8::from(end == End::Frozen);
         // No thread can have used more than the time that passed. That is what counts when nothing better is known: no
         // reading, or one that lags, as it must if the worker stopped without having run since the signals. The
         // reading before may lag by a tick as well, which makes the difference too large, never too small.
@@ -208,6 +213,7 @@ mod tests {
             confirmed: signalled,
             workers: 0,
             displaced: 0,
+            frozen: 0,
             jobs: [0; WORKERS_MAX],
             cpu_after: Duration::ZERO,
             around: None,
@@ -319,6 +325,16 @@ mod tests {
         }
         assert_eq!(stops.on_running(0, at(510), Some(ms(1510))), Some(Step::Kill));
         assert!(stops.confirm(0, at(510), End::Killed, None).is_some(), "a killed worker ends the stop");
+    }
+
+    #[test]
+    fn a_worker_that_had_to_be_frozen_is_told() {
+        let mut stops = stops(10, [0, 1]);
+        assert_eq!(stops.on_running(0, at(60), Some(ms(1040))), Some(Step::Repeat));
+        assert_eq!(stops.confirm(1, at(60), End::Stopped, None), None);
+        let record = stops.confirm(0, at(62), End::Frozen, Some(ms(1041))).unwrap();
+        assert_eq!((record.workers, record.frozen, record.displaced), (2, 1, 0));
+        assert_eq!(record.confirmed, at(62));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod apart;
 mod budget;
+mod frozen;
 mod silence;
 
 use std::os::fd::AsFd;
@@ -155,7 +156,11 @@ fn parts(policy: Policy, freshness: Duration, priority: Option<u8>) -> (Parts, U
 
 /// A sentinel with these parts and workers; nothing was fed.
 fn world_of(parts: Parts, feed: UnixDatagram, workers: Vec<Worker>) -> World {
-    let gate = Gate::new();
+    world_with(Gate::new(), parts, feed, workers)
+}
+
+/// The same with a gate of the caller's.
+fn world_with(gate: Arc<Gate>, parts: Parts, feed: UnixDatagram, workers: Vec<Worker>) -> World {
     let sentinel = start_with(parts, Arc::clone(&gate)).unwrap();
     for (slot, worker) in workers.iter().enumerate() {
         gate.fill(slot, worker.pid());

@@ -11,6 +11,7 @@ pub mod event;
 pub mod fds;
 pub mod futex;
 pub mod guarded;
+pub mod join;
 pub mod memory;
 pub mod process;
 pub mod sched;

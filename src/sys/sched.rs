@@ -94,11 +94,11 @@ pub fn pin_self(core: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets this thread, and what it forks, use these cores; ends what [`pin_self`] began.
+/// Binds this thread, and what it starts, to some cores.
 ///
 /// # Errors
-/// `EINVAL` when none of them is ours to use.
-pub fn allow_self(cores: &[usize]) -> io::Result<()> {
+/// `EINVAL` when none of them is there, or ours to use.
+pub fn confine_self(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
     cores.iter().filter(|core| **core < CpuSet::MAX_CPU).for_each(|core| set.set(*core));
     sched_setaffinity(None, &set)?;
@@ -178,15 +178,23 @@ mod tests {
     }
 
     #[test]
-    fn a_pinned_thread_has_one_core() {
+    fn a_confined_thread_and_what_it_starts_have_those_cores_and_no_others() {
         apart(|| {
             let all = cores();
-            let last = *all.last().unwrap();
+            confine_self(&all[..1]).unwrap();
+            assert_eq!(cores(), all[..1]);
+            assert_eq!(std::thread::spawn(cores).join().unwrap(), all[..1]);
+            assert!(confine_self(&[]).is_err());
+            assert!(confine_self(&[usize::MAX]).is_err());
+        });
+    }
+
+    #[test]
+    fn a_pinned_thread_has_one_core() {
+        apart(|| {
+            let last = *cores().last().unwrap();
             pin_self(last).unwrap();
             assert_eq!(cores(), [last]);
-            allow_self(&all).unwrap();
-            assert_eq!(cores(), all);
-            assert!(allow_self(&[]).is_err());
             assert!(pin_self(CpuSet::MAX_CPU - 1).is_err() || last == CpuSet::MAX_CPU - 1);
             assert!(pin_self(usize::MAX).is_err());
         });

@@ -17,6 +17,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
 use super::protocol::{BadFrame, Frames, FromWorker};
+use crate::sys::join::{self, Joins};
 use crate::sys::process::{self, Exit};
 use crate::units::FRAME_BYTES_MAX;
 
@@ -90,11 +91,11 @@ pub struct Ended {
 }
 
 impl Child {
-    /// Starts a worker process that dies with this thread.
+    /// Starts a worker process that dies with this thread, and is in its groups from before its first instruction.
     ///
     /// # Errors
     /// When the binary cannot be executed, or processes or descriptors have run out.
-    pub fn spawn(start: &Start<'_>) -> io::Result<Self> {
+    pub fn spawn(start: &Start<'_>, groups: Option<Arc<Joins>>) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(start.exe);
@@ -115,6 +116,9 @@ impl Child {
         command.env_clear().env("RUST_BACKTRACE", "0").current_dir("/").process_group(0);
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
         process::tie_to_parent(&mut command);
+        if let Some(groups) = groups {
+            join::join_before_exec(&mut command, groups);
+        }
         let mut process = command.spawn()?;
         // `command` holds the worker's end of the socket open: without it no end of file would ever come.
         drop(command);

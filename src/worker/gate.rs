@@ -7,7 +7,7 @@
 //! A worker enters the table stopped: [`Gate::fill`] stops it before the sentinel can see it, and it runs when the
 //! sentinel, told by `worker_changed`, finds its slot within the budget.
 //!
-//! The gate of an agent also holds the dead-man's handle of its workers ([`Gate::with_dead_man`]): the sentinel gives the
+//! The gate of an agent also holds the dead-man's handle of its workers ([`Gate::with`]): the sentinel gives the
 //! beat in every pass that continues a worker, and again at least each [`BEAT_EVERY`] while one may run. Workers whose
 //! sentinel falls silent stop themselves (`sys::dead_man`).
 //!
@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use super::cgroup::Cgroups;
 use crate::sys::dead_man::Beat;
 use crate::sys::signal::{self, Seen};
 use crate::sys::{clock, process};
@@ -46,6 +47,8 @@ pub struct Gate {
     budget: AtomicU8,
     /// Whether the sentinel is using process ids from the table right now.
     passing: AtomicBool,
+    /// What holds the workers besides signals.
+    cgroups: Cgroups,
     dead_man: Option<DeadMan>,
 }
 
@@ -147,27 +150,29 @@ pub struct Resume {
 }
 
 impl Gate {
-    /// An empty table that lets nothing run. Its workers do not stop themselves: for tools and tests that let them run
-    /// without a sentinel.
+    /// An empty table that lets nothing run, for workers that signals alone hold and that do not stop themselves: for
+    /// tools and tests that let them run without a sentinel.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self::of(None))
+        Arc::new(Self::of(Cgroups::none(), None))
     }
 
-    /// An empty table that lets nothing run, and whose workers stop themselves when the sentinel was silent for `limit`.
+    /// An empty table that lets nothing run, for workers in these cgroups, which stop themselves when the sentinel was
+    /// silent for `dead_man`.
     ///
     /// # Errors
     /// When there is no memory or no descriptor for the page of the beat, and before Linux 5.1.
-    pub fn with_dead_man(limit: Duration) -> io::Result<Arc<Self>> {
-        let dead_man = DeadMan { beat: Beat::new()?, limit, given: AtomicU64::new(0) };
-        Ok(Arc::new(Self::of(Some(dead_man))))
+    pub fn with(cgroups: Cgroups, dead_man: Option<Duration>) -> io::Result<Arc<Self>> {
+        let page = |limit| Ok::<_, io::Error>(DeadMan { beat: Beat::new()?, limit, given: AtomicU64::new(0) });
+        Ok(Arc::new(Self::of(cgroups, dead_man.map(page).transpose()?)))
     }
 
-    fn of(dead_man: Option<DeadMan>) -> Self {
+    fn of(cgroups: Cgroups, dead_man: Option<DeadMan>) -> Self {
         Self {
             pids: Arc::new(std::array::from_fn(|_| AtomicI32::new(0))),
             slots: std::array::from_fn(|_| Slot::default()),
             budget: AtomicU8::new(0),
             passing: AtomicBool::new(false),
+            cgroups,
             dead_man,
         }
     }
@@ -266,6 +271,11 @@ impl Gate {
         Arc::clone(&self.pids)
     }
 
+    /// What holds the workers besides signals.
+    pub fn cgroups(&self) -> &Cgroups {
+        &self.cgroups
+    }
+
     /// The same, to be looked at by the sentinel.
     pub(crate) fn pids_ref(&self) -> &[AtomicI32; WORKERS_MAX] {
         &self.pids
@@ -327,6 +337,7 @@ impl Pass<'_> {
                 continue;
             }
             place.state.store(RUNS, SeqCst);
+            self.0.cgroups.thaw(slot);
             // Before the signal: a worker that has stood for long must not find an old beat.
             self.0.beat(clock::now());
             // A process that has gone is the agent's to clear.
@@ -350,14 +361,31 @@ impl Pass<'_> {
         (seen, clock::process_cpu(pid).ok())
     }
 
-    /// Stops again what somebody else has continued; slots in `unconfirmed` are being looked after already.
-    /// Says which.
+    /// The process in `slot`, 0 for none.
+    pub(crate) fn pid(&self, slot: usize) -> i32 {
+        self.0.pids[slot].load(SeqCst)
+    }
+
+    /// Has the process that was stopped in `slot` frozen, soon, if it is still there and can be.
+    pub(crate) fn freeze(&self, slot: usize, pid: i32) {
+        if self.0.pids[slot].load(SeqCst) == pid {
+            self.0.cgroups.freeze(slot);
+        }
+    }
+
+    /// Whether the process that was stopped in `slot` is frozen: it executes nothing, signals or not.
+    pub(crate) fn is_frozen(&self, slot: usize) -> bool {
+        self.0.cgroups.is_frozen(slot)
+    }
+
+    /// Stops again what somebody else has continued; slots in `unconfirmed` are being looked after already, and what is
+    /// frozen cannot be continued. Says which.
     pub(crate) fn stop_strays(&self, unconfirmed: Slots) -> Slots {
         let mut strays = Slots::NONE;
         for slot in 0..WORKERS_MAX {
             let place = &self.0.slots[slot];
             let pid = self.0.pids[slot].load(SeqCst);
-            if pid == 0 || place.state.load(SeqCst) == RUNS || unconfirmed.contains(slot) {
+            if pid == 0 || place.state.load(SeqCst) == RUNS || unconfirmed.contains(slot) || self.is_frozen(slot) {
                 continue;
             }
             if signal::poll_stopped(pid).is_ok_and(|seen| seen == Seen::Running) {
@@ -380,6 +408,7 @@ impl Pass<'_> {
     pub(crate) fn kill(&self, slot: usize, pid: i32) {
         if self.0.pids[slot].load(SeqCst) == pid {
             let _gone = signal::kill_process(pid);
+            self.0.cgroups.kill(slot);
         }
     }
 }

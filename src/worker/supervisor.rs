@@ -93,6 +93,8 @@ pub(super) struct Supervisor {
     loaded: BTreeMap<Digest, Arc<Entry>>,
     backoff: Backoff,
     greeted: bool,
+    /// Cgroups that the process could not enter, one sentence each.
+    outside: Vec<String>,
 }
 
 /// How the life of a process, or the wait for the next, ends.
@@ -130,13 +132,14 @@ impl Supervisor {
             loaded: BTreeMap::new(),
             backoff,
             greeted: false,
+            outside: Vec::new(),
         }
     }
 
     pub(super) async fn supervise(mut self) {
         let mut wait = Duration::ZERO;
         while !self.rest(wait).await {
-            let (fault, retry_in) = match self.spawn() {
+            let (fault, retry_in) = match self.spawn().await {
                 Ok(child) => match self.keep(child).await {
                     Some(end) => end,
                     None => break,
@@ -156,11 +159,22 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&self) -> std::io::Result<Child> {
+    async fn spawn(&mut self) -> std::io::Result<Child> {
         let Settings { exe, core, memory_bytes, item_memory_bytes_max, .. } = &self.settings;
         let address_bytes = memory_bytes.saturating_add(*item_memory_bytes_max).saturating_add(ADDRESS_SLACK_BYTES);
         let (slot, plan_bytes, dead_man) = (self.slot, *memory_bytes, self.gate.dead_man());
-        Child::spawn(&Start { exe, slot, core: *core, plan_bytes, address_bytes, dead_man })
+        let start = Start { exe, slot, core: *core, plan_bytes, address_bytes, dead_man };
+        let cgroups = self.gate.cgroups();
+        let groups = cgroups.before_start(self.slot).await;
+        let tried = groups.is_some();
+        // A child that is dropped is killed.
+        let child = Child::spawn(&start, groups)?;
+        self.outside = cgroups.after_start(self.slot, tried);
+        if cgroups.is_required() && !self.outside.is_empty() {
+            let why = format!("{}; cgroup.mode is \"required\"", self.outside.join("; "));
+            return Err(std::io::Error::other(why));
+        }
+        Ok(child)
     }
 
     /// Works with a process until it ends. `None` when the worker is to be ended for good.
@@ -173,6 +187,8 @@ impl Supervisor {
         // First out of the gate, then reaped: the sentinel must never signal an id that the kernel has given away.
         self.gate.clear(self.slot);
         child.kill();
+        // And whatever it has started.
+        self.gate.cgroups().kill(self.slot);
         let pid = child.pid();
         let ended = child.end().await;
         let cause = match end {
@@ -315,10 +331,11 @@ impl Supervisor {
             ));
         }
         self.greeted = true;
-        for note in &hello.notes {
+        let jail: Vec<String> = self.outside.drain(..).chain(hello.notes).collect();
+        for note in &jail {
             tracing::warn!(slot = self.slot, pid, "{note}");
         }
-        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail: hello.notes });
+        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail });
         Ok(())
     }
 

@@ -172,6 +172,13 @@ fn yields(text: &mut Exposition, ledger: &Ledger) {
     let name = "neap_workers_displaced_total";
     text.family(name, Kind::Counter, "Stops of workers that got no core any more and needed none.");
     text.count(name, &[], ledger.displaced());
+    let name = "neap_workers_frozen_total";
+    text.family(
+        name,
+        Kind::Counter,
+        "Stops of workers that were frozen because their signals were undone or came too late.",
+    );
+    text.count(name, &[], ledger.frozen());
 }
 
 fn losses(text: &mut Exposition, scene: &Scene<'_>) {

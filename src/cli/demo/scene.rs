@@ -284,6 +284,7 @@ mod tests {
             total_us,
             workers: 2,
             displaced: 0,
+            frozen: 0,
             cpu_after_us: None,
             causes: Vec::new(),
             explained_permille: None,

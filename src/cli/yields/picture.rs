@@ -236,6 +236,7 @@ mod tests {
             total_us: 1_751,
             workers: 2,
             displaced: 1,
+            frozen: 0,
             cpu_after_us: Some(12),
             causes: vec![
                 cause(Kind::WaitedForCore, 1_600, 1_600),
@@ -256,6 +257,7 @@ mod tests {
             yield_max_us: 1_751,
             cpu_after_stop_us: 70,
             displaced: 1,
+            frozen: 0,
             reasons: ["above", "late", "held"].map(|word| (word.to_owned(), 333_333)).into(),
             slow: SlowYields { explained: 2, possible: 1, unexplained: 0 },
             sources: vec![latencies(&worst.source, 999_999, 1_751), latencies("order", 1, 20_000_000)],

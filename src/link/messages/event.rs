@@ -57,6 +57,8 @@ pub struct YieldEvent {
     pub workers: u32,
     /// Those of them that did not have to be stopped, because they got no core any more.
     pub displaced: u32,
+    /// Those of them whose cgroup was frozen, because they still ran some time after their signals.
+    pub frozen: u32,
     /// CPU time that the workers used between decision and confirmed stop; nothing when an older node does not say.
     pub cpu_after_us: Option<u64>,
     /// What delayed it, when it was slow.
@@ -97,6 +99,8 @@ pub(super) struct YieldWire {
     workers: u32,
     #[serde(default, skip_serializing_if = "is_zero")]
     displaced: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    frozen: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cpu_after_us: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -164,6 +168,7 @@ impl YieldEvent {
             total_us: self.total_us,
             workers: self.workers,
             displaced: self.displaced,
+            frozen: self.frozen,
             cpu_after_us: self.cpu_after_us,
             causes: self.causes,
             explained_ratio: self.explained_permille.map(|permille| f64::from(permille) / 1000.0),
@@ -186,6 +191,7 @@ impl YieldEvent {
             total_us: wire.total_us,
             workers: wire.workers,
             displaced: wire.displaced,
+            frozen: wire.frozen,
             cpu_after_us: wire.cpu_after_us,
             causes: wire.causes,
             explained_permille: wire.explained_ratio.map(permille),

@@ -30,6 +30,9 @@ pub struct Metrics {
     /// Workers that did not have to be stopped, because they got no core any more.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub displaced: u64,
+    /// Workers whose cgroup was frozen, because they still ran some time after their signals.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub frozen: u64,
     /// Yields by reason, in one word; reasons that never came are left out.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<String, u64>,
@@ -91,6 +94,7 @@ mod tests {
             yield_max_us: 91,
             cpu_after_stop_us: 70,
             displaced: 0,
+            frozen: 0,
             reasons: BTreeMap::new(),
             slow: SlowYields::default(),
             sources: Vec::new(),
@@ -103,11 +107,12 @@ mod tests {
         };
         assert_eq!(Metrics::parse(&metrics.render()).unwrap(), metrics);
         let text = String::from_utf8(metrics.render()).unwrap();
-        for absent in ["displaced", "reasons", "slow", "sources", "worst"] {
+        for absent in ["displaced", "frozen", "reasons", "slow", "sources", "worst"] {
             assert!(!text.contains(absent), "nothing to tell of {absent}, but told: {text}");
         }
         let full = Metrics {
             displaced: 1,
+            frozen: 1,
             reasons: BTreeMap::from([("above".to_owned(), 3)]),
             slow: SlowYields { explained: 1, possible: 0, unexplained: 0 },
             sources: vec![Latencies { source: "push".to_owned(), yields: 3, ..Latencies::default() }],
@@ -123,6 +128,7 @@ mod tests {
                 total_us: 591,
                 workers: 1,
                 displaced: 0,
+                frozen: 0,
                 cpu_after_us: Some(3),
                 causes: vec![yields::CauseReport { cause: "steal".to_owned(), least_us: 0, most_us: 500 }],
                 explained_permille: Some(0),

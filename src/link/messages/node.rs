@@ -156,6 +156,9 @@ pub struct Info {
     pub memory_locked: bool,
     /// Sandbox level of the workers.
     pub sandbox: String,
+    /// What holds the workers whatever happens to the agent, and what does not: one sentence for each item.
+    #[serde(default)]
+    pub floor: Vec<String>,
     /// Load sources by name.
     pub sources: Vec<String>,
     /// Models that can be asked for.
@@ -239,6 +242,7 @@ mod tests {
         let info = Info {
             version: "0.1.0".to_owned(),
             cores: 2,
+            floor: vec!["cpu.idle: yes: inference gets only what nothing else wants".to_owned()],
             models: vec![InfoModel { name: "m".to_owned(), version: 1, ..InfoModel::default() }],
             ..Info::default()
         };

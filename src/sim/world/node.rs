@@ -171,6 +171,7 @@ fn record(now: Instant, reason: Reason) -> YieldRecord {
         confirmed: now,
         workers: 0,
         displaced: 0,
+        frozen: 0,
         jobs: [0; WORKERS_MAX],
         cpu_after: Duration::ZERO,
         around: None,

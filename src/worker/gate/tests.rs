@@ -182,7 +182,7 @@ fn every_thread_of_a_worker_is_known_after_a_refresh() {
 
 #[test]
 fn a_beat_is_due_while_a_worker_may_run_and_is_given_before_it_goes_on() {
-    let gate = Gate::with_dead_man(Duration::from_millis(500)).unwrap();
+    let gate = Gate::with(Cgroups::none(), Some(Duration::from_millis(500))).unwrap();
     let page = crate::sys::shared::ReadPage::map(gate.dead_man().unwrap().0).unwrap();
     let worker = Spinner::start();
     gate.fill(0, worker.pid());

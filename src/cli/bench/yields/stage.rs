@@ -74,7 +74,7 @@ impl Stage {
         let failed = |error| Failure::io("cannot bind the bench's thread to a core", &error);
         sched::pin_self(self.event_core()).map_err(failed)?;
         let done = work(self);
-        sched::allow_self(&self.cores).map_err(failed)?;
+        sched::confine_self(&self.cores).map_err(failed)?;
         done
     }
 
