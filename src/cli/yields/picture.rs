@@ -57,11 +57,11 @@ fn headline(out: &Out, yields: &Yields) -> Vec<String> {
     // The node knows six words.
     let reasons = yields.metrics.reasons.iter().take(6);
     let reasons: Vec<String> = reasons.map(|(reason, count)| format!("{count} {}", clean(reason, 9))).collect();
-    let slow = yields.metrics.slow;
+    let (count, slow) = (yields.all.yields, yields.metrics.slow);
     let mut lines = vec![
         out.paint(Tone::Strong, &format!("{node}, neap {version}")),
         format!("yield class {}, {locked}", out.paint(tone, &class)),
-        format!("{} yields since {}", yields.all.yields, format_time(yields.since)),
+        format!("{count} {} since {}", if count == 1 { "yield" } else { "yields" }, format_time(yields.since)),
     ];
     if !reasons.is_empty() {
         lines.push(clean(&reasons.join(", "), 79));
