@@ -136,9 +136,9 @@ pub(in crate::cli) fn configuration(changes: &Changes) -> Result<String, String>
     for (key, value) in governor.iter_mut().filter(|(key, _)| key.ends_with("_s")) {
         let given = value.as_float().or_else(|| value.as_integer().map(small));
         let given = given.ok_or_else(|| format!("{key} in [governor] is not a number"))?;
-        // None at all stays none at all.
-        let waits = given > 0.0;
-        *value = Value::Float(if waits { (given * scale).max(GOVERNOR_SECONDS_MIN) } else { 0.0 });
+        // The one wait that may be as short as one likes, or none at all.
+        let least = if key == "raise_every_s" { 0.0 } else { GOVERNOR_SECONDS_MIN };
+        *value = Value::Float((given * scale).max(least));
     }
     let source = root.get_mut("load").and_then(|load| load.get_mut(0)).and_then(Value::as_table_mut);
     let source = source.ok_or("config/lab.toml: there is no [[load]]")?;
@@ -298,7 +298,8 @@ mod tests {
             (filled.flap_window, shipped.flap_window),
             (filled.raise_every, shipped.raise_every),
         ] {
-            assert_eq!(fast * 600, slow);
+            // The configuration knows whole milliseconds.
+            assert!(fast.abs_diff(slow / 600) < Duration::from_millis(1), "{fast:?} of {slow:?}");
         }
     }
 
