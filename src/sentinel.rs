@@ -1,6 +1,7 @@
 //! Who gets out of the way? The thread that joins load, governor and gate, and the mission's one promise with them.
 //!
-//! A plain OS thread, event-driven (`epoll`), of the highest priority that the system permits below the RAN's.
+//! A plain OS thread, event-driven, of the highest priority that the system permits below the RAN's. It sleeps in `epoll`,
+//! or at the futex of a page in shared memory when there is one (`wait.rs`).
 //! Between its start and its end it does not allocate, lock or log; it never waits for a worker.
 //! In every wake the load comes first and a stop is signalled before anything else is done. What happened is handed
 //! over as [`Report`]s in a bounded queue; when nobody takes them they are counted and dropped.
@@ -10,16 +11,27 @@
 //!  signalfd, timer ─▶ stops: confirmed? overdue? ─▶ reports        (after it)
 //! ```
 //!
+//! Between a wake and the signals it reads the datagram that woke it (nothing at all for a page), and makes no other
+//! system call; `tests/yield_path_system_calls.rs` holds that. To see it on a node, with what comes after the signals:
+//!
+//! ```text
+//! strace -p "$(ps -eLo tid=,comm= | awk '$2 == "neap-sentinel" { print $1 }')"         each call in its order
+//! strace -c -p "$(ps -eLo tid=,comm= | awk '$2 == "neap-sentinel" { print $1 }')"      their counts, after Ctrl-C
+//! ```
+//!
 //! It cannot fail half: when it panics, or its event loop breaks, it stops all workers and aborts the process.
 
+mod ears;
 pub(crate) mod judge;
 mod pace;
 mod reflex;
+mod rehearsal;
 pub(crate) mod stops;
 mod strays;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod wait;
 mod watch;
 
 use std::io;
@@ -231,6 +243,8 @@ struct Shared {
     reports: ArrayQueue<Report>,
     /// Rings when reports wait.
     report_bell: Doorbell,
+    /// Reports were handed over since it rang.
+    untold: AtomicBool,
     overflowed: AtomicU64,
 }
 
@@ -260,6 +274,7 @@ pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     let sources = (0..).zip(&load.sources).map(open).collect::<Result<Vec<_>, _>>()?;
     let fusion = Fusion::new(&load.trust());
     let grace = load.sources.iter().map(|source| source.freshness).max().unwrap_or_default();
+    memory::shed();
     let memory_locked = memory::lock_all().is_ok();
     let parts = Parts { policy, sources, fusion, grace, priority, signal_again, confirm_kill };
     let mut sentinel = start_with(parts, gate)?;
@@ -279,17 +294,7 @@ fn own_workers(gate: &Gate) -> load::OwnWorkers {
 /// Starts the thread with sources that are open.
 pub(crate) fn start_with(parts: Parts, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     let system = |what| move |source| Error::System { what, source };
-    let shared = Arc::new(Shared {
-        doorbell: Doorbell::new().map_err(system("make an eventfd"))?,
-        held: AtomicBool::new(false),
-        draining: AtomicBool::new(false),
-        worker_changed: AtomicBool::new(false),
-        leave: AtomicBool::new(false),
-        policy: ArrayQueue::new(1),
-        reports: ArrayQueue::new(REPORTS_MAX),
-        report_bell: Doorbell::new().map_err(system("make an eventfd"))?,
-        overflowed: AtomicU64::new(0),
-    });
+    let shared = Arc::new(Shared::new().map_err(system("make an eventfd"))?);
     let governor = Governor::new(parts.policy.clone())?;
     let priority = parts.priority;
     let watch =
@@ -392,11 +397,33 @@ impl Drop for Sentinel {
 }
 
 impl Shared {
-    /// Hands a report over, or counts it as lost.
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            doorbell: Doorbell::new()?,
+            held: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            worker_changed: AtomicBool::new(false),
+            leave: AtomicBool::new(false),
+            policy: ArrayQueue::new(1),
+            reports: ArrayQueue::new(REPORTS_MAX),
+            report_bell: Doorbell::new()?,
+            untold: AtomicBool::new(false),
+            overflowed: AtomicU64::new(0),
+        })
+    }
+
+    /// Hands a report over, or counts it as lost. To be followed by [`Shared::tell`].
     fn report(&self, report: Report) {
         if self.reports.push(report).is_err() {
             self.overflowed.fetch_add(1, SeqCst);
         }
-        self.report_bell.ring();
+        self.untold.store(true, SeqCst);
+    }
+
+    /// Rings for the reports that were handed over since the last time: one system call for all that a wake brought.
+    fn tell(&self) {
+        if self.untold.swap(false, SeqCst) {
+            self.report_bell.ring();
+        }
     }
 }

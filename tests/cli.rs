@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use neap::load::shm::Shm;
+use neap::load::{Metric, Observed, Source as _};
+use neap::sys::clock;
+use neap::units::{SourceId, Utilization};
+
 fn neap(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_neap")).args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
 }
@@ -191,6 +196,36 @@ fn feed_pushes_one_line_under_its_3gpp_name() {
     let line: serde_json::Value = serde_json::from_str(&datagram(&socket)).expect("JSON");
     assert_eq!((&line["cell"], &line["RRU.PrbTotDl"], &line["late"]), (&2.into(), &80.into(), &3.into()));
     assert!(line["mono_ns"].is_u64());
+}
+
+#[test]
+fn feed_writes_the_page_of_a_shm_source_and_keeps_its_count_of_late_slots() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("load.shm");
+    let text = path.display().to_string();
+    let missing = neap(&["feed", "--shm", &text, "--prb", "80"]);
+    assert_eq!((code(&missing), stderr(&missing).contains("the agent makes it")), (Some(69), true));
+
+    let freshness = Duration::from_secs(2);
+    let mut page = Shm::open(SourceId(0), &path, 0o600, freshness, clock::now()).expect("a page");
+    let mut read = || {
+        let mut heard = None;
+        page.read(clock::now(), &mut |observation| heard = observation.ok());
+        heard.map(|reading| (reading.cell.0, reading.observed))
+    };
+    let level = |percent, late| {
+        let level = Utilization::from_percent(percent).expect("a percentage");
+        Some((2, Observed::Level { metric: Metric::PrbTotDl, level, late: Some(late) }))
+    };
+    let feed = |more: &[&str]| code(&neap(&[&["feed", "--shm", &text, "--cell", "2"], more].concat()));
+    assert_eq!(feed(&["--prb", "80", "--late", "3"]), Some(0));
+    assert_eq!(read(), level(80, 3));
+    assert_eq!(feed(&["--prb", "5"]), Some(0));
+    assert_eq!(read(), level(5, 3));
+    assert_eq!(feed(&["--gone"]), Some(0));
+    assert_eq!(read(), Some((2, Observed::Gone)));
+    assert_eq!(feed(&["--late", "4"]), Some(64), "a page carries a level with every count");
+    assert_eq!(read(), None);
 }
 
 #[test]

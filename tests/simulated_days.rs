@@ -3,6 +3,8 @@
 //! `NEAP_DAYS` plays another number of days (default 1000), `NEAP_SEED` begins with another seed. A day depends on its
 //! seed alone, so a day that fails is repeated with `NEAP_SEED=… NEAP_DAYS=1`.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "each planted mistake touches one thing and leaves the rest")]
+
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -41,10 +43,10 @@ fn day(seed: u64) -> Result<Summary, Box<Failure>> {
 
 /// Plays the days on all cores. Of several that fail, tells the first.
 fn play_all(seeds: Range<u64>) -> Result<Summary, Box<Failure>> {
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
-    let some = |thread: u64| {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let some = |thread: usize| {
         let mut total = Summary::default();
-        for seed in seeds.clone().skip(thread as usize).step_by(threads as usize) {
+        for seed in seeds.clone().skip(thread).step_by(threads) {
             total.add(&day(seed)?);
         }
         Ok(total)
@@ -78,7 +80,7 @@ fn every_promise_is_kept_on_every_day() {
     let (first, days) = (number("NEAP_SEED", FIRST_SEED), number("NEAP_DAYS", DAYS));
     let total = play_all(first..first.saturating_add(days)).unwrap_or_else(|failure| panic!("{failure}"));
     let share = total.in_troughs.as_secs_f64() / (DAY.as_secs_f64() * days as f64);
-    println!("{days} days: {total}; {:.0} % of the time in troughs", share * 100.0);
+    eprintln!("{days} days: {total}; {:.0} % of the time in troughs", share * 100.0);
     if days >= DAYS {
         // Promises about a world in which nothing happens would be easily kept.
         let (starts, stops) = (total.starts / days, total.stops / days);
@@ -328,7 +330,7 @@ fn every_planted_mistake_is_noticed_within_a_few_days() {
         let noticed = (FIRST_SEED..FIRST_SEED + MUTANT_DAYS)
             .find_map(|seed| play(seed, &CURVES, Timer::Late, |policy| Mistaken::new(mistake, policy)).err());
         let failure = noticed.unwrap_or_else(|| panic!("{mistake:?} was not noticed in {MUTANT_DAYS} days"));
-        println!("{mistake:?}: {} days; {}", failure.seed - FIRST_SEED + 1, failure.what.lines().next().unwrap_or(""));
+        eprintln!("{mistake:?}: {} days; {}", failure.seed - FIRST_SEED + 1, failure.what.lines().next().unwrap_or(""));
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod chart;
 pub(super) mod crew;
+mod harvest;
 mod interference;
 mod latency;
 mod machine;
@@ -27,6 +28,7 @@ use crate::units::Name;
 #[command(after_help = "\
 Examples:
   neap bench yield --report yield.html     how soon is inference gone when the load rises?
+  neap bench harvest                       how much of the troughs becomes inference?
   neap bench interference                  how many deadlines does a RAN miss beside inference?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
@@ -39,6 +41,8 @@ pub(super) struct Args {
 enum Action {
     /// How soon is inference gone when the load rises?
     Yield(yields::Args),
+    /// How much of the troughs becomes inference?
+    Harvest(harvest::Args),
     /// What does the radio feel? Missed deadlines and slot times beside inference.
     Interference(interference::Args),
 }
@@ -110,6 +114,7 @@ fn find(folder: &std::path::Path, name: &Name) -> Result<std::sync::Arc<Entry>, 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.action {
         Action::Yield(args) => yields::run(args),
+        Action::Harvest(args) => harvest::run(args),
         Action::Interference(args) => interference::run(args),
     }
 }

@@ -10,9 +10,10 @@ use std::time::Duration;
 use super::failure::{Class, Failure};
 use super::span::{self, Span};
 use crate::config::Settings;
+use crate::load::shm::Writer;
 use crate::load::{Kind, push};
 use crate::sys::clock;
-use crate::units::CellId;
+use crate::units::{CellId, Utilization};
 
 /// Time between two datagrams when only `--for` is given.
 const EVERY: Span = Span(Duration::from_millis(100));
@@ -28,6 +29,7 @@ Examples:
   neap feed --prb 80                                   one sample to /run/neap/load.sock
   neap feed --config config/lab.toml --prb 5 --for 60s  keep a trough open for a minute
   neap feed --udp 127.0.0.1:9700 --cell 2 --prb 35 --ul 20
+  neap feed --shm /run/neap/load.shm --prb 80          through the page in shared memory, with a ring
   neap feed --late 3                                   three late slots so far: an immediate yield
   neap feed --gone --cell 2                            cell 2 is out of service
   my-ran-exporter | neap feed --stdin                  one JSON object a line, as it is
@@ -73,7 +75,10 @@ struct To {
     /// Address of a push_udp source
     #[arg(long, value_name = "ADDRESS")]
     udp: Option<SocketAddr>,
-    /// Configuration of the agent; its first push source is fed
+    /// Page of a shm source, e.g. /run/neap/load.shm; what is not given is 0, but for the count of late slots, which stays
+    #[arg(long, value_name = "PATH")]
+    shm: Option<PathBuf>,
+    /// Configuration of the agent; its first push, push_udp or shm source is fed
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -82,6 +87,7 @@ struct To {
 enum Target {
     Unix(UnixDatagram, PathBuf),
     Udp(UdpSocket, SocketAddr),
+    Page(Writer),
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -90,21 +96,45 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let text = "nothing to feed: give --prb PERCENT, --ul PERCENT, --late COUNT, --gone or --stdin";
         return Err(Failure::new(Class::Usage, text));
     }
-    let target = args.to.open()?;
+    let mut target = args.to.open()?;
     if args.stdin {
         return pass_on(&target);
     }
     let every = args.every.or(args.lasting.and(Some(EVERY)));
     let end = args.lasting.map(|Span(lasting)| clock::now().after(lasting));
     loop {
-        let line = push::encode(CellId(args.cell), args.prb, args.ul, args.late, Some(clock::now()), args.gone);
-        target.send(line.as_bytes())?;
+        match &mut target {
+            Target::Page(writer) => write(writer, args)?,
+            Target::Unix(..) | Target::Udp(..) => {
+                let now = Some(clock::now());
+                let line = push::encode(CellId(args.cell), args.prb, args.ul, args.late, now, args.gone);
+                target.send(line.as_bytes())?;
+            }
+        }
         let Some(Span(pause)) = every else { return Ok(()) };
         if end.is_some_and(|end| clock::now().after(pause) > end) {
             return Ok(());
         }
         thread::sleep(pause);
     }
+}
+
+/// Writes the page and rings. A page carries a whole reading each time.
+fn write(writer: &mut Writer, args: &Args) -> Result<(), Failure> {
+    let (cell, now) = (CellId(args.cell), clock::now());
+    if args.gone {
+        writer.write_gone(cell, now);
+    } else if args.prb.is_some() || args.ul.is_some() {
+        // At most 100 by the arguments' own rule.
+        let [dl, ul] = [args.prb, args.ul].map(|percent| Utilization::from_percent(percent.unwrap_or(0)));
+        let [dl, ul] = [dl, ul].map(|level| level.unwrap_or(Utilization::FULL));
+        writer.write(cell, dl, ul, args.late.unwrap_or_else(|| writer.late()), now);
+    } else {
+        let text = "a page carries a level with every count: give --prb PERCENT or --ul PERCENT with --late";
+        return Err(Failure::new(Class::Usage, text));
+    }
+    writer.ring();
+    Ok(())
 }
 
 /// Sends each line of standard input as it is: the agent judges what it says.
@@ -135,6 +165,9 @@ impl To {
         if let Some(address) = self.udp {
             return udp(address);
         }
+        if let Some(path) = &self.shm {
+            return page(path);
+        }
         let Some(path) = &self.config else {
             return unix(self.socket.as_deref().unwrap_or(Path::new("/run/neap/load.sock")));
         };
@@ -143,10 +176,12 @@ impl To {
             match &source.kind {
                 Kind::Push { socket, .. } => return unix(socket),
                 Kind::PushUdp { listen } => return udp(*listen),
-                Kind::Shm { .. } | Kind::Procfs { .. } | Kind::Trace { .. } => {}
+                Kind::Shm { path, .. } => return page(path),
+                Kind::Procfs { .. } | Kind::Trace { .. } => {}
             }
         }
-        let text = format!("{}: no [[load]] of kind push or push_udp: add one, or name a --socket", path.display());
+        let text =
+            format!("{}: no [[load]] of kind push, push_udp or shm: add one, or name a --socket", path.display());
         Err(Failure::new(Class::Config, text))
     }
 }
@@ -157,6 +192,11 @@ fn unix(path: &Path) -> Result<Target, Failure> {
     // A receiver that has stopped reading fills its queue, and a send to it would wait for ever.
     socket.set_write_timeout(Some(SEND_MAX)).map_err(cannot)?;
     Ok(Target::Unix(socket, path.to_owned()))
+}
+
+fn page(path: &Path) -> Result<Target, Failure> {
+    let opened = Writer::open(path).map_err(|problem| Failure::new(Class::Unavailable, problem.to_string()));
+    Ok(Target::Page(opened?))
 }
 
 fn udp(address: SocketAddr) -> Result<Target, Failure> {
@@ -171,6 +211,10 @@ impl Target {
         let (sent, place) = match self {
             Self::Unix(socket, path) => (socket.send_to(datagram, path), path.display().to_string()),
             Self::Udp(socket, address) => (socket.send_to(datagram, address), address.to_string()),
+            Self::Page(_) => {
+                let text = "a page takes readings, no lines: use --socket or --udp with --stdin";
+                return Err(Failure::new(Class::Usage, text));
+            }
         };
         let Err(error) = sent else { return Ok(()) };
         let what = format!("cannot push load to {place}");

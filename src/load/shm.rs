@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use page::{END, FLAG_GONE, MAGIC, PAGE_BYTES, VERSION};
+pub use page::{END, FLAG_GONE, LAYOUT, MAGIC, PAGE_BYTES, VERSION};
 pub use writer::Writer;
 
 use self::page::{Look, Page, Raw};

@@ -169,11 +169,10 @@ impl Reflex {
         let decided = clock::now();
         let pass = self.gate.pass();
         let stop = pass.stop_beyond(decision.budget);
-        let signalled = clock::now();
         let resume = pass.resume_below(self.stops.waiting().0);
         drop(pass);
-        self.on_resume(signalled, resume);
-        self.stops.begin(self.record(decision, trigger, decided, signalled), stop);
+        self.on_resume(resume);
+        self.stops.begin(self.record(decision, trigger, decided, stop.signalled), stop);
     }
 
     /// Looks at the stops under way, kills what is overdue, stops what somebody else has continued, and continues what
@@ -230,7 +229,7 @@ impl Reflex {
         if any {
             let resume = pass.resume_below(self.stops.waiting().0);
             drop(pass);
-            self.on_resume(clock::now(), resume);
+            self.on_resume(resume);
         }
     }
 
@@ -272,9 +271,10 @@ impl Reflex {
         self.shared.report(Report::Mode { at: now, decision });
     }
 
-    fn on_resume(&mut self, at: Instant, resume: Resume) {
+    fn on_resume(&mut self, resume: Resume) {
         self.strays.forget(resume.slots);
         if !resume.slots.is_empty() {
+            let at = clock::now();
             self.shared.report(Report::Resumed { at, workers: resume.slots.count(), jobs: resume.jobs });
         }
     }

@@ -91,7 +91,7 @@ impl Stops {
         }
         self.look_gap = LOOK_FIRST;
         self.look_at = record.signalled.after(LOOK_FIRST);
-        let still = stop.cpu_signalled.map(|cpu| Still { cpu, since: record.signalled });
+        let still = stop.cpu_signalled.map(|cpu| Still { cpu, since: stop.read });
         let record = YieldRecord { workers: stop.slots.count(), jobs: stop.jobs, ..record };
         if let Some(free) = self.open.iter_mut().find(|open| open.is_none()) {
             *free = Some(Open { record, stop, waiting: stop.slots, repeated: Slots::NONE, still });
@@ -157,11 +157,16 @@ impl Stops {
         record.displaced += u8::from(end == End::Displaced);
         record.frozen += u8::from(end == End::Frozen);
         // No thread can have used more than the time that passed. That is what counts when nothing better is known: no
-        // reading, or one that lags, as it must if the worker stopped without having run since the signals. The
-        // reading before may lag by a tick as well, which makes the difference too large, never too small.
-        let most = at.since(record.decided) * u32::from(open.stop.threads[slot].max(1));
-        let current = cpu.filter(|cpu| end == End::Displaced || Some(*cpu) > open.stop.cpu_signalled[slot]);
-        let used = open.stop.cpu_before[slot].zip(current).map_or(most, |(before, after)| after.saturating_sub(before));
+        // reading, or one that lags, as it must if the worker stopped without having run since the signals.
+        let threads = u32::from(open.stop.threads[slot].max(1));
+        let most = at.since(record.decided) * threads;
+        let signalled = open.stop.cpu_signalled[slot];
+        let current = cpu.filter(|cpu| end == End::Displaced || Some(*cpu) > signalled);
+        // The clock is first read after the signals, so that no reading comes before them. At the decision it stood no
+        // lower than that less all the time since, which is what is taken: the difference may be too large by the
+        // microseconds of the signals, never too small. That the reading may lag by a tick makes it larger as well.
+        let unread = open.stop.read.since(record.decided) * threads;
+        let used = signalled.zip(current).map_or(most, |(reading, after)| (after + unread).saturating_sub(reading));
         record.cpu_after += used.min(most);
         if !open.waiting.is_empty() {
             return None;
@@ -227,14 +232,14 @@ mod tests {
             stop.pids[slot] = 100 + i32::try_from(slot).unwrap();
             stop.jobs[slot] = 200 + slot as u64;
             stop.threads[slot] = 1;
-            (stop.cpu_before[slot], stop.cpu_signalled[slot]) = (Some(ms(1000)), Some(ms(1000)));
+            stop.cpu_signalled[slot] = Some(ms(1000));
         }
         stop
     }
 
     fn stops<const N: usize>(signalled_ms: u64, slots: [usize; N]) -> Stops {
         let mut stops = Stops::new(ms(50), ms(500));
-        stops.begin(record(at(signalled_ms)), stop(slots));
+        stops.begin(record(at(signalled_ms)), Stop { read: at(signalled_ms), ..stop(slots) });
         stops
     }
 
@@ -260,6 +265,19 @@ mod tests {
         assert_eq!(confirmed(Some(ms(1009))), ms(2), "the reading before lagged by a tick");
         assert_eq!(confirmed(Some(ms(1000))), ms(2), "the reading after lags: to stop, it had to run");
         assert_eq!(confirmed(None), ms(2));
+    }
+
+    #[test]
+    fn a_clock_that_is_first_read_after_the_signals_hides_nothing() {
+        let used = |read, after| {
+            let mut stops = Stops::new(ms(50), ms(500));
+            let decided = YieldRecord { signalled: at(13), ..record(at(10)) };
+            stops.begin(decided, Stop { read: at(read), ..stop([0]) });
+            stops.confirm(0, at(20), End::Stopped, Some(ms(after))).unwrap().cpu_after
+        };
+        // Read 1000 ms at 14: at the decision, at 10, it stood at 996 ms or higher.
+        assert_eq!(used(14, 1001), ms(5));
+        assert_eq!(used(14, 1006), ms(10), "never more than the time that passed");
     }
 
     #[test]

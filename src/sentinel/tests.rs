@@ -5,7 +5,9 @@
 mod apart;
 mod budget;
 mod frozen;
+mod page;
 mod silence;
+mod slow;
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -16,8 +18,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
 use crate::governor::Mode;
-use crate::ledger::cause;
 use crate::load::fusion::Trust;
+use crate::load::shm::Shm;
 use crate::load::{Malformed, Observation, Observed, Reading};
 use crate::sys::signal::{self, Seen};
 use crate::sys::{clock, process, sched};
@@ -119,6 +121,15 @@ impl Source for Fake {
     }
 }
 
+/// How the thread waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    /// At all descriptors.
+    Descriptors,
+    /// At the doorbell of a page; the load that the tests feed comes by way of the companion.
+    Doorbell,
+}
+
 struct World {
     gate: Arc<Gate>,
     sentinel: Sentinel,
@@ -138,14 +149,22 @@ fn policy(workers: u8) -> Policy {
     }
 }
 
-/// A sentinel's parts with one source, and the end that feeds it.
-fn parts(policy: Policy, freshness: Duration, priority: Option<u8>) -> (Parts, UnixDatagram) {
+/// A sentinel's parts with one source that speaks, and the end that feeds it.
+fn parts(waits: Waits, policy: Policy, freshness: Duration, priority: Option<u8>) -> (Parts, UnixDatagram) {
     let (feed, socket) = UnixDatagram::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
+    let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Fake(socket))];
+    let mut trust = vec![Trust { freshness, required: true }];
+    if waits == Waits::Doorbell {
+        let page = tempfile::tempdir().unwrap().keep().join("load.shm");
+        sources.push(Box::new(Shm::open(SourceId(1), &page, 0o600, FOREVER, clock::now()).unwrap()));
+        std::fs::remove_dir_all(page.parent().unwrap()).unwrap();
+        trust.push(Trust { freshness: FOREVER, required: false });
+    }
     let parts = Parts {
         policy,
-        sources: vec![Box::new(Fake(socket))],
-        fusion: Fusion::new(&[Trust { freshness, required: true }]),
+        sources,
+        fusion: Fusion::new(&trust),
         grace: FOREVER,
         priority,
         signal_again: FOREVER,
@@ -170,8 +189,8 @@ fn world_with(gate: Arc<Gate>, parts: Parts, feed: UnixDatagram, workers: Vec<Wo
     World { gate, sentinel, feed, workers }
 }
 
-fn world(workers: u8, freshness: Duration, priority: Option<u8>) -> World {
-    let (parts, feed) = parts(policy(workers), freshness, priority);
+fn world(waits: Waits, workers: u8, freshness: Duration, priority: Option<u8>) -> World {
+    let (parts, feed) = parts(waits, policy(workers), freshness, priority);
     world_of(parts, feed, (0..workers).map(|_| Worker::start()).collect())
 }
 
@@ -227,9 +246,36 @@ impl World {
 
 // ---- claims ----
 
-#[test]
-fn load_above_the_limit_stops_the_worker_and_low_load_lets_it_go_on() {
-    let world = world(1, FOREVER, None);
+/// Each claim holds for both ways to wait.
+macro_rules! claims {
+    ($($claim:ident,)*) => {
+        mod at_the_descriptors {
+            $(#[test] fn $claim() { super::$claim(super::Waits::Descriptors); })*
+        }
+        mod at_the_doorbell {
+            $(#[test] fn $claim() { super::$claim(super::Waits::Doorbell); })*
+        }
+    };
+}
+
+claims! {
+    load_above_the_limit_stops_the_worker_and_low_load_lets_it_go_on,
+    a_peak_between_two_low_readings_is_a_peak,
+    a_source_that_falls_silent_stops_the_worker,
+    a_senseless_message_stops_the_worker,
+    an_order_to_hold_stops_the_worker_until_released,
+    fewer_workers_by_policy_stop_the_last_ones,
+    a_worker_that_comes_in_a_trough_runs_and_one_that_comes_while_busy_does_not,
+    a_worker_that_a_stranger_continues_is_stopped_again_even_if_nobody_says_so,
+    a_worker_that_ends_while_it_is_stopped_ends_the_stop,
+    a_worker_that_gets_no_core_is_displaced_and_not_killed,
+    the_end_of_the_sentinel_is_the_end_of_the_run,
+    reports_that_nobody_takes_are_counted_and_hold_up_nothing,
+    the_class_is_what_was_permitted,
+}
+
+fn load_above_the_limit_stops_the_worker_and_low_load_lets_it_go_on(waits: Waits) {
+    let world = world(waits, 1, FOREVER, None);
     assert!(world.workers[0].stands_still(), "nothing runs before the load is known");
     world.begin_trough();
 
@@ -255,42 +301,16 @@ fn load_above_the_limit_stops_the_worker_and_low_load_lets_it_go_on() {
     world.workers[0].wait_until_it_computes();
 }
 
-/// The clocks are the kernel's, and the sample is as old as it says: a late sample is told from a late sentinel.
-#[test]
-fn a_slow_yield_knows_whether_the_sample_or_the_sentinel_was_late() {
-    let world = world(1, FOREVER, None);
-    world.begin_trough();
-    let late = Duration::from_secs(2);
-    let old = clock::now();
-    std::thread::sleep(late);
-    world.feed_stamped(710, old);
-    let record = world.wait_for_yield();
-    let Some(around) = record.around else {
-        let known = std::path::Path::new("/proc/thread-self/schedstat").exists();
-        assert!(!known, "nothing was counted around {record:?}");
-        eprintln!("SKIPPED: this kernel has no /proc/thread-self/schedstat");
-        return;
-    };
-    assert!(around.waited < record.total() && around.ran < record.total(), "{around:?}");
-    let causes = cause::classify(&crate::ledger::parts(&record), Some(&around), None);
-    let sample = causes.iter().find(|cause| cause.kind == cause::Kind::SampleLate).expect("a late sample");
-    let own = around.waited + around.ran + Duration::from_millis(1);
-    assert!(sample.least + own >= late, "{causes:?}");
-    assert_eq!(causes.verdict(), cause::Verdict::Explained, "{causes:?} {around:?}");
-}
-
-#[test]
-fn a_peak_between_two_low_readings_is_a_peak() {
-    let world = world(1, FOREVER, None);
+fn a_peak_between_two_low_readings_is_a_peak(waits: Waits) {
+    let world = world(waits, 1, FOREVER, None);
     world.begin_trough();
     // Written in one go: the sentinel may well read all of them in one wake.
     [60, 1000, 60].into_iter().for_each(|permille| world.feed(permille));
     assert_eq!(world.wait_for_yield().level, Utilization::FULL);
 }
 
-#[test]
-fn a_source_that_falls_silent_stops_the_worker() {
-    let world = world(1, Duration::from_millis(300), None);
+fn a_source_that_falls_silent_stops_the_worker(waits: Waits) {
+    let world = world(waits, 1, Duration::from_millis(300), None);
     world.feed(60);
     world.wait_for_mode(Mode::Trough);
     let record = world.wait_for_yield();
@@ -299,9 +319,8 @@ fn a_source_that_falls_silent_stops_the_worker() {
     assert!(world.workers[0].stands_still());
 }
 
-#[test]
-fn a_senseless_message_stops_the_worker() {
-    let world = world(1, FOREVER, None);
+fn a_senseless_message_stops_the_worker(waits: Waits) {
+    let world = world(waits, 1, FOREVER, None);
     world.begin_trough();
     world.feed(9999);
     let record = world.wait_for_yield();
@@ -309,9 +328,8 @@ fn a_senseless_message_stops_the_worker() {
     assert!(world.workers[0].stands_still());
 }
 
-#[test]
-fn an_order_to_hold_stops_the_worker_until_released() {
-    let world = world(1, FOREVER, None);
+fn an_order_to_hold_stops_the_worker_until_released(waits: Waits) {
+    let world = world(waits, 1, FOREVER, None);
     world.begin_trough();
     world.sentinel.order(Order::Hold);
     assert_eq!(world.wait_for_yield().reason, Reason::Held);
@@ -322,9 +340,8 @@ fn an_order_to_hold_stops_the_worker_until_released() {
     world.workers[0].wait_until_it_computes();
 }
 
-#[test]
-fn fewer_workers_by_policy_stop_the_last_ones() {
-    let world = world(2, FOREVER, None);
+fn fewer_workers_by_policy_stop_the_last_ones(waits: Waits) {
+    let world = world(waits, 2, FOREVER, None);
     world.begin_trough();
     world.sentinel.set_policy(policy(1)).unwrap();
     let record = world.wait_for_yield();
@@ -334,9 +351,8 @@ fn fewer_workers_by_policy_stop_the_last_ones() {
     assert!(world.sentinel.set_policy(policy(0)).is_err());
 }
 
-#[test]
-fn a_worker_that_comes_in_a_trough_runs_and_one_that_comes_while_busy_does_not() {
-    let mut world = world(1, FOREVER, None);
+fn a_worker_that_comes_in_a_trough_runs_and_one_that_comes_while_busy_does_not(waits: Waits) {
+    let mut world = world(waits, 1, FOREVER, None);
     world.begin_trough();
     world.gate.clear(0);
     world.workers[0] = Worker::start();
@@ -354,16 +370,14 @@ fn a_worker_that_comes_in_a_trough_runs_and_one_that_comes_while_busy_does_not()
 }
 
 /// Here the kernel's signal does not come: in a test runner not every thread blocks it.
-#[test]
-fn a_worker_that_a_stranger_continues_is_stopped_again_even_if_nobody_says_so() {
-    let world = world(1, FOREVER, None);
+fn a_worker_that_a_stranger_continues_is_stopped_again_even_if_nobody_says_so(waits: Waits) {
+    let world = world(waits, 1, FOREVER, None);
     signal::continue_process(world.workers[0].pid()).unwrap();
     assert!(world.workers[0].stands_still());
 }
 
-#[test]
-fn a_worker_that_ends_while_it_is_stopped_ends_the_stop() {
-    let world = world(2, FOREVER, None);
+fn a_worker_that_ends_while_it_is_stopped_ends_the_stop(waits: Waits) {
+    let world = world(waits, 2, FOREVER, None);
     world.begin_trough();
     // Killed, not reaped: the table still names it.
     signal::kill_process(world.workers[1].pid()).unwrap();
@@ -371,10 +385,9 @@ fn a_worker_that_ends_while_it_is_stopped_ends_the_stop() {
     assert_eq!(world.wait_for_yield().workers, 2);
 }
 
-#[test]
-fn a_worker_that_gets_no_core_is_displaced_and_not_killed() {
+fn a_worker_that_gets_no_core_is_displaced_and_not_killed(waits: Waits) {
     let core = *sched::cores().last().unwrap();
-    let (parts, feed) = parts(policy(1), FOREVER, None);
+    let (parts, feed) = parts(waits, policy(1), FOREVER, None);
     let parts = Parts { confirm_kill: Duration::from_millis(100), ..parts };
     let world = world_of(parts, feed, vec![Worker::start_on(core, true)]);
     for attempt in 0.. {
@@ -401,25 +414,23 @@ fn a_worker_that_gets_no_core_is_displaced_and_not_killed() {
 
 #[test]
 fn without_a_source_the_node_is_blind_and_nothing_runs() {
-    let (parts, feed) = parts(policy(1), FOREVER, None);
+    let (parts, feed) = parts(Waits::Descriptors, policy(1), FOREVER, None);
     let parts = Parts { sources: Vec::new(), fusion: Fusion::new(&[]), grace: Duration::ZERO, ..parts };
     let world = world_of(parts, feed, vec![Worker::start()]);
     assert_eq!(world.wait_for_mode(Mode::Blind).reason, Reason::NoSource);
     assert!(world.workers[0].stands_still());
 }
 
-#[test]
-fn the_end_of_the_sentinel_is_the_end_of_the_run() {
-    let world = world(1, FOREVER, None);
+fn the_end_of_the_sentinel_is_the_end_of_the_run(waits: Waits) {
+    let world = world(waits, 1, FOREVER, None);
     world.begin_trough();
     let World { sentinel, workers, .. } = world;
     sentinel.stop();
     assert!(workers[0].stands_still());
 }
 
-#[test]
-fn reports_that_nobody_takes_are_counted_and_hold_up_nothing() {
-    let world = world(1, FOREVER, None);
+fn reports_that_nobody_takes_are_counted_and_hold_up_nothing(waits: Waits) {
+    let world = world(waits, 1, FOREVER, None);
     world.begin_trough();
     for _ in 0..REPORTS_MAX {
         world.sentinel.order(Order::Hold);
@@ -444,11 +455,10 @@ fn reports_that_nobody_takes_are_counted_and_hold_up_nothing() {
     }
 }
 
-#[test]
-fn the_class_is_what_was_permitted() {
-    let with_priority = world(1, FOREVER, Some(5));
+fn the_class_is_what_was_permitted(waits: Waits) {
+    let with_priority = world(waits, 1, FOREVER, Some(5));
     assert!(matches!(with_priority.sentinel.class(), YieldClass::Fifo(5) | YieldClass::ShortSlice | YieldClass::Other));
-    let without = world(1, FOREVER, None);
+    let without = world(waits, 1, FOREVER, None);
     assert!(matches!(without.sentinel.class(), YieldClass::ShortSlice | YieldClass::Other));
 }
 

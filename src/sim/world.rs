@@ -277,7 +277,7 @@ impl<'curves, D: Decider> World<'curves, D> {
                 Act::Confirmed { slot, end, .. } => self.mix(&[self.now.as_nanos(), *slot as u64, *end as u64]),
                 Act::Yielded(record) => self.mix(&[record.confirmed.as_nanos(), u64::from(record.workers)]),
             }
-            self.remember(Event::Did(*act));
+            self.remember(Event::Did(act.clone()));
         }
         self.audit.after(self.now, &self.node, &acts)?;
         acts.clear();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::target;
+use super::{no_such_process, target};
 use crate::units::{Instant, WallTime};
 
 /// Now, by `CLOCK_MONOTONIC`.
@@ -33,18 +33,15 @@ pub fn own_cpu() -> Duration {
 /// # Errors
 /// `ESRCH` when there is no such process.
 pub fn process_cpu(pid: i32) -> io::Result<Duration> {
-    let pid = target(pid)?.as_raw_nonzero().get();
-    let mut clock: libc::clockid_t = 0;
-    // SAFETY: `clock` is a valid place for one clock id, and it is written before it is read.
-    let errno = unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) };
-    if errno != 0 {
-        return Err(io::Error::from_raw_os_error(errno));
-    }
+    /// The kernel's name of the clock that counts what all threads of a process ran, by the scheduler's account
+    /// (`CPUCLOCK_SCHED`). clock_getcpuclockid(3) makes the same, and a system call to ask whether there is one.
+    const SCHED: libc::clockid_t = 2;
+    let clock = !target(pid)?.as_raw_nonzero().get() << 3 | SCHED;
     let mut time = MaybeUninit::<libc::timespec>::uninit();
     // SAFETY: `time` is a valid place for one timespec; it is read only after the call has filled it.
     let time = unsafe {
         if libc::clock_gettime(clock, time.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error());
+            return Err(no_such_process());
         }
         time.assume_init()
     };
@@ -88,7 +85,7 @@ mod tests {
 
     #[test]
     fn no_cpu_time_is_read_of_groups_or_of_nobody() {
-        for pid in [0, -1, i32::MIN, i32::MAX] {
+        for pid in [0, -1, i32::MIN, i32::MAX, crate::sys::process::NOBODY] {
             assert_eq!(process_cpu(pid).unwrap_err().raw_os_error(), Some(libc::ESRCH), "pid {pid}");
         }
     }

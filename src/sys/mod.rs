@@ -24,7 +24,7 @@ use std::io;
 
 use rustix::process::Pid;
 
-/// Highest process id that Linux gives out. Far greater ones overflow into the ids of other CPU clocks.
+/// One above the highest process id that Linux gives out (`PID_MAX_LIMIT`). Far greater ones overflow into the ids of other CPU clocks.
 const PID_MAX: i32 = 4 * 1024 * 1024;
 
 /// Refuses process ids that would name a group or every process (`kill(0)`, `kill(-1)`), or that cannot be.

@@ -13,6 +13,9 @@ use rustix::process::{
 
 use super::{no_such_process, signal, target};
 
+/// A process id that no process ever has: one above the highest. Whatever is asked of it is refused with `ESRCH`.
+pub const NOBODY: i32 = super::PID_MAX;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {

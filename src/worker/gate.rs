@@ -133,10 +133,12 @@ pub struct Stop {
     pub jobs: [u64; WORKERS_MAX],
     /// How many threads of each are known.
     pub threads: [u8; WORKERS_MAX],
-    /// Their CPU time right before the signals; `None` when the process had gone.
-    pub cpu_before: [Option<Duration>; WORKERS_MAX],
-    /// Their CPU time right after the signals.
+    /// Their CPU time after the signals; `None` when the process had gone.
     pub cpu_signalled: [Option<Duration>; WORKERS_MAX],
+    /// When the last signal had been sent; without meaning when there was none to send.
+    pub signalled: Instant,
+    /// When the last CPU time had been read.
+    pub read: Instant,
 }
 
 /// What a resume met.
@@ -299,7 +301,8 @@ impl Drop for Pass<'_> {
 }
 
 impl Pass<'_> {
-    /// Lets the first `budget` slots run and sends every running worker beyond them the signals to stop.
+    /// Lets the first `budget` slots run and sends every running worker beyond them the signals to stop. Nothing else
+    /// is done before the last of them: each system call there is time in which a worker runs.
     pub(crate) fn stop_beyond(&self, budget: u8) -> Stop {
         self.0.budget.store(budget, SeqCst);
         let mut stop = Stop::default();
@@ -309,19 +312,25 @@ impl Pass<'_> {
             if pid == 0 || place.state.load(SeqCst) != RUNS {
                 continue;
             }
-            stop.cpu_before[slot] = clock::process_cpu(pid).ok();
             stop.threads[slot] = place.signal_threads(pid);
             stop.pids[slot] = pid;
             stop.slots.insert(slot);
         }
         for slot in stop.slots.iter() {
-            let place = &self.0.slots[slot];
             // For threads that were not known. A process that has gone needs no stop.
             let _gone = signal::stop_process(stop.pids[slot]);
+        }
+        if stop.slots.is_empty() {
+            return stop;
+        }
+        stop.signalled = clock::now();
+        for slot in stop.slots.iter() {
+            let place = &self.0.slots[slot];
             place.state.store(STOPPED, SeqCst);
             stop.cpu_signalled[slot] = clock::process_cpu(stop.pids[slot]).ok();
             stop.jobs[slot] = place.job.load(SeqCst);
         }
+        stop.read = clock::now();
         stop
     }
 

@@ -48,6 +48,22 @@ const WORD_DOORBELL: usize = 3;
 const WORD_END: usize = WORDS - 1;
 const LOAD: Seqlock<9> = Seqlock { sequence: 2, first: 4 };
 
+/// Where each field begins, in bytes, by its name in `include/neap_load.h`.
+pub const LAYOUT: [(&str, usize); 12] = [
+    ("magic", 0),
+    ("version", 4),
+    ("sequence", 4 * LOAD.sequence),
+    ("doorbell", 4 * WORD_DOORBELL),
+    ("cell_low", 4 * LOAD.first),
+    ("dl_permille", 24),
+    ("ul_permille", 28),
+    ("late_low", 32),
+    ("stamp_ns_low", 40),
+    ("flags", 48),
+    ("reserved", 52),
+    ("end", 4 * WORD_END),
+];
+
 const _: () = assert!(LOAD.first + 9 <= WORD_END, "the load lies before the end mark");
 
 /// Tries of one reading: microseconds, so that a writer who never comes to an end holds up nothing.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::super::Problem;
-use super::page::{FLAG_GONE, Page, Raw};
+use super::page::{FLAG_GONE, Look, Page, Raw};
 use crate::units::{CellId, Instant, Utilization};
 
 /// Writes load to the page of an agent. There must be one writer of a page at a time.
@@ -24,6 +24,14 @@ impl Writer {
     pub fn write(&mut self, cell: CellId, dl: Utilization, ul: Utilization, late: u64, stamp: Instant) {
         let [dl_permille, ul_permille] = [dl, ul].map(|level| u32::from(level.permille()));
         self.0.write(Raw { cell, dl_permille, ul_permille, late, stamp, flags: 0 });
+    }
+
+    /// The count of late slots in the page now: what a writer that does not count goes on with. 0 in a new page.
+    pub fn late(&self) -> u64 {
+        match self.0.look() {
+            Look::Settled(_, raw) => raw.late,
+            Look::NoPage | Look::Unsettled => 0,
+        }
     }
 
     /// Says that the cell was taken out of service and counts no longer.

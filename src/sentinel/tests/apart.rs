@@ -28,19 +28,21 @@ fn a_worker_that_a_stranger_continues_is_stopped_again_at_once() {
         assert!(output.status.success(), "{}", text(&output));
         return;
     }
-    let world = world(1, FOREVER, None);
-    world.begin_trough();
-    world.feed(500);
-    world.wait_for_yield();
-    let pid = world.workers[0].pid();
-    for _ in 0..20 {
-        signal::continue_process(pid).unwrap();
-        let end = clock::now().after(FOREVER);
-        while signal::poll_stopped(pid).unwrap() != Seen::Stopped {
-            assert!(clock::now() < end, "it went on for a minute");
+    for waits in [Waits::Descriptors, Waits::Doorbell] {
+        let world = world(waits, 1, FOREVER, None);
+        world.begin_trough();
+        world.feed(500);
+        world.wait_for_yield();
+        let pid = world.workers[0].pid();
+        for _ in 0..20 {
+            signal::continue_process(pid).unwrap();
+            let end = clock::now().after(FOREVER);
+            while signal::poll_stopped(pid).unwrap() != Seen::Stopped {
+                assert!(clock::now() < end, "it went on for a minute");
+            }
         }
+        assert!(world.workers[0].stands_still());
     }
-    assert!(world.workers[0].stands_still());
 }
 
 #[test]
@@ -60,7 +62,7 @@ fn a_panic_stops_the_worker_and_aborts_the_process() {
         assert!(stopped);
         return;
     }
-    let mut world = world(1, FOREVER, None);
+    let mut world = world(Waits::Descriptors, 1, FOREVER, None);
     world.gate.clear(0);
     // Not tied to this process: it has to be stopped, not dead, when this process is gone.
     let mut command = Command::new("sh");
@@ -85,8 +87,9 @@ fn how_long_yields_take() {
         return;
     }
     let yields = std::env::var("NEAP_YIELDS").ok().and_then(|count| count.parse().ok()).unwrap_or(20);
-    for (priority, workers) in [(Some(5), 1), (Some(5), 2), (None, 1)] {
-        let world = world(workers, FOREVER, priority);
+    let each = [(Waits::Descriptors, Some(5), 1), (Waits::Descriptors, Some(5), 2), (Waits::Descriptors, None, 1)];
+    for (waits, priority, workers) in each.into_iter().chain([(Waits::Doorbell, Some(5), 1)]) {
+        let world = world(waits, workers, FOREVER, priority);
         let mut total = Distribution::default();
         let (mut stop, mut cpu) = (Distribution::default(), Distribution::default());
         for _ in 0..yields {
@@ -105,6 +108,7 @@ fn how_long_yields_take() {
             format!("{name} p50 {} p99 {} max {}", figures.p50_us, figures.p99_us, figures.max_us)
         };
         let lines = [line("total", &total), line("stop", &stop), line("cpu_after", &cpu)].join(", ");
-        eprintln!("class {:?}, {workers} worker(s), {yields} yields, us: {lines}", world.sentinel.class());
+        let class = world.sentinel.class();
+        eprintln!("class {class:?}, at {waits:?}, {workers} worker(s), {yields} yields, us: {lines}");
     }
 }

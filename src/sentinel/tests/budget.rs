@@ -17,7 +17,7 @@ fn running(world: &World) -> BTreeSet<usize> {
 #[test]
 fn a_trough_begins_with_one_worker_adds_one_at_a_time_in_order_and_ends_for_all_at_once() {
     let policy = Policy { raise_every: RAISE, ..policy(u8::try_from(WORKERS).unwrap()) };
-    let (parts, feed) = parts(policy, FOREVER, None);
+    let (parts, feed) = parts(Waits::Descriptors, policy, FOREVER, None);
     let world = world_of(parts, feed, (0..WORKERS).map(|_| Worker::start()).collect());
     world.workers.iter().for_each(|worker| assert!(worker.stands_still(), "nothing runs before the load is known"));
 

@@ -40,7 +40,7 @@ fn freezing_world(name: &str, signal_again: Duration, confirm_kill: Duration) ->
     }
     let worker = real::start(&cgroups, Command::new("sh").args(["-c", "while :; do :; done"]));
     // It competes with this test's other threads, which are of normal weight: given a share, it can be watched.
-    let (parts, feed) = parts(policy(1), FOREVER, None);
+    let (parts, feed) = parts(Waits::Descriptors, policy(1), FOREVER, None);
     let parts = Parts { signal_again, confirm_kill, ..parts };
     Some(world_with(Gate::with(cgroups, None).unwrap(), parts, feed, vec![Worker(worker)]))
 }

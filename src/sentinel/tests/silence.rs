@@ -7,7 +7,7 @@ use crate::worker::gate::BEAT_EVERY;
 
 #[test]
 fn the_sentinel_beats_while_a_worker_may_run_though_nothing_else_happens_and_rests_while_none_may() {
-    let (parts, feed) = parts(policy(1), FOREVER, None);
+    let (parts, feed) = parts(Waits::Descriptors, policy(1), FOREVER, None);
     let gate = Gate::with(Cgroups::none(), Some(FOREVER)).unwrap();
     let sentinel = start_with(parts, Arc::clone(&gate)).unwrap();
     let worker = Worker::start();

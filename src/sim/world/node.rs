@@ -30,7 +30,7 @@ pub(super) struct Node<D> {
 }
 
 /// Something that a node did in one step, for the auditor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Act {
     Decided(Decision),
     /// A stop was confirmed for one worker; whether it executed at that moment.
@@ -39,7 +39,7 @@ pub(super) enum Act {
         end: End,
         executes: bool,
     },
-    Yielded(YieldRecord),
+    Yielded(Box<YieldRecord>),
 }
 
 impl<D: Decider> Node<D> {
@@ -148,7 +148,7 @@ impl<D: Decider> Node<D> {
                 },
             };
             acts.push(Act::Confirmed { slot, end, executes: self.workers.still_executes(slot, pids[slot]) });
-            acts.extend(self.stops.confirm(slot, now, end, cpu).map(Act::Yielded));
+            acts.extend(self.stops.confirm(slot, now, end, cpu).map(|record| Act::Yielded(Box::new(record))));
         }
         self.stops.on_look(now);
         self.workers.resume_below(now, self.stops.waiting().0);

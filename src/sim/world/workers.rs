@@ -281,7 +281,7 @@ impl Workers {
     pub(super) fn stop_beyond(&mut self, now: Instant, budget: u8) -> Stop {
         self.budget = budget;
         self.known = None;
-        let mut stop = Stop::default();
+        let mut stop = Stop { signalled: now, read: now, ..Stop::default() };
         for slot in usize::from(budget)..WORKERS_MAX {
             let Slot::Filled(mut worker) = self.slots[slot] else { continue };
             if worker.state != State::Runs {
@@ -290,7 +290,6 @@ impl Workers {
             let answer = self.answer();
             stop.slots.insert(slot);
             (stop.pids[slot], stop.threads[slot]) = (worker.pid, 1);
-            stop.cpu_before[slot] = worker.cpu(now);
             worker.take_stop(now, answer);
             (worker.state, worker.signalled) = (State::Stopped, Some((now, answer)));
             stop.cpu_signalled[slot] = worker.cpu(now);

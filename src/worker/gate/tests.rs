@@ -67,9 +67,10 @@ fn a_worker_enters_stopped_and_runs_only_by_the_sentinel() {
     wait_for(&gate, 0, worker.pid(), Seen::Running);
 
     gate.set_job(0, 77);
+    let before = clock::now();
     let (stop, _) = apply(&gate, 0);
     assert_eq!((stop.slots, stop.pids[0], stop.jobs[0]), (slots([0]), worker.pid(), 77));
-    assert!(stop.cpu_before[0].is_some() && stop.cpu_before[0] <= stop.cpu_signalled[0]);
+    assert!(stop.cpu_signalled[0].is_some() && before <= stop.signalled && stop.signalled <= stop.read);
     assert_eq!(stop.threads[0], 1);
     wait_for(&gate, 0, worker.pid(), Seen::Stopped);
     assert_eq!(apply(&gate, 0).0.slots, Slots::NONE, "nothing is stopped twice");
