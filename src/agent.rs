@@ -102,6 +102,7 @@ pub type Reload = Box<dyn FnMut() -> Result<Settings, config::Error>>;
 /// When a part cannot be started, or the store can no longer keep promises.
 pub fn run(settings: Settings, reload: Reload) -> Result<(), Error> {
     die_whole();
+    sys::alloc::be_thrifty();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

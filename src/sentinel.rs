@@ -274,6 +274,7 @@ pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     let sources = (0..).zip(&load.sources).map(open).collect::<Result<Vec<_>, _>>()?;
     let fusion = Fusion::new(&load.trust());
     let grace = load.sources.iter().map(|source| source.freshness).max().unwrap_or_default();
+    memory::shed();
     let memory_locked = memory::lock_all().is_ok();
     let parts = Parts { policy, sources, fusion, grace, priority, signal_again, confirm_kill };
     let mut sentinel = start_with(parts, gate)?;

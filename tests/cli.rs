@@ -52,7 +52,9 @@ fn subcommands(prefix: &[&str]) -> Vec<String> {
 fn the_help_of_every_command_shows_examples_that_begin_with_its_name() {
     let mut commands: Vec<Vec<String>> = vec![Vec::new()];
     commands.extend(subcommands(&[]).into_iter().map(|name| vec![name]));
-    commands.extend(subcommands(&["models"]).into_iter().map(|name| vec!["models".to_owned(), name]));
+    for group in ["models", "bench"] {
+        commands.extend(subcommands(&[group]).into_iter().map(|name| vec![group.to_owned(), name]));
+    }
     assert!(commands.len() >= 13, "only {commands:?}");
     for command in commands {
         let words: Vec<&str> = command.iter().map(String::as_str).collect();

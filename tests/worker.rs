@@ -103,28 +103,6 @@ async fn two_items_are_taken_at_once_and_a_third_is_refused() {
 }
 
 #[tokio::test]
-async fn a_model_that_the_worker_has_dropped_is_handed_over_again() {
-    let mut rig = Rig::start().await;
-    // More models than a worker keeps open; each adds another constant, so each has its own digest.
-    let models: Vec<_> = (0..20_i16)
-        .map(|number| {
-            let mut graph = relu();
-            graph.nodes = vec![node("Add", &["x", "w"], &["y"])];
-            graph.constants = vec![tensor("w", FLOAT, &[1], &f32::from(number).to_le_bytes())];
-            Model::new(graph.file())
-        })
-        .collect();
-    for _round in 0..2 {
-        for (number, model) in (0_i16..).zip(&models) {
-            let output = rig.ask(model, input(&[0.5])).await.unwrap();
-            assert_eq!(output.tensors[0].to_f32s().unwrap(), [f32::from(number) + 0.5]);
-        }
-    }
-    assert_eq!(rig.exits, 0, "the worker must not have been restarted for it");
-    rig.stop().await;
-}
-
-#[tokio::test]
 async fn the_same_file_under_another_manifest_follows_the_manifest() {
     let mut rig = Rig::start().await;
     let file = relu().file();

@@ -22,7 +22,7 @@ use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Quota, Store};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
-use crate::load::host::Host;
+use crate::load::host::{Host, HostFacts};
 use crate::model::library::Library;
 use crate::sentinel::{self, Sentinel, YieldClass};
 use crate::sys;
@@ -66,11 +66,13 @@ impl Agent {
         let cgroups = Cgroups::open(&floor::cgroup_settings(&settings))?;
         let floor = floor::told(&settings, cgroups.floor().clone());
         floor::log(&floor);
+        // Whatever only the start needs comes before the sentinel, which lets it go and locks the rest.
+        let host = Host::new(&settings.jobs.state_dir).read();
         let gate =
             Gate::with(cgroups, Some(settings.sentinel.dead_man)).map_err(system("cannot make the sentinel's beat"))?;
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
-        let info = inventory(&settings, &library, &sentinel, &floor);
+        let info = inventory(&settings, host, &library, &sentinel, &floor);
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
 
         let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
@@ -205,8 +207,7 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
     }
 }
 
-fn inventory(settings: &Settings, library: &Library, sentinel: &Sentinel, floor: &Floor) -> Info {
-    let host = Host::new(&settings.jobs.state_dir).read();
+fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: &Sentinel, floor: &Floor) -> Info {
     let maxima = settings.jobs.limits_max;
     Info {
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -4,22 +4,17 @@
 //! [`page`] what they do), [`latency`] (histograms), [`machine`] (what the figures were taken on), [`progress`] and
 //! [`report`] (a self-contained HTML page, its pictures drawn by [`chart`]).
 
-#[allow(dead_code, reason = "as below")]
 mod chart;
-#[allow(dead_code, reason = "what the benches share, whichever of them there are")]
 pub(super) mod crew;
+mod harvest;
 mod interference;
-#[allow(dead_code, reason = "as above")]
 mod latency;
-#[allow(dead_code, reason = "as above")]
 mod machine;
-#[allow(dead_code, reason = "as above")]
 mod page;
-#[allow(dead_code, reason = "as above")]
 mod progress;
-#[allow(dead_code, reason = "as above")]
 mod report;
 pub(super) mod seat;
+mod yields;
 
 use std::path::PathBuf;
 
@@ -33,6 +28,7 @@ use crate::units::Name;
 #[command(after_help = "\
 Examples:
   neap bench yield --report yield.html     how soon is inference gone when the load rises?
+  neap bench harvest                       how much of the troughs becomes inference?
   neap bench interference                  how many deadlines does a RAN miss beside inference?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
@@ -43,12 +39,15 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// How soon is inference gone when the load rises?
+    Yield(yields::Args),
+    /// How much of the troughs becomes inference?
+    Harvest(harvest::Args),
     /// What does the radio feel? Missed deadlines and slot times beside inference.
     Interference(interference::Args),
 }
 
 /// What every bench can be told.
-#[allow(dead_code, reason = "as above")]
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Common {
     /// Print one JSON object
@@ -65,7 +64,6 @@ pub(super) struct Common {
     pub(super) models: Option<PathBuf>,
 }
 
-#[allow(dead_code, reason = "as above")]
 impl Common {
     /// Finds the model that the workers are to run.
     ///
@@ -115,6 +113,8 @@ fn find(folder: &std::path::Path, name: &Name) -> Result<std::sync::Arc<Entry>, 
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.action {
+        Action::Yield(args) => yields::run(args),
+        Action::Harvest(args) => harvest::run(args),
         Action::Interference(args) => interference::run(args),
     }
 }

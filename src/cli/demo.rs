@@ -5,9 +5,6 @@
 //! played, the workers' CPU clocks are read from outside: what they used while the radio was busy is measured, not
 //! taken on the agent's word.
 
-mod emulator;
-mod measure;
-mod node;
 mod scene;
 mod screen;
 mod summary;
@@ -16,23 +13,23 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 use std::{fs, io};
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::Settings;
 use crate::model::library::Library;
 use crate::sim::broker::{self, Broker};
-use crate::sim::controller::{self, Assortment, News, Phase, Tally};
+use crate::sim::controller::{self, Assortment, News, Phase};
 use crate::sim::day::{Compressed, Day, Lively, SAMPLES};
 use crate::sys::clock;
 use crate::units::{Utilization, WORKERS_MAX};
 
-use emulator::{Emulator, Orders};
-use node::{Agent, Changes, Ended, Folder};
+use super::stage::node::{self, Agent, Changes, Ended, Folder, Pace};
+use super::stage::player::{Emulator, Orders, Subject, Told};
+use super::stage::{asker, measure};
 use screen::{Screen, Stream};
 use summary::Summary;
 
@@ -155,7 +152,7 @@ struct Demo {
     orders: Arc<Orders>,
     screen: Screen,
     agent: Agent,
-    controller: JoinHandle<Result<Tally, controller::Error>>,
+    controller: asker::Asker,
     phase: watch::Sender<Phase>,
     sender: SyncSender<Event>,
     events: Receiver<Event>,
@@ -167,14 +164,17 @@ impl Demo {
     fn prepare(arguments: &Args, progress: Stream) -> Result<Self, Error> {
         let day_length = Duration::from_secs(u64::from(arguments.seconds));
         let (models, assortment) = read_models(arguments)?;
-        let folder = Folder::new()?;
+        let folder = Folder::new("demo")?;
         let changes = Changes {
             broker: Broker::start()?.address(),
             socket: folder.join("load.sock"),
             state_dir: folder.join("state"),
             models,
+            name: None,
             workers: Some(arguments.workers.unwrap_or_else(default_workers)),
-            day: day_length,
+            cores: Vec::new(),
+            evict_after: None,
+            governor: Pace::Lab(day_length),
         };
         let text = node::configuration(&changes).map_err(Error::Configuration)?;
         let file = folder.join("node.toml");
@@ -205,9 +205,11 @@ impl Demo {
         self.wait_until_ready()?;
         let (emulator, socket, orders, sender) =
             (self.emulator.clone(), self.socket.clone(), Arc::clone(&self.orders), self.sender.clone());
-        let playing = thread::Builder::new()
-            .name("emulator".to_owned())
-            .spawn(move || emulator.play(&socket, &orders, &sender))?;
+        let playing = thread::Builder::new().name("emulator".to_owned()).spawn(move || {
+            // A full screen queue only costs the picture, never the figures.
+            let show = |index, load| _ = sender.try_send(Event::Load { index, load });
+            emulator.play(&socket, &orders, &show)
+        })?;
         let died = self.watch_the_day();
         self.orders.stop();
         self.screen.close(clock::now());
@@ -333,19 +335,22 @@ fn emulator(settings: &Settings, seed: u64, length: Duration, agent: u32) -> Emu
     Emulator {
         day: Day::lively(seed, &lively),
         length: Compressed { length },
+        part: Duration::ZERO..length,
         busy_above: policy.busy_above,
         idle_below: policy.idle_below,
-        agent,
+        subject: Subject::ChildrenOf(agent),
+        beside: None,
+        told: Told::Day,
     }
 }
 
-/// Starts the controller on a thread with a runtime of its own; it also listens for Ctrl-C.
+/// Starts the controller; it also listens for Ctrl-C.
 fn start_controller(
     settings: &Settings,
     assortment: Assortment,
     phases: watch::Receiver<Phase>,
     sender: SyncSender<Event>,
-) -> Result<JoinHandle<Result<Tally, controller::Error>>, Error> {
+) -> Result<asker::Asker, Error> {
     let plan = controller::Plan {
         host: settings.mqtt.host.clone(),
         port: settings.mqtt.port,
@@ -353,33 +358,9 @@ fn start_controller(
         assortment,
         open_max: 2 + 2 * usize::from(settings.policy.workers),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let interrupts = sender.clone();
-    let thread = thread::Builder::new().name("controller".to_owned()).spawn(move || {
-        runtime.block_on(async move {
-            // Dropped with the runtime when the controller is done.
-            tokio::spawn(forward_interrupts(interrupts));
-            let tell = move |news| {
-                // A full queue only costs the picture, never the figures.
-                let _ = sender.try_send(Event::News(news));
-            };
-            controller::run(plan, phases, tell).await
-        })
-    })?;
-    Ok(thread)
-}
-
-/// Turns Ctrl-C and SIGTERM into events: the demo ends in order, with its summary.
-async fn forward_interrupts(sender: SyncSender<Event>) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        let _ = sender.try_send(Event::Interrupted);
-    }
+    // A full queue only costs the picture, never the figures.
+    let tell = move |news| _ = sender.try_send(Event::News(news));
+    let interrupted = move || _ = interrupts.try_send(Event::Interrupted);
+    Ok(asker::start(plan, phases, None, tell, interrupted)?)
 }

@@ -19,6 +19,7 @@ mod run;
 mod session;
 mod show;
 mod span;
+mod stage;
 mod submit;
 mod target;
 mod watch;

@@ -26,8 +26,8 @@ use crate::sys::clock;
 use crate::units::JobId;
 use desk::Desk;
 
-/// Name under which the controller connects.
-const CLIENT_ID: &str = "neap-demo-controller";
+/// Name under which the controller connects; its node's name follows.
+const CLIENT_ID: &str = "neap-controller";
 /// Longest silence before a ping.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// How long the broker keeps reports for a controller that is away.
@@ -206,6 +206,6 @@ fn settings(plan: &Plan) -> mqtt::Settings {
         // Reports that arrive while the controller reconnects wait for it.
         session_expiry: SESSION_EXPIRY,
         subscriptions: vec![(plan.topics.up_filter(), Qos::AtLeastOnce)],
-        ..mqtt::Settings::new(plan.host.clone(), plan.port, CLIENT_ID)
+        ..mqtt::Settings::new(plan.host.clone(), plan.port, format!("{CLIENT_ID}-{}", plan.topics.node()))
     }
 }

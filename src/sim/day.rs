@@ -183,6 +183,12 @@ impl Compressed {
         usize::try_from(index).unwrap_or(usize::MAX).min(SAMPLES - 1)
     }
 
+    /// Which sample is in force `elapsed` after the first midnight, counted on through the days that follow.
+    pub fn count(&self, elapsed: Duration) -> usize {
+        let length = self.length.as_nanos().max(1);
+        usize::try_from(elapsed.as_nanos() * SAMPLES as u128 / length).unwrap_or(usize::MAX)
+    }
+
     /// When sample `index` begins: the earliest `elapsed` for which [`Self::index`] gives it.
     pub fn start(&self, index: usize) -> Duration {
         let nanos = (self.length.as_nanos().max(1) * index as u128).div_ceil(SAMPLES as u128);
@@ -395,6 +401,7 @@ mod tests {
         }
         assert_eq!(minute.index(Duration::from_secs(999)), SAMPLES - 1);
         assert_eq!(minute.start(SAMPLES), Duration::from_secs(60));
+        assert_eq!(minute.count(minute.start(SAMPLES + 3)), SAMPLES + 3);
         assert_eq!(time_of_day(minute.index(Duration::from_secs(45))), (18, 0));
     }
 }

@@ -13,6 +13,10 @@ pub const EXIT_MEMORY: i32 = 112;
 /// No limit.
 pub const UNLIMITED: u64 = u64::MAX;
 
+/// From here on a block is large, in bytes.
+#[cfg(all(target_env = "gnu", target_os = "linux"))]
+const LARGE_BYTES: i32 = 128 * 1024;
+
 static USED: AtomicU64 = AtomicU64::new(0);
 static PEAK: AtomicU64 = AtomicU64::new(0);
 static LIMIT: AtomicU64 = AtomicU64::new(UNLIMITED);
@@ -51,6 +55,20 @@ pub fn trim() {
     // SAFETY: malloc_trim(3) has no preconditions; it takes the allocator's own locks.
     unsafe {
         libc::malloc_trim(0)
+    };
+}
+
+/// Makes the allocator thrifty: one heap for all threads, and whatever large is freed goes back to the kernel at once,
+/// instead of staying for the next of its size. For processes that handle large messages now and then. Does nothing
+/// where the C library has no such call.
+pub fn be_thrifty() {
+    #[cfg(all(target_env = "gnu", target_os = "linux"))]
+    // SAFETY: mallopt(3) has no preconditions; a parameter that it does not know changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+        // Setting it also ends its growth: by itself it would follow the largest block ever freed.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE_BYTES);
     };
 }
 

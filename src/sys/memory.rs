@@ -1,9 +1,15 @@
-//! Does our memory stay where it is?
+//! Does our memory stay where it is, and do we hold no more of it than we use?
 
+use std::ffi::{c_int, c_void};
 use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, getrlimit};
+
+use super::alloc;
+
+/// The largest page of any supported machine: what is aligned to it is aligned to every page.
+const PAGE_BYTES_MAX: usize = 64 * 1024;
 
 /// Memory of this process that is in RAM, in bytes; `None` where the kernel does not say.
 pub fn resident_bytes() -> Option<u64> {
@@ -24,4 +30,74 @@ pub fn lock_all() -> io::Result<()> {
     }
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
     Ok(())
+}
+
+/// Lets go of what only the start needed: free heap, and the clean pages of the program's and its libraries' code and
+/// constants. What is used again comes back from the page cache by itself, at the cost of a minor fault.
+///
+/// Call it after everything is read and built and before [`lock_all`], which would keep all of it: the kernel maps
+/// sixteen pages for each one touched, and relocating the program alone reads megabytes that nobody looks at again.
+pub fn shed() {
+    alloc::trim();
+    // SAFETY: the callback matches the type that dl_iterate_phdr(3) wants, and does not unwind; there is no data.
+    unsafe { libc::dl_iterate_phdr(Some(drop_clean_pages), std::ptr::null_mut()) };
+}
+
+/// Drops the pages of one loaded object's segments that are not writable and never were.
+///
+/// Relocated constants (RELRO) lie in a writable segment that was protected afterwards, so they are left alone: their
+/// pages are ours and nowhere else. A system that refuses (`EINVAL` on locked memory) keeps the pages, and no harm is
+/// done.
+unsafe extern "C" fn drop_clean_pages(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
+    // SAFETY: sysconf(3) has no preconditions.
+    let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE_BYTES_MAX);
+    // SAFETY: the loader passes a valid `info` for the time of this call.
+    let info = unsafe { &*info };
+    if info.dlpi_phdr.is_null() {
+        return 0;
+    }
+    // SAFETY: the loader's table has `dlpi_phnum` headers and lives as long as the object is loaded.
+    let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_W == 0) {
+        // The loader's words are as wide as ours; a header that does not fit is none.
+        let (Ok(begin), Ok(length)) =
+            (usize::try_from(info.dlpi_addr.wrapping_add(header.p_vaddr)), usize::try_from(header.p_memsz))
+        else {
+            continue;
+        };
+        // Only whole pages of this segment: an edge may share its page with data.
+        let (first, end) = (begin.next_multiple_of(page), (begin + length) / page * page);
+        if first < end {
+            // SAFETY: the range lies in one private, read-only mapping of a file that was never written through
+            // (segments without PF_W are not relocated), so every page that is dropped is read back unchanged. The
+            // code that runs right now is in such a page, and comes back the same way.
+            let _kept = unsafe { libc::madvise(first as *mut c_void, end - first, libc::MADV_DONTNEED) };
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kilobytes of file pages that this process has in memory.
+    fn file_kib() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn what_only_the_start_needed_is_let_go_and_the_program_goes_on() {
+        let sentence = format!("{:?}", "constants and code come back");
+        // Other tests run meanwhile and bring pages back: one moment in which fewer are there is enough.
+        let let_go = (0..100).any(|_| {
+            let before = file_kib();
+            shed();
+            file_kib() < before
+        });
+        assert!(let_go, "never fewer file pages than before");
+        assert_eq!(sentence, "\"constants and code come back\"");
+    }
 }

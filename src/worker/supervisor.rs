@@ -1,4 +1,4 @@
-//! What keeps a worker alive? One task: a process is started, greeted, fed with one item at a time, buried with its
+//! What keeps a worker alive? One task: a process is started, greeted, fed with items, buried with its
 //! reason, and started again after a growing wait.
 //!
 //! A model travels to a process once; when the worker has dropped it, it travels again.
@@ -87,7 +87,7 @@ pub(super) struct Supervisor {
     events: mpsc::Sender<Event>,
     /// Events that the agent has not taken yet.
     pending: VecDeque<Event>,
-    /// Work in order; the process is at the first if that one is sent.
+    /// Work in order; the process is at the first if that one is sent, and may have the second already.
     queue: VecDeque<Errand>,
     /// Models that the process has, as far as we know.
     loaded: BTreeMap<Digest, Arc<Entry>>,
@@ -242,7 +242,8 @@ impl Supervisor {
         }
     }
 
-    /// Sends the first work, and its model if the process does not have it.
+    /// Sends the first work, and its model if the process does not have it; then the work behind it, so that the
+    /// process finds it when it has answered, instead of waiting until this one has heard of the answer.
     fn dispatch(&mut self, child: &mut Child) -> Result<(), String> {
         while self.greeted && self.queue.front().is_some_and(|job| !job.sent) {
             match self.send_first(child) {
@@ -250,6 +251,26 @@ impl Supervisor {
                 Err(Unsent::Worker(why)) => return Err(why),
                 Err(Unsent::Work(fault)) => self.answer(Err(fault)),
             }
+        }
+        self.send_ahead(child)
+    }
+
+    /// Sends the second work behind the first, when it is of the same attempt: what ends the one ends the other as
+    /// well, and the model is the same. What cannot be sent is left until its turn, when it is answered in order.
+    fn send_ahead(&mut self, child: &mut Child) -> Result<(), String> {
+        if !self.greeted {
+            return Ok(());
+        }
+        let mut jobs = self.queue.iter_mut();
+        if let (Some(first), Some(second)) = (jobs.next(), jobs.next())
+            && first.sent
+            && !second.sent
+            && first.token == second.token
+            && same(&first.model, &second.model)
+            && let Ok(frame) = &second.frame
+        {
+            child.send(Arc::clone(frame), None).map_err(|error| error.to_string())?;
+            second.sent = true;
         }
         Ok(())
     }
@@ -300,7 +321,10 @@ impl Supervisor {
                 Ok(())
             }
             FromWorker::NeedModel(NeedModel { token, item, digest }) => {
-                let job = self.current(token, item)?;
+                // Sent ahead of a model that the process had dropped, the work behind the first asks as well.
+                let mut sent = self.queue.iter_mut().filter(|job| job.sent);
+                let job = sent.find(|job| job.token == token && job.item == item);
+                let job = job.ok_or_else(|| stray(token, item))?;
                 if job.asked || job.model.manifest.digest != digest {
                     return Err("it asks for a model that it was given".to_owned());
                 }
@@ -342,7 +366,7 @@ impl Supervisor {
     /// The work that the process is at, if that is what the message is about.
     fn current(&mut self, token: u64, item: u32) -> Result<&mut Errand, String> {
         let first = self.queue.front_mut().filter(|job| job.sent && job.token == token && job.item == item);
-        first.ok_or_else(|| format!("an answer to item {item} of job token {token}, which it is not working on"))
+        first.ok_or_else(|| stray(token, item))
     }
 
     /// Ends the first work with its outcome.
@@ -429,6 +453,10 @@ impl Supervisor {
             }
         }
     }
+}
+
+fn stray(token: u64, item: u32) -> String {
+    format!("an answer to item {item} of job token {token}, which it is not working on")
 }
 
 /// Circumstances of work that no process was at.

@@ -73,9 +73,18 @@ impl Report {
         self.push("</ul>\n");
     }
 
-    /// A table.
+    /// A table of figures.
     pub(in crate::cli) fn table(&mut self, table: &Table) {
-        let mut html = "<div class=\"scroll\"><table>\n<thead><tr>".to_owned();
+        self.table_of("figures", table);
+    }
+
+    /// A table of sentences: its cells wrap.
+    pub(in crate::cli) fn prose(&mut self, table: &Table) {
+        self.table_of("prose", table);
+    }
+
+    fn table_of(&mut self, class: &str, table: &Table) {
+        let mut html = format!("<div class=\"scroll\"><table class=\"{class}\">\n<thead><tr>");
         // Writing to a string cannot fail.
         table.head.iter().for_each(|cell| _ = write!(html, "<th>{}</th>", escape(cell)));
         html.push_str("</tr></thead>\n<tbody>\n");

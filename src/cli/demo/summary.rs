@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::emulator::Played;
+use crate::cli::stage::player::Played;
 use crate::sim::controller::Tally;
 
 /// Samples listed in the summary for people.

@@ -23,7 +23,7 @@ use crate::fault::{Code, Fault};
 use crate::jobs::job::Job;
 
 /// Memory that redb may use for pages, in bytes; its own default of a gigabyte is more than a node has to spare.
-const CACHE_BYTES: usize = 4 * 1024 * 1024;
+const CACHE_BYTES: usize = 1024 * 1024;
 
 /// Why the store does not work.
 #[derive(Debug)]

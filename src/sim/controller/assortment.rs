@@ -23,6 +23,10 @@ const BATCH_ITEMS: std::ops::RangeInclusive<u64> = 2..=40;
 const BATCH_CPU: Duration = Duration::from_millis(800);
 /// Every so many jobs one is a batch.
 const BATCH_EVERY: u64 = 3;
+/// Most items of a batch that is to be as large as a message allows.
+const LARGE_BATCH_ITEMS: u64 = 1000;
+/// CPU time that such a batch is to take at most: a node gives up on a job that runs for minutes.
+const LARGE_BATCH_CPU: Duration = Duration::from_secs(20);
 /// Priorities given, 0 to this.
 const PRIORITY_MAX: u64 = 9;
 
@@ -76,6 +80,15 @@ pub struct Assortment {
     offers: Vec<Offer>,
     random: Random,
     made: u64,
+    batches: Batches,
+}
+
+/// How often a job is a batch, and how large batches get.
+#[derive(Clone, Debug)]
+struct Batches {
+    every: u64,
+    cpu: Duration,
+    items_max: u64,
 }
 
 impl Assortment {
@@ -86,7 +99,16 @@ impl Assortment {
 
     /// An assortment of these offers.
     pub fn new(offers: Vec<Offer>, seed: u64) -> Self {
-        Self { offers, random: Random::new(seed), made: 0 }
+        let batches = Batches { every: BATCH_EVERY, cpu: BATCH_CPU, items_max: *BATCH_ITEMS.end() };
+        Self { offers, random: Random::new(seed), made: 0, batches }
+    }
+
+    /// Only that model, and only batches, as large as a message allows: work that a worker is never done with.
+    #[must_use]
+    pub fn only_batches_of(mut self, model: &Name) -> Self {
+        self.offers.retain(|offer| offer.model == *model);
+        self.batches = Batches { every: 1, cpu: LARGE_BATCH_CPU, items_max: LARGE_BATCH_ITEMS };
+        self
     }
 
     /// How many models there are to choose from.
@@ -100,7 +122,7 @@ impl Assortment {
         let (turn, round) = (self.made % count, self.made / count);
         let offer = &self.offers[usize::try_from(turn).ok()?];
         // Which model gets the batch shifts by one each round, so that every model gets both kinds.
-        let is_batch = (turn + round).is_multiple_of(BATCH_EVERY);
+        let is_batch = (turn + round).is_multiple_of(self.batches.every);
         let wanted = if is_batch { offer.batch_items } else { 1 };
         let mut samples: Vec<Sample> = Vec::new();
         let mut bytes = 0;
@@ -123,8 +145,8 @@ impl Assortment {
         let Some(offer) = self.offers.iter_mut().find(|offer| offer.model.as_str() == model) else { return };
         // The first job pays for loading the model as well, so a batch grows with what is learnt later.
         let an_item = (cpu / items.max(1)).max(Duration::from_millis(1));
-        let fits = u64::try_from(BATCH_CPU.as_nanos() / an_item.as_nanos()).unwrap_or(u64::MAX);
-        offer.batch_items = fits.clamp(*BATCH_ITEMS.start(), *BATCH_ITEMS.end());
+        let fits = u64::try_from(self.batches.cpu.as_nanos() / an_item.as_nanos()).unwrap_or(u64::MAX);
+        offer.batch_items = fits.clamp(*BATCH_ITEMS.start(), self.batches.items_max);
     }
 }
 
@@ -209,6 +231,17 @@ mod tests {
             (0..12).map(|_| assortment.next_wish().unwrap().samples.len()).max().unwrap()
         };
         assert_eq!([batch_after(0), batch_after(200), batch_after(60_000)], [40, 8, 2]);
+    }
+
+    #[test]
+    fn a_stream_of_large_batches_has_one_model_and_nothing_else() {
+        let mut assortment = assortment(&["faces", "objects"], 10_000).only_batches_of(&"objects".parse().unwrap());
+        assortment.learn("objects", 2, Duration::from_millis(60));
+        for _ in 0..5 {
+            let wish = assortment.next_wish().unwrap();
+            assert_eq!(wish.model.as_str(), "objects");
+            assert!(wish.samples.len() > 100, "{} items", wish.samples.len());
+        }
     }
 
     #[test]

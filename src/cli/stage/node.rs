@@ -1,4 +1,4 @@
-//! What does the demo's node need? A private folder, a configuration in it, and the real agent as a child process.
+//! What does a node on stage need? A private folder, a configuration in it, and the real agent as a child process.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -15,8 +15,10 @@ use toml::{Table, Value};
 
 use crate::sys::{clock, process};
 
-/// The configuration that the demo starts from: the one a developer runs by hand.
+/// The configuration that all starts from: the one a developer runs by hand.
 const LAB: &str = include_str!("../../../config/lab.toml");
+/// The configuration of a node, whose governor has the times that are shipped.
+const SHIPPED: &str = include_str!("../../../config/neap.toml");
 /// The day that the times in `config/lab.toml` are made for, in seconds.
 const LAB_DAY_SECONDS: f64 = 60.0;
 /// Shortest time the configuration takes for the governor's waits, in seconds.
@@ -31,22 +33,22 @@ const LOG_TAIL_LINES: usize = 25;
 
 /// A folder of this run only, readable by its owner only, removed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Folder(PathBuf);
+pub(in crate::cli) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it in the system's folder for temporary files.
+    /// Makes it in the system's folder for temporary files; its name tells of which command it is.
     ///
     /// # Errors
     /// When that folder is missing or not writable.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(in crate::cli) fn new(command: &str) -> io::Result<Self> {
         let unique = uuid::Uuid::now_v7().simple().to_string();
-        let path = std::env::temp_dir().join(format!("neap-demo-{unique}"));
+        let path = std::env::temp_dir().join(format!("neap-{command}-{unique}"));
         // Not recursive: a name that exists already is refused, never shared.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 
-    pub(super) fn join(&self, name: &str) -> PathBuf {
+    pub(in crate::cli) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -58,30 +60,48 @@ impl Drop for Folder {
     }
 }
 
-/// What the demo changes in `config/lab.toml`.
+/// What is changed in `config/lab.toml`.
 #[derive(Clone, Debug)]
-pub(super) struct Changes {
+pub(in crate::cli) struct Changes {
     /// Where the broker listens.
-    pub(super) broker: SocketAddr,
+    pub(in crate::cli) broker: SocketAddr,
     /// Where load is pushed to.
-    pub(super) socket: PathBuf,
+    pub(in crate::cli) socket: PathBuf,
     /// Where the agent keeps its state.
-    pub(super) state_dir: PathBuf,
+    pub(in crate::cli) state_dir: PathBuf,
     /// Where the models are.
-    pub(super) models: PathBuf,
+    pub(in crate::cli) models: PathBuf,
+    /// Name of the node; as in the file when `None`.
+    pub(in crate::cli) name: Option<String>,
     /// Worker processes; as in the file when `None`.
-    pub(super) workers: Option<u8>,
-    /// How long the day takes: the governor's waits shrink and grow with it.
-    pub(super) day: Duration,
+    pub(in crate::cli) workers: Option<u8>,
+    /// Their cores, one for each worker; the kernel chooses when there are none.
+    pub(in crate::cli) cores: Vec<usize>,
+    /// How long a worker may stand before it is killed; as in the file when `None`.
+    pub(in crate::cli) evict_after: Option<Duration>,
+    /// The governor's limits and waits.
+    pub(in crate::cli) governor: Pace,
+}
+
+/// Whose limits and waits the governor has; the waits shrink and grow with the day.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(in crate::cli) enum Pace {
+    /// Those of `config/lab.toml`, for a day of this length.
+    Lab(Duration),
+    /// Those of `config/neap.toml`, for a time that runs so many times as fast.
+    Shipped(f64),
 }
 
 /// The text of the node's configuration.
 ///
 /// # Errors
 /// When `config/lab.toml` lacks a section that has to be changed: a mistake of the build, not of its user.
-pub(super) fn configuration(changes: &Changes) -> Result<String, String> {
+pub(in crate::cli) fn configuration(changes: &Changes) -> Result<String, String> {
     let mut root: Table = LAB.parse().map_err(|error| format!("config/lab.toml: {error}"))?;
     let path = |path: &Path| Value::String(path.display().to_string());
+    if let Some(name) = &changes.name {
+        section(&mut root, "node")?.insert("name".to_owned(), Value::String(name.clone()));
+    }
     let mqtt = section(&mut root, "mqtt")?;
     mqtt.insert("host".to_owned(), Value::String(changes.broker.ip().to_string()));
     mqtt.insert("port".to_owned(), Value::Integer(i64::from(changes.broker.port())));
@@ -95,13 +115,30 @@ pub(super) fn configuration(changes: &Changes) -> Result<String, String> {
         workers.insert("count".to_owned(), Value::Integer(i64::from(count)));
         workers.remove("cores");
     }
-    let scale = changes.day.as_secs_f64() / LAB_DAY_SECONDS;
+    if !changes.cores.is_empty() {
+        let cores = changes.cores.iter().filter_map(|core| i64::try_from(*core).ok()).map(Value::Integer);
+        workers.insert("cores".to_owned(), Value::Array(cores.collect()));
+    }
+    if let Some(span) = changes.evict_after {
+        workers.insert("evict_after_s".to_owned(), Value::Float(span.as_secs_f64()));
+    }
+    let scale = match changes.governor {
+        Pace::Lab(day) => day.as_secs_f64() / LAB_DAY_SECONDS,
+        Pace::Shipped(speed) => {
+            let mut shipped: Table = SHIPPED.parse().map_err(|error| format!("config/neap.toml: {error}"))?;
+            let governor = shipped.remove("governor").ok_or("config/neap.toml: there is no [governor]")?;
+            root.insert("governor".to_owned(), governor);
+            speed.recip()
+        }
+    };
     let governor = section(&mut root, "governor")?;
     // Every wait of the governor is in seconds and belongs to the day's pace.
-    for (_, value) in governor.iter_mut().filter(|(key, _)| key.ends_with("_s")) {
-        let lab = value.as_float().or_else(|| value.as_integer().map(small));
-        let lab = lab.ok_or("config/lab.toml: a wait in [governor] is not a number")?;
-        *value = Value::Float((lab * scale).max(GOVERNOR_SECONDS_MIN));
+    for (key, value) in governor.iter_mut().filter(|(key, _)| key.ends_with("_s")) {
+        let given = value.as_float().or_else(|| value.as_integer().map(small));
+        let given = given.ok_or_else(|| format!("{key} in [governor] is not a number"))?;
+        // The one wait that may be as short as one likes, or none at all.
+        let least = if key == "raise_every_s" { 0.0 } else { GOVERNOR_SECONDS_MIN };
+        *value = Value::Float((given * scale).max(least));
     }
     let source = root.get_mut("load").and_then(|load| load.get_mut(0)).and_then(Value::as_table_mut);
     let source = source.ok_or("config/lab.toml: there is no [[load]]")?;
@@ -120,14 +157,14 @@ fn small(value: i64) -> f64 {
 
 /// The agent, running as a child of this process.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(in crate::cli) struct Agent {
     child: Child,
     log: PathBuf,
 }
 
 /// How an agent ended after SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(in crate::cli) enum Ended {
     /// By itself and well, after this time.
     Well(Duration),
     /// With this status.
@@ -141,7 +178,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the log file cannot be made or the process not started.
-    pub(super) fn start(config: &Path, log: PathBuf) -> io::Result<Self> {
+    pub(in crate::cli) fn start(config: &Path, log: PathBuf) -> io::Result<Self> {
         let file = File::create_new(&log)?;
         let mut command = Command::new("/proc/self/exe");
         command
@@ -150,24 +187,24 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
-            // Ctrl-C is for the demo, which ends the agent in its own time.
+            // Ctrl-C is for the command, which ends the agent in its own time.
             .process_group(0);
         let child = process::tie_to_parent(&mut command).spawn()?;
         Ok(Self { child, log })
     }
 
     /// Its process id.
-    pub(super) fn id(&self) -> u32 {
+    pub(in crate::cli) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// How it ended, when it has.
-    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+    pub(in crate::cli) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
     /// Asks it to end, and waits for that; kills it when it takes too long.
-    pub(super) fn stop(&mut self) -> Ended {
+    pub(in crate::cli) fn stop(&mut self) -> Ended {
         let asked = clock::now();
         // It may have ended by itself; the wait below tells.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
@@ -186,7 +223,7 @@ impl Agent {
     }
 
     /// The end of its log.
-    pub(super) fn log_tail(&self) -> String {
+    pub(in crate::cli) fn log_tail(&self) -> String {
         let tail = tail(&self.log).unwrap_or_else(|error| format!("(its log cannot be read: {error})"));
         if tail.trim().is_empty() { "(its log is empty)".to_owned() } else { tail }
     }
@@ -230,8 +267,11 @@ mod tests {
             socket: "/tmp/neap-demo/load.sock".into(),
             state_dir: "/tmp/neap-demo/state".into(),
             models: "/srv/models".into(),
+            name: None,
             workers: Some(2),
-            day: Duration::from_secs(seconds),
+            cores: Vec::new(),
+            evict_after: None,
+            governor: Pace::Lab(Duration::from_secs(seconds)),
         }
     }
 
@@ -247,6 +287,23 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_waits_shrink_with_the_time_and_its_limits_stay() {
+        let shipped = Settings::parse("shipped", SHIPPED).unwrap().policy;
+        let text = configuration(&Changes { governor: Pace::Shipped(600.0), ..changes(1) }).unwrap();
+        let filled = Settings::parse("filled", &text).unwrap().policy;
+        assert_eq!((filled.busy_above, filled.idle_below), (shipped.busy_above, shipped.idle_below));
+        for (fast, slow) in [
+            (filled.settle, shipped.settle),
+            (filled.settle_max, shipped.settle_max),
+            (filled.flap_window, shipped.flap_window),
+            (filled.raise_every, shipped.raise_every),
+        ] {
+            // The configuration knows whole milliseconds.
+            assert!(fast.abs_diff(slow / 600) < Duration::from_millis(1), "{fast:?} of {slow:?}");
+        }
+    }
+
+    #[test]
     fn a_shorter_day_settles_sooner() {
         let settle = |seconds| {
             let text = configuration(&changes(seconds)).unwrap();
@@ -258,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_folder_is_private_and_goes_away() {
-        let folder = Folder::new().unwrap();
+        let folder = Folder::new("test").unwrap();
         let path = folder.join("state");
         fs::write(&path, "x").unwrap();
         let mode = fs::metadata(path.parent().unwrap()).unwrap().permissions().mode();
@@ -269,7 +326,7 @@ mod tests {
 
     #[test]
     fn of_a_long_log_only_the_last_lines_are_shown() {
-        let folder = Folder::new().unwrap();
+        let folder = Folder::new("test").unwrap();
         let path = folder.join("log");
         fs::write(&path, (0..5000).map(|line| format!("line {line}\n")).collect::<String>()).unwrap();
         let shown = tail(&path).unwrap();

@@ -1,14 +1,13 @@
-//! How busy is the demo's radio? Plays a station's day to the agent, and watches from outside what workers use.
+//! How busy is the radio on stage? Plays a station's day to the agent, and watches from outside what workers use.
 
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::Duration;
 
-use super::Event;
 use super::measure::{self, Meter, Usage};
 use crate::load::push;
 use crate::sim::day::{Compressed, Day, SAMPLES};
@@ -24,67 +23,110 @@ const FIRST_CELL: u64 = 1;
 
 /// What is played.
 #[derive(Clone, Debug)]
-pub(super) struct Emulator {
+pub(in crate::cli) struct Emulator {
     /// The day.
-    pub(super) day: Day,
-    /// How long it takes; afterwards the radio is idle until [`Emulator::play`] is told to stop.
-    pub(super) length: Compressed,
+    pub(in crate::cli) day: Day,
+    /// How fast it is played.
+    pub(in crate::cli) length: Compressed,
+    /// Which part is played, in played time since midnight; it may go on into the next day, which is the same.
+    pub(in crate::cli) part: Range<Duration>,
     /// From here on the radio is busy.
-    pub(super) busy_above: Utilization,
+    pub(in crate::cli) busy_above: Utilization,
     /// Below this it is in a trough.
-    pub(super) idle_below: Utilization,
-    /// Process id of the agent, whose children are the workers.
-    pub(super) agent: u32,
+    pub(in crate::cli) idle_below: Utilization,
+    /// Whose CPU clocks are read.
+    pub(in crate::cli) subject: Subject,
+    /// Another process whose CPU clock is read at the same moments, and with it how long the first waited for cores.
+    pub(in crate::cli) beside: Option<i32>,
+    /// What the agent is told.
+    pub(in crate::cli) told: Told,
+}
+
+/// Whose CPU clocks are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Subject {
+    /// Whatever this agent starts: its workers.
+    ChildrenOf(u32),
+    /// These processes.
+    Processes(Vec<i32>),
+}
+
+/// What the agent is told while a day is played.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum Told {
+    /// The day; after it the radio is idle until [`Emulator::play`] is told to stop.
+    Day,
+    /// The day, and the playing ends with it.
+    DayOnce,
+    /// That the radio is busy throughout, and the playing ends with the day.
+    BusyOnce,
+}
+
+impl Subject {
+    fn processes(&self) -> Vec<i32> {
+        match self {
+            Self::ChildrenOf(agent) => measure::children(*agent),
+            Self::Processes(pids) => pids.clone(),
+        }
+    }
 }
 
 /// What the emulator is told while it plays.
 #[derive(Debug, Default)]
-pub(super) struct Orders {
+pub(in crate::cli) struct Orders {
     idle: AtomicBool,
     stop: AtomicBool,
 }
 
 impl Orders {
     /// Cuts the day short: from now on the radio is idle.
-    pub(super) fn idle(&self) {
+    pub(in crate::cli) fn idle(&self) {
         self.idle.store(true, Ordering::Relaxed);
     }
 
     /// Ends the emulator.
-    pub(super) fn stop(&self) {
+    pub(in crate::cli) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
 /// What was played and seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Played {
+pub(in crate::cli) struct Played {
     /// What the workers used.
-    pub(super) usage: Usage,
+    pub(in crate::cli) usage: Usage,
+    /// How long they waited for a core, in the same terms.
+    pub(in crate::cli) waits: Usage,
+    /// What the process beside them used.
+    pub(in crate::cli) beside: Usage,
     /// Time with the load below `idle_below`.
-    pub(super) trough: Duration,
+    pub(in crate::cli) trough: Duration,
     /// Time with the load at or above `busy_above`.
-    pub(super) busy: Duration,
+    pub(in crate::cli) busy: Duration,
     /// Datagrams the agent's socket took.
-    pub(super) sent: u64,
+    pub(in crate::cli) sent: u64,
     /// Datagrams it did not take at the first attempt.
-    pub(super) refused: u64,
+    pub(in crate::cli) refused: u64,
 }
 
 impl Emulator {
-    /// Plays the day to the agent's socket until it is told to stop; meant for a thread of its own.
+    /// Plays the day to the agent's socket until it is told to stop; meant for a thread of its own. `show` hears of each
+    /// sample that begins ([`SAMPLES`] after the last) and must return at once.
     ///
     /// # Errors
     /// When no datagram socket can be made or `socket` does not exist.
-    pub(super) fn play(&self, socket: &Path, orders: &Orders, screen: &SyncSender<Event>) -> io::Result<Played> {
+    pub(in crate::cli) fn play(&self, socket: &Path, orders: &Orders, show: &Show<'_>) -> io::Result<Played> {
         let to = UnixDatagram::unbound()?;
         to.set_nonblocking(true)?;
         to.connect(socket)?;
         let mut run = Run::new(self, clock::now());
         while !orders.stop.load(Ordering::Relaxed) {
             run.is_cut |= orders.idle.load(Ordering::Relaxed);
-            run.turn(&to, screen);
+            run.turn(&to, show);
             let now = clock::now();
+            if run.is_over(now) {
+                break;
+            }
             thread::sleep(run.next_turn(now).since(now));
         }
         Ok(run.end(clock::now()))
@@ -96,10 +138,15 @@ impl Emulator {
     }
 }
 
+/// Hears of each sample that begins, and its load.
+pub(in crate::cli) type Show<'a> = dyn Fn(usize, Utilization) + 'a;
+
 /// A day being played.
 struct Run<'a> {
     emulator: &'a Emulator,
     meter: Meter,
+    waits: Meter,
+    beside: Meter,
     played: Played,
     workers: Vec<i32>,
     started: Instant,
@@ -125,14 +172,13 @@ enum Level {
 
 impl<'a> Run<'a> {
     fn new(emulator: &'a Emulator, now: Instant) -> Self {
-        let workers = measure::children(emulator.agent);
-        let mut meter = Meter::default();
-        meter.read(&measure::cpu_of(&workers));
-        Self {
+        let mut run = Self {
             emulator,
-            meter,
+            meter: Meter::default(),
+            waits: Meter::default(),
+            beside: Meter::default(),
             played: Played::default(),
-            workers,
+            workers: emulator.subject.processes(),
             started: now,
             index: None,
             is_cut: false,
@@ -140,40 +186,55 @@ impl<'a> Run<'a> {
             level_since: now,
             told: now,
             unsent: None,
+        };
+        run.read_clocks();
+        run
+    }
+
+    /// Where in the day it is, in played time since midnight.
+    fn position(&self, now: Instant) -> Duration {
+        self.emulator.part.start + now.since(self.started)
+    }
+
+    /// Whether the day has ended, and the playing with it.
+    fn is_over(&self, now: Instant) -> bool {
+        match self.emulator.told {
+            Told::Day => false,
+            Told::DayOnce | Told::BusyOnce => self.position(now) >= self.emulator.part.end,
         }
     }
 
     /// Does what is due now.
-    fn turn(&mut self, to: &UnixDatagram, screen: &SyncSender<Event>) {
+    fn turn(&mut self, to: &UnixDatagram, show: &Show<'_>) {
         let now = clock::now();
         if self.meter.late_at().is_some_and(|late| late <= now) {
             self.read_clocks();
             self.meter.late();
         }
-        let elapsed = now.since(self.started);
-        let plays = elapsed < self.emulator.length.length && !self.is_cut;
-        let index = plays.then(|| self.emulator.length.index(elapsed));
+        let position = self.position(now);
+        let plays = position < self.emulator.part.end && !self.is_cut;
+        let index = plays.then(|| self.emulator.length.count(position));
         if self.index != Some(index) {
-            self.begin(index, to, screen);
+            self.begin(index, to, show);
         } else if self.unsent.is_some() {
             self.send(to);
         } else if now >= self.told.after(REPEAT) {
             self.tell(index, now, to);
             // Not while it matters: looking for new workers takes longer than reading the clocks of known ones.
-            self.workers = measure::children(self.emulator.agent);
+            self.workers = self.emulator.subject.processes();
             self.read_clocks();
         }
     }
 
     /// Begins a sample. The clocks are read before the agent can know of a rise, and before it can know of a fall.
-    fn begin(&mut self, index: Option<usize>, to: &UnixDatagram, screen: &SyncSender<Event>) {
+    fn begin(&mut self, index: Option<usize>, to: &UnixDatagram, show: &Show<'_>) {
         let load = self.emulator.loads(index).max().unwrap_or(Utilization::FULL);
         let level = self.emulator.level(load);
         let (rises, falls) =
             (level == Level::Busy && self.level != level, level != Level::Busy && self.level == Level::Busy);
         // Workers may have been started since the last sample. One that is found only at a fall would have all that it
         // ever used counted as used while busy.
-        self.workers = measure::children(self.emulator.agent);
+        self.workers = self.emulator.subject.processes();
         self.read_clocks();
         let now = clock::now();
         if rises {
@@ -183,20 +244,27 @@ impl<'a> Run<'a> {
             self.meter.falls();
         }
         self.tell(index, now, to);
-        self.change_level(level, now);
+        self.enter(level, now);
         self.index = Some(index);
-        // A full screen queue only costs the picture, never the figures.
-        let _ = screen.try_send(Event::Load { index: index.unwrap_or(SAMPLES), load });
+        show(index.unwrap_or(SAMPLES), load);
     }
 
     fn read_clocks(&mut self) {
         self.meter.read(&measure::cpu_of(&self.workers));
+        if let Some(pid) = self.emulator.beside {
+            self.waits.read(&measure::waits_of(&self.workers));
+            self.beside.read(&measure::cpu_of(&[pid]));
+        }
     }
 
     /// Tells the agent the load of every cell, stamped `now`.
     fn tell(&mut self, index: Option<usize>, now: Instant, to: &UnixDatagram) {
         let mut lines = String::new();
         for (cell, load) in (FIRST_CELL..).zip(self.emulator.loads(index)) {
+            let load = match self.emulator.told {
+                Told::Day | Told::DayOnce => load,
+                Told::BusyOnce => Utilization::FULL,
+            };
             let downlink = u8::try_from(load.permille() / 10).unwrap_or(100);
             // Most traffic of a mobile network flows down.
             let uplink = downlink / 3;
@@ -221,7 +289,16 @@ impl<'a> Run<'a> {
         self.unsent = None;
     }
 
-    fn change_level(&mut self, level: Level, now: Instant) {
+    /// The level changes: the clocks were read a moment ago.
+    fn enter(&mut self, level: Level, now: Instant) {
+        if level != self.level {
+            match level {
+                Level::Idle => [&mut self.meter, &mut self.waits, &mut self.beside].map(Meter::trough_begins),
+                Level::Between | Level::Busy => {
+                    [&mut self.meter, &mut self.waits, &mut self.beside].map(Meter::trough_ends)
+                }
+            };
+        }
         let spent = now.since(self.level_since);
         match self.level {
             Level::Idle => self.played.trough += spent,
@@ -237,7 +314,10 @@ impl<'a> Run<'a> {
             return now.after(RETRY);
         }
         let sample = match self.index {
-            Some(Some(index)) => Some(self.started.after(self.emulator.length.start(index + 1))),
+            Some(Some(index)) => {
+                let begin = self.emulator.length.start(index + 1).min(self.emulator.part.end);
+                Some(self.started.after(begin.saturating_sub(self.emulator.part.start)))
+            }
             Some(None) | None => None,
         };
         [sample, self.meter.late_at()].into_iter().flatten().fold(self.told.after(REPEAT), Ord::min)
@@ -247,8 +327,8 @@ impl<'a> Run<'a> {
     fn end(mut self, now: Instant) -> Played {
         self.read_clocks();
         self.meter.falls();
-        self.change_level(Level::Between, now);
-        Played { usage: self.meter.usage(), ..self.played }
+        self.enter(Level::Between, now);
+        Played { usage: self.meter.usage(), waits: self.waits.usage(), beside: self.beside.usage(), ..self.played }
     }
 }
 
@@ -266,8 +346,6 @@ impl Emulator {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::sync_channel;
-
     use super::*;
     use crate::units::Utilization;
 
@@ -276,9 +354,12 @@ mod tests {
         Emulator {
             day: Day::new(3),
             length: Compressed { length: Duration::from_millis(millis) },
+            part: Duration::ZERO..Duration::from_millis(millis),
             busy_above: percent(40),
             idle_below: percent(25),
-            agent: std::process::id(),
+            subject: Subject::ChildrenOf(std::process::id()),
+            beside: Some(i32::try_from(std::process::id()).unwrap()),
+            told: Told::Day,
         }
     }
 
@@ -288,11 +369,12 @@ mod tests {
         let path = folder.path().join("push.sock");
         let agent = UnixDatagram::bind(&path).unwrap();
         agent.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let (screen, _shown) = sync_channel(1);
+        let shown = std::sync::atomic::AtomicUsize::new(0);
+        let show = |index: usize, _: Utilization| shown.store(index, Ordering::Relaxed);
         let (orders, emulator) = (Orders::default(), emulator(1500));
 
         let (played, highest, last) = thread::scope(|scope| {
-            let playing = scope.spawn(|| emulator.play(&path, &orders, &screen));
+            let playing = scope.spawn(|| emulator.play(&path, &orders, &|index, load| show(index, load)));
             let mut highest = 0;
             let mut buffer = [0; 4096];
             let mut idle_in_a_row = 0;
@@ -319,6 +401,32 @@ mod tests {
         assert_eq!(last.lines().count(), emulator.day.cells().len());
         assert!(last.contains("mono_ns"), "{last}");
         assert!(played.usage.busy_periods > 0 && played.trough > Duration::ZERO && played.busy > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_part_of_the_day_ends_by_itself_and_a_busy_one_tells_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("push.sock");
+        let agent = UnixDatagram::bind(&path).unwrap();
+        agent.set_nonblocking(true).unwrap();
+        let part = Duration::from_millis(2100)..Duration::from_millis(2400);
+        let emulator = Emulator { part, told: Told::BusyOnce, ..emulator(2000) };
+
+        let seen = std::cell::RefCell::new(Vec::new());
+        let played = emulator.play(&path, &Orders::default(), &|index, _| seen.borrow_mut().push(index)).unwrap();
+
+        let mut buffer = [0; 4096];
+        let mut told = 0;
+        while let Ok(length) = agent.recv(&mut buffer) {
+            let text = std::str::from_utf8(&buffer[..length]).unwrap();
+            assert!(text.lines().all(|line| line.contains("\"RRU.PrbTotDl\":100")), "{text}");
+            told += 1;
+        }
+        let seen = seen.into_inner();
+        assert!(told > 0 && played.sent >= told, "{told} of {}", played.sent);
+        assert_eq!(seen.first(), Some(&emulator.length.count(emulator.part.start)));
+        assert!(seen.iter().all(|index| (SAMPLES..2 * SAMPLES).contains(index)), "the next day: {seen:?}");
+        assert!(played.beside.cpu >= played.beside.while_idle, "{played:?}");
     }
 
     #[test]
