@@ -43,14 +43,18 @@ fn inference_is_gone_as_soon_as_the_kernel_allows_times_a_small_number() {
     let Some(figures) = bench(&["yield", "--events", "300"]) else { return };
     let at = |place: &str| figure(&figures, place);
     let floor = at("/floor/p50_us");
-    // Both are medians of the same run, in turns, so a loaded machine slows both. Measured: 1.1 optimised and about 2
-    // in this build. A thread that polled once a millisecond would be at 500 µs, over 10 times a floor of some 40 µs.
+    // Both are medians of the same run, in turns, so a loaded machine slows both. Measured: 0.7 optimised and about 2
+    // in this build. A thread that polled once a millisecond would be at 500 µs, 10 times a floor of 50 µs.
     let shm = at("/shm/p50_us");
     assert!(shm <= 5.0 * floor, "shm yields in {shm} µs, the bare floor in {floor} µs");
     // A datagram costs a wake by epoll, a read and a parse on top.
     let push = at("/push/p50_us");
     assert!(push <= 8.0 * floor, "push yields in {push} µs, the bare floor in {floor} µs");
     // Looking once a second takes half a second on average. If it were not 20 times as long, Neap took 25 ms.
+    if figures["poll_stop"].is_null() {
+        eprintln!("SKIPPED: a script that looks once a second could not be measured on this machine: {figures}");
+        return;
+    }
     let poll = at("/poll_stop/p50_us");
     assert!(poll >= 20.0 * push, "push yields in {push} µs, a script that looks once a second in {poll} µs");
 }
@@ -60,9 +64,10 @@ fn most_of_the_troughs_becomes_inference_and_the_agent_is_cheap_and_small() {
     let _alone = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(figures) = bench(&["harvest", "--seconds", "12"]) else { return };
     let at = |place: &str| figure(&figures, place);
-    // What else runs on the machine takes from both sides of the ratio, round by round. A worker that waits for its
-    // next item half of the time, or a start that takes as long again as the trough, is below.
-    let harvest = at("/harvest_ratio");
+    // What other processes took is left out of both sides: with it, a machine on which something else runs in one round
+    // of two shows anything. A worker that waits for its next item half of the time, or a start that takes as long again
+    // as the trough, is below.
+    let harvest = at("/harvest_ratio_undisturbed");
     assert!(harvest >= 0.5, "harvested {harvest} of what an unmanaged process gets");
     assert!(harvest <= 1.5, "harvested {harvest} times what an unmanaged process gets: not only in troughs?");
     // CPU time, so no waiting counts. Measured in hundredths although the day passes 600 times as fast. An agent that
