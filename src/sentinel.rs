@@ -282,6 +282,16 @@ pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     Ok(sentinel)
 }
 
+/// How soon a sentinel that asks for `priority` would get a core here. Tries it on a thread that ends at once.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn class_for(priority: Option<u8>) -> io::Result<YieldClass> {
+    let trial =
+        std::thread::Builder::new().name("neap-trial".to_owned()).spawn(move || watch::prepare_thread(priority));
+    trial?.join().map_err(|_| io::Error::other("the trial thread panicked"))
+}
+
 /// The gate's table of processes in the words of the load sources, which take the workers' CPU time off.
 fn own_workers(gate: &Gate) -> load::OwnWorkers {
     let pids = gate.pids();

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::Error;
 use crate::config::Settings;
-use crate::sys::sched;
+use crate::sentinel::{self, YieldClass};
+use crate::sys::{memory, sched};
 use crate::units::CoreList;
 use crate::worker::cgroup::{self, Cgroups, Floor, Had, Limits};
 
@@ -14,6 +15,10 @@ const MEMORY_SLACK_BYTES: u64 = 64 * 1024 * 1024;
 const PROCESSES_MAX: u32 = 16;
 /// The floor's item of the cores that are left to the RAN.
 const RESERVED: &str = "reserved cores";
+/// The floor's item of the sentinel's scheduling class.
+const CLASS: &str = "yield class";
+/// The floor's item of the sentinel's memory.
+const LOCKED: &str = "memory locked";
 
 /// Keeps this thread, and what it starts, off the reserved cores. Call it before any other thread exists.
 ///
@@ -32,9 +37,41 @@ pub fn keep_off_reserved_cores(settings: &Settings) -> Result<(), Error> {
     sched::confine_self(&left).map_err(|error| refused(error.to_string()))
 }
 
-/// What [`Cgroups::open`] could have on this machine, and the cores, without disturbing an agent that runs.
+/// What an agent could have on this machine: class and memory of the sentinel, groups, cores. Does not disturb an agent
+/// that runs; locks the memory of the process that looks.
 pub fn look(settings: &Settings) -> Floor {
-    told(settings, Cgroups::look(&cgroup_settings(settings)))
+    let mut floor = told(settings, Cgroups::look(&cgroup_settings(settings)));
+    let (had, text) = class(settings.sentinel.priority, sentinel::class_for(settings.sentinel.priority).ok());
+    floor.tell(CLASS, had, text);
+    let (had, text) = match memory::lock_all() {
+        Ok(()) => (Had::Yes, "no page of the yield path can be missing".to_owned()),
+        Err(error) => {
+            let remedy = "a page may have to be fetched in the middle of a yield; give the unit LimitMEMLOCK=infinity";
+            (Had::No, format!("{error}: {remedy}, or CAP_IPC_LOCK"))
+        }
+    };
+    floor.tell(LOCKED, had, text);
+    floor
+}
+
+/// What the class means that a sentinel of that priority gets; `None`: it could not be tried.
+fn class(priority: Option<u8>, class: Option<YieldClass>) -> (Had, String) {
+    let slice = match class {
+        Some(YieldClass::Fifo(priority)) => {
+            return (Had::Yes, format!("fifo {priority}: the sentinel gets a core before every ordinary thread"));
+        }
+        Some(YieldClass::ShortSlice) => "short-slice: an ordinary thread with a slice of 100 µs",
+        Some(YieldClass::Other) => "other: an ordinary thread; this kernel knows no short slice (6.12 and later do)",
+        None => return (Had::No, "no thread could be started to try it; free processes and memory".to_owned()),
+    };
+    let remedy = match priority {
+        None => "for SCHED_FIFO set [sentinel] priority, below that of the RAN's threads".to_owned(),
+        Some(priority) => format!(
+            "SCHED_FIFO {priority} is refused: give the unit LimitRTPRIO={priority} or CAP_SYS_NICE; on cgroup version 1 \
+             the group needs cpu.rt_runtime_us above 0 as well"
+        ),
+    };
+    (if priority.is_some() { Had::No } else { Had::Nearly }, format!("{slice}; {remedy}"))
 }
 
 /// The floor with what it says about cores.
@@ -82,4 +119,19 @@ pub(super) fn cgroup_settings(settings: &Settings) -> cgroup::Settings {
 /// Cores that this process may use and that are not reserved.
 fn usable(settings: &Settings) -> Vec<usize> {
     sched::cores().into_iter().filter(|core| !settings.workers.reserved.contains(core)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_is_told_with_what_would_make_it_better() {
+        assert_eq!(class(Some(20), Some(YieldClass::Fifo(20))).0, Had::Yes);
+        let (had, text) = class(Some(20), Some(YieldClass::ShortSlice));
+        assert!(had == Had::No && text.contains("LimitRTPRIO=20") && text.starts_with("short-slice"), "{text}");
+        let (had, text) = class(None, Some(YieldClass::Other));
+        assert!(had == Had::Nearly && text.contains("[sentinel] priority"), "{text}");
+        assert_eq!(class(None, None).0, Had::No);
+    }
 }
