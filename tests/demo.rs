@@ -30,7 +30,7 @@ fn a_day_loses_nothing_and_runs_nothing_while_busy_that_yields_do_not_explain() 
         .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"));
     let number = |key: &str| figures[key].as_f64().unwrap_or_else(|| panic!("{key} is missing in {figures}"));
 
-    assert_eq!(number("lost"), 0.0, "{figures}\n{stderr}");
+    assert_eq!((number("lost"), number("unfinished")), (0.0, 0.0), "{figures}\n{stderr}");
     assert_eq!(number("jobs_failed"), 0.0, "{figures}\n{stderr}");
     assert_eq!(number("contradictions"), 0.0, "{figures}\n{stderr}");
     assert!(number("jobs_succeeded") > 0.0, "{figures}\n{stderr}");

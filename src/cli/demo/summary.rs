@@ -55,8 +55,8 @@ impl Latency {
 impl Summary {
     /// Whether everything that was submitted ended well.
     pub(super) fn is_clean(&self) -> bool {
-        let Tally { lost, failed, rejected, timed_out, contradictions, .. } = &self.tally;
-        [lost, failed, rejected, timed_out, contradictions].iter().all(|count| **count == 0)
+        let Tally { lost, unfinished, failed, rejected, timed_out, contradictions, .. } = &self.tally;
+        [lost, unfinished, failed, rejected, timed_out, contradictions].iter().all(|count| **count == 0)
             && self.stopped_in.is_some()
             && (self.tally.succeeded > 0 || self.interrupted)
     }
@@ -79,6 +79,7 @@ impl Summary {
             "jobs_timed_out": tally.timed_out,
             "items_done": tally.items_done,
             "items_failed": tally.items_failed,
+            "unfinished": tally.unfinished,
             "lost": tally.lost,
             "contradictions": tally.contradictions,
             "yields": tally.yields_us.len(),
@@ -134,6 +135,9 @@ impl Summary {
                 micros(micros_of(played.usage.while_busy_late)),
             ),
         );
+        if tally.unfinished > 0 {
+            line("unfinished", format!("{}  <-- accepted, and not ended within the time there was", tally.unfinished));
+        }
         line("lost", format!("{}{}", tally.lost, if tally.lost == 0 { "" } else { "  <-- this must never happen" }));
         text
     }
@@ -257,7 +261,8 @@ mod tests {
     #[test]
     fn a_run_is_clean_only_when_nothing_was_lost_or_failed() {
         assert!(summary().is_clean());
-        let spoil: [fn(&mut Summary); 5] = [
+        let spoil: [fn(&mut Summary); 6] = [
+            |s| s.tally.unfinished = 1,
             |s| s.tally.lost = 1,
             |s| s.tally.failed = 1,
             |s| s.tally.rejected = 1,

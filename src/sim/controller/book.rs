@@ -61,7 +61,9 @@ pub struct Tally {
     pub canceled: u64,
     /// Their deadline passed.
     pub timed_out: u64,
-    /// Without a terminal status, or succeeded without a result.
+    /// Accepted, and not ended when the controller left: it did not wait long enough, or the node forgot them.
+    pub unfinished: u64,
+    /// Without any word from the node, or succeeded without a result.
     pub lost: u64,
     /// Items finished.
     pub items_done: u64,
@@ -172,19 +174,23 @@ impl Book {
         Some((entry.state?, entry.done))
     }
 
-    /// The figures as they are now: what is still open counts as lost.
+    /// The figures as they are now.
     pub fn tally(&self) -> Tally {
         let mut tally = self.tally.clone();
         for entry in self.jobs.values() {
+            let Some(state) = entry.state else {
+                tally.lost += 1;
+                continue;
+            };
             // A job that ended badly is known to have ended, even if its error text got lost.
-            let is_known = entry.is_settled() || entry.state.is_some_and(|s| is_terminal(s) && s != State::Succeeded);
-            match entry.state.filter(|_| is_known) {
-                Some(State::Succeeded) => tally.succeeded += 1,
-                Some(State::Failed) => tally.failed += 1,
-                Some(State::Rejected) => tally.rejected += 1,
-                Some(State::Canceled) => tally.canceled += 1,
-                Some(State::TimedOut) => tally.timed_out += 1,
-                Some(State::Queued | State::InProgress | State::Suspended) | None => tally.lost += 1,
+            match state {
+                State::Succeeded if entry.has_result => tally.succeeded += 1,
+                State::Succeeded => tally.lost += 1,
+                State::Failed => tally.failed += 1,
+                State::Rejected => tally.rejected += 1,
+                State::Canceled => tally.canceled += 1,
+                State::TimedOut => tally.timed_out += 1,
+                State::Queued | State::InProgress | State::Suspended => tally.unfinished += 1,
             }
         }
         tally
@@ -237,13 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn whatever_has_no_end_or_no_result_is_lost() {
+    fn what_the_node_never_spoke_of_or_gave_no_result_for_is_lost_and_what_has_no_end_is_unfinished() {
         let mut book = book_with(&["silent", "running", "empty", "failed"]);
         book.status(&id("running"), 1, State::InProgress, 0);
         book.status(&id("empty"), 1, State::Succeeded, 1);
         book.status(&id("failed"), 1, State::Failed, 0);
         let tally = book.tally();
-        assert_eq!((tally.submitted, tally.lost, tally.failed, tally.succeeded), (4, 3, 1, 0));
+        let ended = (tally.failed, tally.succeeded);
+        assert_eq!((tally.submitted, tally.lost, tally.unfinished, ended), (4, 2, 1, (1, 0)));
     }
 
     #[test]
