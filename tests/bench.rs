@@ -1,5 +1,6 @@
 //! Does a bench measure the real thing, and say so in the promised form? Runs the real binary with few events.
 
+use std::io::Read as _;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -91,5 +92,38 @@ fn a_bench_that_cannot_begin_says_why_before_it_takes_minutes() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
         assert!(said.contains(text), "{arguments:?}: {said}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_interrupted_bench_ends_and_clears_its_things_away() {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_neap"))
+        .args(["bench", "yield", "--model", "kpi-anomaly"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut stderr = bench.stderr.take().expect("a pipe");
+    // Its first word is that it has begun, or why it cannot.
+    let mut begun = [0; 10];
+    stderr.read_exact(&mut begun).expect("a word on standard error");
+    let pid = bench.id();
+    let interrupt = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+    let _gone = rustix::process::kill_process(interrupt, rustix::process::Signal::INT);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).expect("text");
+    let status = bench.wait().expect("it ends");
+    if status.code() == Some(UNAVAILABLE) {
+        eprintln!("SKIPPED: {rest}");
+        return;
+    }
+    assert_eq!(status.code(), Some(75), "{rest}");
+    assert!(rest.contains("interrupted"), "{rest}");
+    let mine = format!("neap-bench-{pid}");
+    for folder in ["/dev/shm", "/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let left: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(&mine)), "{folder} has {left:?}");
     }
 }

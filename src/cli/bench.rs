@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use super::failure::{Class, Failure};
 use super::models;
 use crate::model::library::{Entry, Library};
+use crate::sys::signal::Interrupt;
 use crate::units::Name;
 
 /// Arguments of `neap bench`.
@@ -45,6 +46,19 @@ enum Action {
     Harvest(harvest::Args),
     /// What does the radio feel? Missed deadlines and slot times beside inference.
     Interference(interference::Args),
+}
+
+/// Goes on with a bench unless somebody wants it to end: what it has made is then cleared away on the way out.
+fn go_on(interrupt: &Interrupt) -> Result<(), Failure> {
+    if interrupt.came() {
+        return Err(Failure::new(Class::TemporaryFailure, "interrupted: there are no figures of half a bench"));
+    }
+    Ok(())
+}
+
+/// Keeps Ctrl-C until [`go_on`] asks for it. Before any other thread is there.
+fn keep_interrupt() -> Result<Interrupt, Failure> {
+    Interrupt::keep().map_err(|error| Failure::io("cannot keep SIGINT", &error))
 }
 
 /// What every bench can be told.

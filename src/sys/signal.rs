@@ -76,7 +76,7 @@ pub fn poll_stopped(pid: i32) -> io::Result<Seen> {
 /// # Errors
 /// None on any supported kernel.
 pub fn block_child_signal() -> io::Result<()> {
-    mask(libc::SIG_BLOCK, &child_signal())
+    mask(libc::SIG_BLOCK, &set_of(&[libc::SIGCHLD]))
 }
 
 /// Blocks no signal in this thread. Makes system calls only, so it may be used between fork and exec: a blocked signal
@@ -103,9 +103,35 @@ fn mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<()> {
 /// # Errors
 /// `EMFILE` and its like; `ENOSYS` where a sandbox forbids it.
 pub fn child_signal_fd() -> io::Result<OwnedFd> {
-    let set = child_signal();
+    signal_fd(&set_of(&[libc::SIGCHLD]))
+}
+
+/// What a person or a supervisor says to end a tool that has something to clear away: SIGINT and SIGTERM, kept until
+/// they are asked for.
+#[derive(Debug)]
+pub struct Interrupt(OwnedFd);
+
+impl Interrupt {
+    /// Keeps both from ending this process from now on. Call it before any other thread exists.
+    ///
+    /// # Errors
+    /// `EMFILE` and its like.
+    pub fn keep() -> io::Result<Self> {
+        let set = set_of(&[libc::SIGINT, libc::SIGTERM]);
+        mask(libc::SIG_BLOCK, &set)?;
+        Ok(Self(signal_fd(&set)?))
+    }
+
+    /// Whether one has come. Does not block.
+    pub fn came(&self) -> bool {
+        let mut info = [0_u8; size_of::<libc::signalfd_siginfo>()];
+        rustix::io::read(&self.0, &mut info).is_ok()
+    }
+}
+
+fn signal_fd(set: &libc::sigset_t) -> io::Result<OwnedFd> {
     // SAFETY: `set` is an initialised signal set, and -1 asks for a new descriptor.
-    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    let fd = unsafe { libc::signalfd(-1, &raw const *set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -125,12 +151,14 @@ pub fn clear_child_signal(fd: BorrowedFd<'_>) {
     }
 }
 
-fn child_signal() -> libc::sigset_t {
+fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
-    // SAFETY: `sigemptyset` initialises the set, `sigaddset` adds a valid signal to it.
+    // SAFETY: `sigemptyset` initialises the set, `sigaddset` adds to it and refuses what is no signal.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
         set.assume_init()
     }
 }

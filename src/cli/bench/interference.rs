@@ -20,6 +20,7 @@ use crate::cli::ransim::{kind_parser, micros};
 use crate::sim::ran::curve::Curve;
 use crate::sim::ran::work::Kind;
 use crate::sim::ran::{Ran, Settings};
+use crate::sys::signal::Interrupt;
 use crate::sys::{memory, sched, signal};
 use crate::units::{Utilization, WORKERS_MAX};
 use findings::{Findings, Prepared};
@@ -86,13 +87,14 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     // For all methods alike: the sentinel wants both, and the RAN must not be another one beside it. Where they are
     // refused, stops are confirmed by timer, and pages may be missing.
     let _blocked = signal::block_child_signal();
+    let interrupt = super::keep_interrupt()?;
     let _locked = memory::lock_all();
     let machine = Machine::begin();
     let ran = Ran::prepare(settings)?;
     let prepared = Prepared { settings: ran.settings().clone(), is_fifo: ran.is_fifo(), units: ran.unit_ns() };
     let mut stage = Stage::new(ran, &model)?;
     let plan = plan(Duration::from_secs(args.seconds));
-    let (rounds, times) = play(args, plan, &mut stage)?;
+    let (rounds, times) = play(args, plan, &mut stage, &interrupt)?;
     let facts = machine.end(findings::facts(&prepared, plan, &model, &stage.yields));
     let findings = Findings { rounds, times, facts };
     args.common.write_report(&findings.report(&prepared))?;
@@ -149,7 +151,12 @@ fn curve(seed: u64, round: u32, span: Duration) -> Curve {
 }
 
 /// Plays all rounds.
-fn play(args: &Args, rota: Rota, stage: &mut Stage) -> Result<(Rounds, [Latencies; 4]), Failure> {
+fn play(
+    args: &Args,
+    rota: Rota,
+    stage: &mut Stage,
+    interrupt: &Interrupt,
+) -> Result<(Rounds, [Latencies; 4]), Failure> {
     let mut rounds = Rounds::default();
     let mut times = Method::ALL.map(|_| Latencies::default());
     let mut progress = Progress::begin(u64::from(rota.rounds * METHODS));
@@ -164,6 +171,7 @@ fn play(args: &Args, rota: Rota, stage: &mut Stage) -> Result<(Rounds, [Latencie
         };
         let mut samples = Vec::new();
         for method in order(round) {
+            super::go_on(interrupt)?;
             progress.at(done, &format!("round {} of {}, beside {}", round + 1, rota.rounds, method.title()));
             let place = Method::ALL.into_iter().zip(&mut times).find(|(known, _)| *known == method);
             let (_, place) =

@@ -22,6 +22,7 @@ use super::progress::Progress;
 use crate::cli::failure::{Class as FailureClass, Failure};
 use crate::cli::out::Out;
 use crate::sentinel::YieldClass;
+use crate::sys::signal::Interrupt;
 use crate::sys::{clock, memory, signal};
 use crate::units::WORKERS_MAX;
 use bare::{Floor, Freezer};
@@ -78,7 +79,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     args.common.check_report()?;
     // Before any other thread is there, as in the agent: the sentinel hears of stops by this signal.
     signal::block_child_signal().map_err(|error| Failure::io("cannot block SIGCHLD", &error))?;
-    let outcome = Bench::prepare(args, &machine, &model)?.measure()?;
+    let interrupt = super::keep_interrupt()?;
+    let outcome = Bench::prepare(args, &machine, &model)?.measure(&interrupt)?;
     let facts = machine.end(outcome.facts());
     if args.common.report.is_some() {
         args.common.write_report(&outcome.report(&facts))?;
@@ -131,7 +133,7 @@ impl Bench {
         Ok(Self { stage, nice, priority, folder, outcome })
     }
 
-    fn measure(mut self) -> Result<Outcome, Failure> {
+    fn measure(mut self, interrupt: &Interrupt) -> Result<Outcome, Failure> {
         let rounds = method::rounds(self.outcome.events);
         let methods = Method::ALL.len() as u64;
         let mut progress = Progress::begin(rounds * methods);
@@ -140,6 +142,7 @@ impl Bench {
                 // Another one begins in each round, so that none is always the first.
                 let index = usize::try_from((round + turn) % methods).unwrap_or(0);
                 let method = Method::ALL[index];
+                super::go_on(interrupt)?;
                 progress.at(round * methods + turn, method.name());
                 let mut tally = std::mem::take(self.outcome.tally_mut(method));
                 let due = |round| method::due(method.events(self.outcome.events), round, rounds);
@@ -243,7 +246,7 @@ impl Folder {
         // A page of load belongs into memory.
         let memory = PathBuf::from("/dev/shm");
         let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let path = parent.join(format!("neap-bench-{unique}"));
+        let path = parent.join(format!("neap-bench-{}-{unique}", std::process::id()));
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
