@@ -9,7 +9,6 @@ use common::batch::in_a_trough;
 use common::clients::{Subscriber, installed, publish};
 use common::controller::{Controller, media_job, message, read_json};
 use common::node::{BASE, Node, Setup, models};
-use neap::link::messages::format_time;
 use neap::link::{Publish, Qos};
 use neap::sys::clock;
 use serde_json::{Value, json};
@@ -217,13 +216,13 @@ fn a_deadline_that_passes_while_the_radio_is_busy_ends_the_job() {
     let (_node, controller) = busy(&Setup::new());
     let mut job = sample("kpi-anomaly", "healthy.json");
     let deadline = clock::wall().after(Duration::from_secs(2));
-    job["deadline"] = json!(format_time(deadline));
+    job["deadline"] = json!(deadline.to_string());
     controller.submit("late", &job);
 
     controller.wait_for_state("late", "QUEUED");
     let status = controller.wait_for_state("late", "TIMED_OUT");
     assert_eq!((&status["attempt"], &status["error"]["code"]), (&json!(0), &json!("job.expired")), "{status}");
-    assert!(status["at"].as_str() >= Some(format_time(deadline).as_str()), "{status}");
+    assert!(status["at"].as_str() >= Some(deadline.to_string().as_str()), "{status}");
     assert_eq!(controller.wait_for_result("late")["error"]["code"], "job.expired");
 }
 
@@ -231,7 +230,7 @@ fn a_deadline_that_passes_while_the_radio_is_busy_ends_the_job() {
 fn a_deadline_ends_a_suspended_job_as_well() {
     let (node, controller) = in_a_trough(&Setup::new());
     let deadline = clock::wall().after(Duration::from_secs(10));
-    let more = json!({"deadline": format_time(deadline)});
+    let more = json!({"deadline": deadline.to_string()});
     controller.publish(media_job("late", "objects", "image", &pictures(100), &more));
     controller.wait_for_state("late", "IN_PROGRESS");
     node.feeder.high();
@@ -278,7 +277,7 @@ fn another_body_under_a_known_id_is_a_conflict_and_changes_nothing() {
 #[test]
 fn higher_priority_goes_first_and_among_equals_the_earlier_deadline() {
     let (node, controller) = busy(&Setup::new());
-    let in_minutes = |minutes: u64| json!(format_time(clock::wall().after(Duration::from_secs(60 * minutes))));
+    let in_minutes = |minutes: u64| json!(clock::wall().after(Duration::from_secs(60 * minutes)).to_string());
     let jobs = [
         ("low", 1, None),
         ("usual", 5, None),
@@ -311,7 +310,7 @@ fn higher_priority_goes_first_and_among_equals_the_earlier_deadline() {
 fn a_job_waits_for_its_not_before() {
     let (_node, controller) = in_a_trough(&Setup::new());
     let mut job = sample("kpi-anomaly", "healthy.json");
-    let not_before = format_time(clock::wall().after(Duration::from_secs(2)));
+    let not_before = clock::wall().after(Duration::from_secs(2)).to_string();
     job["not_before"] = json!(not_before);
     controller.submit("early", &job);
     controller.submit("now", &sample("kpi-anomaly", "healthy.json"));

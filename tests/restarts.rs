@@ -85,16 +85,6 @@ fn an_agent_ends_in_time_with_a_stopped_worker_and_no_broker() {
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
-#[test]
-fn a_second_agent_on_the_same_state_is_refused_and_harms_nothing() {
-    let (node, controller) = in_a_trough(&Setup::new());
-    let second = node.cli(&["run"]).output().expect("the binary runs");
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(!second.status.success() && said.contains("state.locked"), "{said}");
-    controller.submit("after", &small(1));
-    controller.wait_for_state("after", "SUCCEEDED");
-}
-
 // ---- the worker ----
 
 /// Kills the worker while it computes.

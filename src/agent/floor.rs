@@ -47,7 +47,7 @@ pub fn look(settings: &Settings) -> Floor {
         Ok(()) => (Had::Yes, "no page of the yield path can be missing".to_owned()),
         Err(error) => {
             let remedy = "a page may have to be fetched in the middle of a yield; give the unit LimitMEMLOCK=infinity";
-            (Had::No, format!("{error}: {remedy}, or CAP_IPC_LOCK"))
+            (Had::No, format!("{error}: {remedy}"))
         }
     };
     floor.tell(LOCKED, had, text);

@@ -6,7 +6,7 @@ use super::failure::{Class, Failure};
 use super::out::{Out, clean};
 use super::session::Session;
 use super::target::Target;
-use crate::link::messages::{Command, JobSummary, Reply, format_time};
+use crate::link::messages::{Command, JobSummary, Reply};
 use crate::units::JobId;
 
 /// Arguments of `neap jobs`.
@@ -76,7 +76,7 @@ fn row(job: &JobSummary) -> Vec<String> {
         format!("{}/{}", status.progress.done, status.progress.total),
         status.attempt.to_string(),
         status.yields.to_string(),
-        format_time(status.at).replace('T', " ").replace('Z', ""),
+        status.at.to_string().replace('T', " ").replace('Z', ""),
         clean(&why, 120),
     ]
 }
@@ -89,9 +89,9 @@ fn machine(job: &JobSummary) -> Value {
         .map(|error| json!({"code": error.code, "message": error.message, "retryable": error.retryable}));
     json!({
         "id": job.id, "status": status.status.as_str(), "reason": status.reason, "waiting": job.waiting,
-        "model": job.model, "priority": job.priority, "deadline": job.deadline.map(format_time),
+        "model": job.model, "priority": job.priority, "deadline": job.deadline.map(|at| at.to_string()),
         "done": status.progress.done, "total": status.progress.total, "attempt": status.attempt,
         "yields": status.yields, "suspended_ms": u64::try_from(status.suspended.as_millis()).unwrap_or(u64::MAX),
-        "version": status.version, "at": format_time(status.at), "error": error,
+        "version": status.version, "at": status.at.to_string(), "error": error,
     })
 }

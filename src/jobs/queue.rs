@@ -79,17 +79,9 @@ pub fn next_moment<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -
 ///
 /// That is `keep` after they ended, but not before [`DEDUP_AFTER_DEADLINE`] has passed since their deadline.
 pub fn forgettable<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime, keep: Duration) -> Vec<JobId> {
+    let has_rested = |job: &Job| job.is_terminal() && job.changed.after(keep) <= now;
     let id_is_safe = |job: &Job| job.deadline.is_none_or(|deadline| deadline.after(DEDUP_AFTER_DEADLINE) <= now);
-    ids(jobs.into_iter().filter(|job| has_rested(job, now, keep) && id_is_safe(job)))
-}
-
-/// Ids of finished jobs whose result need not be kept any longer, in order of id: `keep` after they ended.
-pub fn expire_results<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime, keep: Duration) -> Vec<JobId> {
-    ids(jobs.into_iter().filter(|job| has_rested(job, now, keep)))
-}
-
-fn has_rested(job: &Job, now: WallTime, keep: Duration) -> bool {
-    job.is_terminal() && job.changed.after(keep) <= now
+    ids(jobs.into_iter().filter(|job| has_rested(job) && id_is_safe(job)))
 }
 
 fn ids<'a>(jobs: impl Iterator<Item = &'a Job>) -> Vec<JobId> {

@@ -355,6 +355,9 @@ impl Supervisor {
             ));
         }
         self.greeted = true;
+        if let Err(error) = self.gate.refresh_threads(self.slot) {
+            tracing::warn!(slot = self.slot, pid, %error, "a worker's threads cannot be listed; those beyond its first stop with it");
+        }
         let jail: Vec<String> = self.outside.drain(..).chain(hello.notes).collect();
         for note in &jail {
             tracing::warn!(slot = self.slot, pid, "{note}");

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use self::world::*;
 use super::*;
-use crate::link::messages::format_time;
 use crate::tensor::Tensor;
 use crate::worker::handle::Output;
 
@@ -279,7 +278,7 @@ fn only_places_beyond_the_budget_stand() {
 #[test]
 fn a_deadline_ends_a_job_wherever_it_is() {
     let mut world = World::new(1);
-    let deadline = format_time(world.now.wall.after(3 * S));
+    let deadline = world.now.wall.after(3 * S).to_string();
     for name in ["running", "waiting"] {
         world.submit(name, &json!({"deadline": deadline}));
     }

@@ -11,7 +11,6 @@ use super::out::Out;
 use super::session::Session;
 use super::span::{self, Span};
 use super::target::Target;
-use crate::link::messages::format_time;
 use crate::sys::clock;
 use news::News;
 use view::View;
@@ -63,7 +62,7 @@ async fn watch(as_json: bool, session: &mut Session) -> Result<(), Failure> {
     loop {
         let message = session.next().await?;
         let Some((node, up)) = session.topics.parse_up(&message.topic) else { continue };
-        let now = format_time(clock::wall());
+        let now = clock::wall().to_string();
         match &mut view {
             Some(view) => view.show(&now, node.as_str(), &News::read(&up, &message.body))?,
             None => out.json(&json!({

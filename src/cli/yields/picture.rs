@@ -3,7 +3,7 @@
 use crate::cli::out::{Out, Tone, clean};
 use crate::ledger::cause::Kind;
 use crate::ledger::distribution::BOUNDS_US;
-use crate::link::messages::{CauseReport, Latencies, Latency, YieldEvent, Yields, format_time};
+use crate::link::messages::{CauseReport, Latencies, Latency, YieldEvent, Yields};
 
 /// Longest bar, in columns.
 const BAR_COLUMNS: usize = 48;
@@ -61,7 +61,7 @@ fn headline(out: &Out, yields: &Yields) -> Vec<String> {
     let mut lines = vec![
         out.paint(Tone::Strong, &format!("{node}, neap {version}")),
         format!("yield class {}, {locked}", out.paint(tone, &class)),
-        format!("{count} {} since {}", if count == 1 { "yield" } else { "yields" }, format_time(yields.since)),
+        format!("{count} {} since {}", if count == 1 { "yield" } else { "yields" }, yields.since.to_string()),
     ];
     if !reasons.is_empty() {
         lines.push(clean(&reasons.join(", "), 79));
@@ -157,7 +157,7 @@ fn worst_case(out: &Out, worst: &YieldEvent, glyphs: Glyphs) -> Vec<String> {
             "{} {} at {}",
             out.paint(Tone::Dim, "slowest:"),
             out.paint(Tone::Strong, &time(worst.total_us)),
-            format_time(worst.at)
+            worst.at.to_string()
         ),
         format!("  {} ({why})", clean(&worst.source, NAME_CHARS_MAX)),
         format!("  detect {}, decide {}, stop {}", time(worst.detect_us), time(worst.decide_us), time(worst.stop_us)),

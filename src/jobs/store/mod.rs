@@ -125,28 +125,6 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// This batch and then `other`, as one: what `other` removes is not there afterwards, what it writes is.
-    #[must_use]
-    pub fn merge(mut self, other: Self) -> Self {
-        let gone = |id: &JobId, also: &[JobId]| other.forget.contains(id) || also.contains(id);
-        self.jobs.retain(|job| !gone(&job.id, &[]) && !other.jobs.iter().any(|later| later.id == job.id));
-        self.payloads.retain(|(id, _)| !gone(id, &other.drop_payloads));
-        self.items.retain(|(id, _, _)| !gone(id, &other.drop_items));
-        self.results.retain(|(id, _)| !gone(id, &other.drop_results));
-        self.jobs.extend(other.jobs);
-        self.payloads.extend(other.payloads);
-        self.items.extend(other.items);
-        self.results.extend(other.results);
-        self.messages.extend(other.messages);
-        self.droppable.extend(other.droppable);
-        self.delivered.extend(other.delivered);
-        self.forget.extend(other.forget);
-        self.drop_payloads.extend(other.drop_payloads);
-        self.drop_items.extend(other.drop_items);
-        self.drop_results.extend(other.drop_results);
-        self
-    }
-
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

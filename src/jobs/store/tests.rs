@@ -274,21 +274,6 @@ fn the_leavings_of_an_interrupted_start_do_no_harm() {
     assert!(!folder.path().join("jobs.redb.new").exists());
 }
 
-#[test]
-fn merged_batches_do_what_they_did_one_after_the_other() {
-    let first = Batch { results: vec![(id("a"), vec![1])], items: vec![(id("a"), 0, vec![2])], ..submit("a", 5) };
-    let second = Batch { forget: vec![id("a")], drop_results: vec![id("b")], ..submit("b", 6) };
-    let mut store = Disk::default().open(QUOTA).unwrap().store;
-    store.commit(&first.clone().merge(second.clone())).unwrap();
-    assert_eq!((store.payload(&id("a")), store.result(&id("a"))), (Ok(None), Ok(None)));
-    assert_eq!(store.payload(&id("b")), Ok(Some(payload(6))));
-    // The other way round the job that was forgotten is submitted anew.
-    let mut store = Disk::default().open(QUOTA).unwrap().store;
-    store.commit(&second.merge(first)).unwrap();
-    assert_eq!(store.payload(&id("a")), Ok(Some(payload(5))));
-    assert_eq!(store.items(&id("a")), Ok(vec![vec![2]]));
-}
-
 /// Names that random histories use; few, so that they meet.
 pub(super) fn names() -> Vec<JobId> {
     ["a", "b", "c", "d", "e", "f"].into_iter().map(id).collect()

@@ -25,7 +25,7 @@ pub use status::{Progress, Status};
 pub use submit::{
     Body, Draft, LimitPolicy, LimitsDraft, Rendered, Request, Submit, parse_request, parse_submit, render_submit,
 };
-pub use time::{format_time, parse_time};
+pub use time::parse_time;
 pub use yields::{CauseReport, Latencies, Latency, SlowYields, Yields};
 
 use crate::fault::Fault;
@@ -95,7 +95,7 @@ pub fn envelope(
     time: WallTime,
     traceparent: Option<&str>,
 ) -> Vec<(String, String)> {
-    let time = format_time(time);
+    let time = time.to_string();
     let mut properties = vec![("specversion", "1.0"), ("id", id), ("source", source), ("type", type_), ("time", &time)];
     if !subject.is_empty() {
         properties.push(("subject", subject));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{BINARY, HEADER_LENGTH, format_time, millis, parse_time};
+use super::{BINARY, HEADER_LENGTH, millis, parse_time};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Limits, ModelRef};
 use crate::link::tensors::{Side, TensorJson, decode};
@@ -410,13 +410,13 @@ fn within(field: &str, value: u64, max: u64) -> Result<(), Fault> {
 fn check_times(deadline: Option<WallTime>, not_before: Option<WallTime>, now: WallTime) -> Result<(), Fault> {
     let Some(deadline) = deadline else { return Ok(()) };
     if deadline <= now {
-        let (deadline, now) = (format_time(deadline), format_time(now));
+        let (deadline, now) = (deadline.to_string(), now.to_string());
         let text = format!("deadline {deadline} has passed, it is {now}; set a later one, or compare the clocks");
         return Err(Fault::new(Code::JobExpired, text));
     }
     match not_before {
         Some(start) if start >= deadline => {
-            let (start, deadline) = (format_time(start), format_time(deadline));
+            let (start, deadline) = (start.to_string(), deadline.to_string());
             Err(malformed(format!("not_before {start} is not before deadline {deadline}; it could never run")))
         }
         Some(_) | None => Ok(()),

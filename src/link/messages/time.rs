@@ -2,11 +2,6 @@
 
 use crate::units::WallTime;
 
-/// As it is written: `2026-11-22T06:00:00.000Z`.
-pub fn format_time(at: WallTime) -> String {
-    at.to_string()
-}
-
 /// The moment a text names; another offset than `Z` is converted, less than a millisecond is dropped.
 ///
 /// # Errors
@@ -67,10 +62,10 @@ mod tests {
     #[test]
     fn times_read_as_the_protocol_writes_them() {
         let at = parse_time("2026-11-22T01:02:03.120Z").unwrap();
-        assert_eq!(format_time(at), "2026-11-22T01:02:03.120Z");
+        assert_eq!(at.to_string(), "2026-11-22T01:02:03.120Z");
         assert_eq!(parse_time("2026-11-22T02:02:03.12+01:00").unwrap(), at);
-        assert_eq!(format_time(WallTime::from_millis(0)), "1970-01-01T00:00:00.000Z");
-        assert_eq!(format_time(WallTime::from_millis(-1)), "1969-12-31T23:59:59.999Z");
+        assert_eq!(WallTime::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(WallTime::from_millis(-1).to_string(), "1969-12-31T23:59:59.999Z");
     }
 
     #[test]
@@ -85,12 +80,12 @@ mod tests {
         #[test]
         fn every_moment_of_four_digit_years_survives(millis in -62_000_000_000_000_i64..253_000_000_000_000) {
             let at = WallTime::from_millis(millis);
-            prop_assert_eq!(parse_time(&format_time(at)).unwrap(), at);
+            prop_assert_eq!(parse_time(&at.to_string()).unwrap(), at);
         }
 
         #[test]
         fn any_moment_is_written_and_any_text_read_without_panic(millis: i64, text in "\\PC{0,40}") {
-            prop_assert!(parse_time(&format_time(WallTime::from_millis(millis))).is_ok());
+            prop_assert!(parse_time(&WallTime::from_millis(millis).to_string()).is_ok());
             let _ = parse_time(&text);
         }
     }

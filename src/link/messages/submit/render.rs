@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Draft, LimitsDraft, LimitsWire, OutputWire, Request, RequestParameters, is_media};
-use crate::link::messages::{BINARY, HEADER_LENGTH, JSON, format_time, millis, render};
+use crate::link::messages::{BINARY, HEADER_LENGTH, JSON, millis, render};
 use crate::link::tensors::{Detached, Inline};
 
 /// A rendered submit, ready to be published.
@@ -26,8 +26,8 @@ pub fn render_submit(draft: &Draft, binary: bool) -> Rendered {
         version: draft.model.version,
         digest: draft.model.digest.map(|digest| digest.to_string()),
         priority: draft.priority,
-        deadline: draft.deadline.map(format_time),
-        not_before: draft.not_before.map(format_time),
+        deadline: draft.deadline.map(|at| at.to_string()),
+        not_before: draft.not_before.map(|at| at.to_string()),
         limits: (draft.limits != LimitsDraft::default()).then(|| LimitsWire {
             wall_ms: draft.limits.wall.map(millis),
             memory_bytes: draft.limits.memory_bytes,

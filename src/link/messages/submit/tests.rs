@@ -54,7 +54,7 @@ fn the_protocols_example_is_read() {
     assert_eq!(job.model.name.as_str(), "person-detect");
     assert_eq!(job.model.digest.unwrap().to_string(), digest);
     assert_eq!(job.limits.wall, Duration::from_secs(100));
-    assert_eq!(format_time(job.deadline.unwrap()), "2026-11-22T06:00:00.000Z");
+    assert_eq!(job.deadline.unwrap().to_string(), "2026-11-22T06:00:00.000Z");
     assert_eq!(job.items[0].inputs[0].to_f32s().unwrap(), [0.1, 0.2]);
     assert!(!job.batch && !job.items[0].interpret);
 }
