@@ -34,12 +34,12 @@ mod tests;
 mod wait;
 mod watch;
 
-use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -53,6 +53,7 @@ use crate::units::{CellId, Instant, SOURCES_MAX, SourceId, Utilization, WORKERS_
 use crate::worker::gate::Gate;
 pub use judge::Decider;
 use watch::Watch;
+pub use watch::take_best_class;
 
 /// Most reports that wait to be taken.
 pub const REPORTS_MAX: usize = 512;
@@ -187,6 +188,17 @@ pub enum YieldClass {
     ShortSlice,
     /// As any thread.
     Other,
+}
+
+/// As it is published: `fifo 20`, `short-slice`, `other`.
+impl fmt::Display for YieldClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fifo(priority) => write!(f, "fifo {priority}"),
+            Self::ShortSlice => f.write_str("short-slice"),
+            Self::Other => f.write_str("other"),
+        }
+    }
 }
 
 /// Why the sentinel did not start.

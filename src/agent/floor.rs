@@ -57,11 +57,13 @@ pub fn look(settings: &Settings) -> Floor {
 /// What the class means that a sentinel of that priority gets; `None`: it could not be tried.
 fn class(priority: Option<u8>, class: Option<YieldClass>) -> (Had, String) {
     let slice = match class {
-        Some(YieldClass::Fifo(priority)) => {
-            return (Had::Yes, format!("fifo {priority}: the sentinel gets a core before every ordinary thread"));
+        Some(fifo @ YieldClass::Fifo(_)) => {
+            return (Had::Yes, format!("{fifo}: the sentinel gets a core before every ordinary thread"));
         }
-        Some(YieldClass::ShortSlice) => "short-slice: an ordinary thread with a slice of 100 µs",
-        Some(YieldClass::Other) => "other: an ordinary thread; this kernel knows no short slice (6.12 and later do)",
+        Some(slice @ YieldClass::ShortSlice) => format!("{slice}: an ordinary thread with a slice of 100 µs"),
+        Some(other @ YieldClass::Other) => {
+            format!("{other}: an ordinary thread; this kernel knows no short slice (6.12 and later do)")
+        }
         None => return (Had::No, "no thread could be started to try it; free processes and memory".to_owned()),
     };
     let remedy = match priority {

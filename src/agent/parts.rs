@@ -24,7 +24,7 @@ use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
 use crate::load::host::{Host, HostFacts};
 use crate::model::library::Library;
-use crate::sentinel::{self, Sentinel, YieldClass};
+use crate::sentinel::{self, Sentinel};
 use crate::sys;
 use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
@@ -216,11 +216,7 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         cores: u32::try_from(host.cores).unwrap_or(u32::MAX),
         memory_bytes: host.memory_bytes,
         workers: u32::from(settings.workers.count),
-        yield_class: match sentinel.class() {
-            YieldClass::Fifo(priority) => format!("fifo {priority}"),
-            YieldClass::ShortSlice => "short-slice".to_owned(),
-            YieldClass::Other => "other".to_owned(),
-        },
+        yield_class: sentinel.class().to_string(),
         memory_locked: sentinel.memory_locked(),
         sandbox:
             "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"

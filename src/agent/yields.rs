@@ -146,7 +146,7 @@ impl Agent {
                 connected: self.connected,
                 since: self.since,
                 cpu: clock::own_cpu(),
-                resident_bytes: memory::resident_bytes(),
+                resident_bytes: memory::resident_bytes(std::process::id()),
             }),
             Page::Yields => String::from_utf8(reports.yields(counters, self.since, at).render()).unwrap_or_default(),
         }

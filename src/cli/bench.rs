@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use super::failure::{Class, Failure};
 use super::models;
 use crate::model::library::{Entry, Library};
+use crate::sentinel::YieldClass;
 use crate::sys::signal::Interrupt;
 use crate::units::Name;
 
@@ -54,6 +55,16 @@ fn go_on(interrupt: &Interrupt) -> Result<(), Failure> {
         return Err(Failure::new(Class::TemporaryFailure, "interrupted: there are no figures of half a bench"));
     }
     Ok(())
+}
+
+/// The class of a thread that was to be as quick as the sentinel, in the kernel's words; `None`: there was none.
+fn class_words(class: Option<YieldClass>) -> String {
+    match class {
+        Some(YieldClass::Fifo(priority)) => format!("SCHED_FIFO {priority}"),
+        Some(YieldClass::ShortSlice) => "SCHED_OTHER, slice of 100 µs".to_owned(),
+        Some(YieldClass::Other) => "SCHED_OTHER".to_owned(),
+        None => "not started".to_owned(),
+    }
 }
 
 /// Keeps Ctrl-C until [`go_on`] asks for it. Before any other thread is there.

@@ -37,6 +37,11 @@ pub(super) struct Watch {
 pub(super) fn prepare_thread(priority: Option<u8>) -> YieldClass {
     // Refused nowhere; without it stops are confirmed by timer.
     let _blocked = signal::block_child_signal();
+    take_best_class(priority)
+}
+
+/// Takes the best scheduling class that is permitted, for whatever has to be as quick as the sentinel.
+pub fn take_best_class(priority: Option<u8>) -> YieldClass {
     if let Some(priority) = priority.filter(|priority| sched::fifo_self(*priority).is_ok()) {
         return YieldClass::Fifo(priority);
     }

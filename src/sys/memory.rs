@@ -11,9 +11,10 @@ use super::alloc;
 /// The largest page of any supported machine: what is aligned to it is aligned to every page.
 const PAGE_BYTES_MAX: usize = 64 * 1024;
 
-/// Memory of this process that is in RAM, in bytes; `None` where the kernel does not say.
-pub fn resident_bytes() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+/// Memory of a process that is in RAM, in bytes: the kernel's `VmRSS`. `None` when it has ended, or where the kernel does
+/// not say.
+pub fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
     kibibytes.map(|kibibytes: u64| kibibytes * 1024)
 }
@@ -80,6 +81,12 @@ unsafe extern "C" fn drop_clean_pages(info: *mut libc::dl_phdr_info, _size: usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_is_resident_until_it_has_ended() {
+        assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
+        assert_eq!(resident_bytes(u32::MAX), None);
+    }
 
     /// Kilobytes of file pages that this process has in memory.
     fn file_kib() -> u64 {

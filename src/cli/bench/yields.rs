@@ -13,15 +13,13 @@ mod tally;
 mod today;
 mod witness;
 
-use std::path::PathBuf;
-
 use super::Common;
 use super::crew::{Class, Crew, Model, Plan};
 use super::machine::Machine;
 use super::progress::Progress;
 use crate::cli::failure::{Class as FailureClass, Failure};
 use crate::cli::out::Out;
-use crate::sentinel::YieldClass;
+use crate::cli::stage::node::Folder;
 use crate::sys::signal::Interrupt;
 use crate::sys::{clock, memory, signal};
 use crate::units::WORKERS_MAX;
@@ -128,7 +126,8 @@ impl Bench {
         let mut outcome = Outcome::new(args.events, model, its, cores.first().copied().unwrap_or(0), memory_locked);
         outcome.inference_ns = crew.members.first().map_or(0, |member| member.page.inference_ns());
         let stage = Stage::new(crew, cores, began, began.as_nanos());
-        let folder = Folder::new().map_err(|error| Failure::io("cannot make a folder for the sockets", &error))?;
+        let folder =
+            Folder::in_memory("bench").map_err(|error| Failure::io("cannot make a folder for the sockets", &error))?;
         let priority = (args.priority > 0).then_some(args.priority);
         Ok(Self { stage, nice, priority, folder, outcome })
     }
@@ -170,7 +169,7 @@ impl Bench {
             // A way in that never worked is told, and costs no more than its first turn.
             Method::Shm | Method::Push | Method::Udp if tally.missing.is_some() => {}
             Method::Shm | Method::Push | Method::Udp => {
-                let mut watched = Watched::start(method, &folder.0, *priority, &stage.crew)?;
+                let mut watched = Watched::start(method, folder.path(), *priority, &stage.crew)?;
                 outcome.class = watched.class();
                 let witness = |_: &Stage| Witness::of(witness::thread_named(SENTINEL));
                 match play(stage, &mut watched, witness, tally, due) {
@@ -224,37 +223,4 @@ fn pause(crew: &Crew) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// What both kinds of stoppers run as.
-fn class_name(class: Option<YieldClass>) -> String {
-    match class {
-        Some(YieldClass::Fifo(priority)) => format!("SCHED_FIFO {priority}"),
-        Some(YieldClass::ShortSlice) => "SCHED_OTHER, slice of 100 µs".to_owned(),
-        Some(YieldClass::Other) => "SCHED_OTHER".to_owned(),
-        None => "not started".to_owned(),
-    }
-}
-
-/// A folder of our own for sockets and pages; removed when dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> std::io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        let unique = uuid::Uuid::now_v7().simple().to_string();
-        // A page of load belongs into memory.
-        let memory = PathBuf::from("/dev/shm");
-        let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-        let path = parent.join(format!("neap-bench-{}-{unique}", std::process::id()));
-        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What cannot be removed lies where things may be removed.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -141,13 +141,6 @@ fn field(schedstat: &str, index: usize) -> Option<Duration> {
     Some(Duration::from_nanos(schedstat.split_whitespace().nth(index)?.parse().ok()?))
 }
 
-/// Memory of a process that is resident, in bytes: the kernel's `VmRSS`. `None` when it has ended.
-pub(in crate::cli) fn resident_bytes(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
 /// The processes started by process `parent`, at most [`WORKERS_MAX`]: the agent starts nothing but workers.
 pub(in crate::cli) fn children(parent: u32) -> Vec<i32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
@@ -235,8 +228,6 @@ mod tests {
         assert!(thread_cpu(own, "neap-test-spin") >= ms(1));
         assert_eq!(thread_cpu(own, "no-such-thread"), Duration::ZERO);
         assert_eq!(waits_of(&[i32::try_from(own).unwrap(), i32::MAX]).len(), 1);
-        assert!(resident_bytes(own).unwrap() > 1 << 20);
-        assert_eq!(resident_bytes(u32::MAX), None);
         drop(stop);
         spinning.unwrap().join().unwrap();
     }

@@ -36,16 +36,33 @@ const LOG_TAIL_LINES: usize = 25;
 pub(in crate::cli) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it in the system's folder for temporary files; its name tells of which command it is.
+    /// Makes it in the system's folder for temporary files; its name tells of which command and process it is.
     ///
     /// # Errors
     /// When that folder is missing or not writable.
     pub(in crate::cli) fn new(command: &str) -> io::Result<Self> {
+        Self::below(&std::env::temp_dir(), command)
+    }
+
+    /// Makes it in memory where that is possible, as a page of load wants it.
+    ///
+    /// # Errors
+    /// As [`Folder::new`].
+    pub(in crate::cli) fn in_memory(command: &str) -> io::Result<Self> {
+        let memory = Path::new("/dev/shm");
+        if memory.is_dir() { Self::below(memory, command) } else { Self::new(command) }
+    }
+
+    fn below(parent: &Path, command: &str) -> io::Result<Self> {
         let unique = uuid::Uuid::now_v7().simple().to_string();
-        let path = std::env::temp_dir().join(format!("neap-{command}-{unique}"));
+        let path = parent.join(format!("neap-{command}-{}-{unique}", std::process::id()));
         // Not recursive: a name that exists already is refused, never shared.
         DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
+    }
+
+    pub(in crate::cli) fn path(&self) -> &Path {
+        &self.0
     }
 
     pub(in crate::cli) fn join(&self, name: &str) -> PathBuf {

@@ -22,7 +22,7 @@ use crate::governor::Policy;
 use crate::model::library::Library;
 use crate::sim::controller::{self, Assortment, News, Phase, Tally};
 use crate::sim::day::{Compressed, Day};
-use crate::sys::{clock, sched};
+use crate::sys::{clock, memory, sched};
 
 /// Name of the sentinel's thread.
 const SENTINEL: &str = "neap-sentinel";
@@ -205,7 +205,7 @@ impl Stand {
 
     /// Resident memory of the agent, in bytes.
     pub(super) fn agent_rss(&self) -> u64 {
-        measure::resident_bytes(self.agent.id()).unwrap_or(0)
+        memory::resident_bytes(self.agent.id()).unwrap_or(0)
     }
 
     /// CPU time of its sentinel.

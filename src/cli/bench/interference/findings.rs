@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::super::chart::Series;
+use super::super::class_words;
 use super::super::crew::Model;
 use super::super::latency::{Latencies, show_us};
 use super::super::machine::Facts;
@@ -14,7 +15,6 @@ use super::judge::{self, INFERENCES, MISSED, Method, P99, P999, Rounds};
 use super::stage::Yields;
 use crate::cli::failure::Failure;
 use crate::cli::out::{Out, Tone};
-use crate::sentinel::YieldClass;
 use crate::sim::ran::Settings;
 
 /// The RAN as it was prepared.
@@ -61,17 +61,11 @@ pub(super) fn facts(prepared: &Prepared, rota: Rota, model: &Model, yields: &Yie
             format!("{} (load's stamp to confirmed stop: p50 {p50}, p99 {p99}, max {max})", yields.latencies.count())
         },
     );
-    let class = match yields.class {
-        Some(YieldClass::Fifo(priority)) => format!("SCHED_FIFO {priority}"),
-        Some(YieldClass::ShortSlice) => "SCHED_OTHER with a short slice".to_owned(),
-        Some(YieldClass::Other) => "SCHED_OTHER".to_owned(),
-        None => "not started".to_owned(),
-    };
     vec![
         ("RAN", ran),
         ("rounds", format!("{} of {} methods for {:?} each", rota.rounds, Method::ALL.len(), rota.span)),
         ("model", model.name.as_str().to_owned()),
-        ("sentinel", class),
+        ("sentinel", class_words(yields.class)),
         ("yields", latencies),
     ]
 }

@@ -15,11 +15,9 @@ use std::time::Duration;
 use super::super::crew::{Crew, Member};
 use super::stage::{SETTLE, Stopper, is_stopped, out_of_time};
 use crate::cli::failure::Failure;
-use crate::sentinel::{YieldClass, YieldRecord};
-use crate::sys::{clock, futex, sched, signal};
+use crate::sentinel::{self, YieldClass, YieldRecord};
+use crate::sys::{clock, futex, signal};
 
-/// Time slice of a thread that may not be SCHED_FIFO, in µs: the sentinel's.
-const SLICE_US: u32 = 100;
 /// Longest wait for a thaw.
 const THAW_MAX: Duration = Duration::from_secs(10);
 /// Name of the thread.
@@ -43,7 +41,7 @@ impl Bare {
         let (tell, told) = sync_channel(1);
         let heard = Arc::clone(&word);
         let run = move || {
-            let _the_starter_waits = tell.send(best_class(priority));
+            let _the_starter_waits = tell.send(sentinel::take_best_class(priority));
             wait_and_act(&heard, act);
         };
         let thread = std::thread::Builder::new().name(THREAD.to_owned()).spawn(run)?;
@@ -81,14 +79,6 @@ fn wait_and_act(word: &AtomicU32, mut act: impl FnMut()) {
         }
         act();
     }
-}
-
-/// As the sentinel chooses.
-fn best_class(priority: Option<u8>) -> YieldClass {
-    if let Some(priority) = priority.filter(|priority| sched::fifo_self(*priority).is_ok()) {
-        return YieldClass::Fifo(priority);
-    }
-    sched::short_slice_self(SLICE_US).map_or(YieldClass::Other, |()| YieldClass::ShortSlice)
 }
 
 /// The bare floor.

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::super::chart::Series;
+use super::super::class_words;
 use super::super::crew::Model;
 use super::super::latency::{Figures, Latencies, micros as micros_of, show_us};
 use super::super::machine::Facts;
 use super::super::report::{Report, Row, Table, Verdict};
-use super::class_name;
 use super::method::Method;
 use super::tally::{SLOW, Slow, Tally};
 use super::today::Beside;
@@ -112,8 +112,8 @@ impl Outcome {
         let cores: Vec<String> = self.worker_cores.iter().map(ToString::to_string).collect();
         let inference_us = micros_of(self.inference_ns);
         vec![
-            ("yield class", class_name(self.class)),
-            ("class of the floor", class_name(self.floor_class)),
+            ("yield class", class_words(self.class)),
+            ("class of the floor", class_words(self.floor_class)),
             ("memory locked", if self.memory_locked { "yes" } else { "no: not permitted" }.to_owned()),
             ("model", format!("{}, {} a run", self.model, show_us(inference_us))),
             ("workers on core", cores.join(", ")),
