@@ -58,6 +58,14 @@ codes! {
     NodeDraining = "node.draining", true;
     /// Memory is short on the node: workers give theirs back.
     NodeMemory = "node.memory", true;
+    /// The node goes on, but not at its best: its disk, its clock, its history or its broker is in the way.
+    NodeDegraded = "node.degraded", true;
+    /// The agent crashed too often in a short time: it reports, and runs nothing.
+    NodeSafeMode = "node.safe_mode", true;
+    /// The wall clock jumped, or is not to be trusted.
+    ClockDoubt = "clock.doubt", true;
+    /// The broker's ACL denies the node a topic of its own.
+    MqttAclProbe = "mqtt.acl_probe_failed", false;
     /// The sentinel was silent for so long that workers stopped themselves.
     SentinelSilent = "sentinel.silent", true;
     /// No model of that name and version.

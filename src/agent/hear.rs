@@ -1,7 +1,8 @@
 //! What does each event do? From the sentinel, the store, and the link.
 
-use super::reports;
+use super::reports::{self, Impairment};
 use super::{Agent, Error, desk::Now, keeper::Answer, now};
+use crate::fault::{Code, Fault};
 use crate::jobs::store::Batch;
 use crate::link::topics::Down;
 use crate::link::{AckToken, Event, Received};
@@ -94,6 +95,26 @@ impl Agent {
             Event::Refused { token, why } => self.refused(token, &why),
             Event::Received(received) => self.hear_message(received),
             Event::Closed => self.connected = false,
+        }
+    }
+
+    /// Something keeps the node from its best for this reason, or (`None`) not any more: told in state, log and events.
+    pub(super) fn impair(&mut self, now: Now, what: Impairment, why: Option<String>) {
+        let was = self.desk.reports.impaired(what).is_some();
+        if !self.desk.reports.set_impaired(what, why.clone()) {
+            return;
+        }
+        self.telemetry.state_changed();
+        let what = what.as_str();
+        match &why {
+            Some(why) => tracing::error!(what, why, "degraded"),
+            None => tracing::info!(what, "no longer degraded"),
+        }
+        // The sentence may change with every try; beginning and end are the events.
+        if was != why.is_some() {
+            let fault = Fault::new(Code::NodeDegraded, format!("{what}: {}", why.as_deref().unwrap_or("over")));
+            let event = self.desk.reports.alarm("", &fault, now.wall);
+            self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
         }
     }
 

@@ -1,5 +1,6 @@
 //! How is it said? Everything the agent publishes, put into words and envelopes of PROTOCOL.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::desk::Now;
@@ -27,6 +28,42 @@ const TELEMETRY_EXPIRY_S: u32 = 60;
 /// What a node is before the sentinel's first decision.
 const FIRST: Decision = Decision { budget: 0, mode: Mode::Starting, reason: Reason::NoSampleYet };
 
+/// What can keep a node from its best, while it goes on as well as it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Impairment {
+    /// The disk under the state directory refuses: nothing new can be promised.
+    Disk,
+    /// It crashed again and again: it reports, and runs nothing.
+    SafeMode,
+    /// The wall clock is in doubt: nothing expires by it.
+    Clock,
+    /// The broker takes or gives less than the protocol needs.
+    Broker,
+}
+
+impl Impairment {
+    /// All, the worst first.
+    pub(super) const ALL: [Self; 4] = [Self::Disk, Self::SafeMode, Self::Clock, Self::Broker];
+
+    /// As it is written in messages and metrics.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::SafeMode => "safe_mode",
+            Self::Clock => "clock",
+            Self::Broker => "broker",
+        }
+    }
+
+    /// Whether no job starts while it lasts.
+    pub(super) const fn closes(self) -> bool {
+        match self {
+            Self::Disk | Self::SafeMode => true,
+            Self::Clock | Self::Broker => false,
+        }
+    }
+}
+
 /// What is known of the node for its reports.
 #[derive(Debug)]
 pub(super) struct Reports {
@@ -40,6 +77,8 @@ pub(super) struct Reports {
     load: Option<Fused>,
     /// Why memory is short.
     short: Option<String>,
+    /// What keeps the node from its best, and why.
+    impairments: BTreeMap<Impairment, String>,
 }
 
 impl Reports {
@@ -55,6 +94,7 @@ impl Reports {
             since: now,
             load: None,
             short: None,
+            impairments: BTreeMap::new(),
         }
     }
 
@@ -87,6 +127,30 @@ impl Reports {
         self.short.is_some()
     }
 
+    /// The node is impaired in that way for this reason; `None`: it is not, or not any more. Tells whether that is news.
+    pub(super) fn set_impaired(&mut self, what: Impairment, why: Option<String>) -> bool {
+        let before = match &why {
+            Some(why) => self.impairments.insert(what, why.clone()),
+            None => self.impairments.remove(&what),
+        };
+        before != why
+    }
+
+    /// Why the node is impaired in that way, if it is.
+    pub(super) fn impaired(&self, what: Impairment) -> Option<&str> {
+        self.impairments.get(&what).map(String::as_str)
+    }
+
+    /// Why nothing starts besides mode and memory.
+    fn closing(&self) -> Option<(Impairment, &str)> {
+        Impairment::ALL.into_iter().filter(|what| what.closes()).find_map(|what| Some((what, self.impaired(what)?)))
+    }
+
+    /// Whether memory, disk and history allow a job to start; the governor is asked elsewhere.
+    pub(super) fn may_start(&self) -> bool {
+        !self.is_short() && self.closing().is_none()
+    }
+
     /// The governor's decision in force.
     pub(super) fn decision(&self) -> Decision {
         self.decision
@@ -109,8 +173,11 @@ impl Reports {
 
     // ---- the node ----
 
-    /// Why nothing starts, as `mode: reason`; `None` in a trough with enough memory.
+    /// Why nothing starts, as `mode: reason`; `None` in a trough with enough memory and nothing in the way.
     pub(super) fn closed(&self) -> Option<String> {
+        if let Some((what, why)) = self.closing() {
+            return Some(format!("degraded ({}): {why}", what.as_str()));
+        }
         let open = self.decision.mode == Mode::Trough && !self.is_short();
         (!open).then(|| format!("mode {}: {}", self.decision.mode.as_str(), self.reason()))
     }
@@ -170,6 +237,7 @@ impl Reports {
             running: count(running),
             queued: count(queued),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            degraded: self.impairments.iter().map(|(what, why)| format!("{}: {why}", what.as_str())).collect(),
         }
     }
 

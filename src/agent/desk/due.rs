@@ -22,7 +22,7 @@ impl Desk {
         self.enforce_wall_limits(now);
         self.evict_long_stopped(now);
         self.forget_old(now);
-        while !self.draining && !self.reports.is_short() && self.budget > 0 {
+        while !self.draining && self.reports.may_start() && self.budget > 0 {
             let Some(slot) = self.bench.free(self.budget) else { break };
             let durable = self.jobs.values().filter(|job| !self.undecided.contains(&job.id));
             let Some(id) = queue::next(durable, now.wall).map(|job| job.id.clone()) else { break };

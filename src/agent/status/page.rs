@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::exposition::{Exposition, Kind};
-use crate::agent::reports::Reports;
+use crate::agent::reports::{Impairment, Reports};
 use crate::agent::telemetry::Counters;
 use crate::governor::Mode;
 use crate::ledger::Ledger;
@@ -72,6 +72,10 @@ fn node(text: &mut Exposition, scene: &Scene<'_>) {
     let decision = scene.reports.decision();
     for mode in Mode::ALL {
         text.flag("neap_mode", &[("mode", mode.as_str())], mode == decision.mode);
+    }
+    text.family("neap_degraded", Kind::Gauge, "1 for each cause that keeps the node from its best.");
+    for cause in Impairment::ALL {
+        text.flag("neap_degraded", &[("cause", cause.as_str())], scene.reports.impaired(cause).is_some());
     }
     text.family("neap_yield_class", Kind::Gauge, "How fast a yield can be, by the sentinel's scheduling; always 1.");
     text.flag("neap_yield_class", &[("class", &info.yield_class)], true);

@@ -62,8 +62,9 @@ impl News {
 
     fn state(state: &NodeState) -> Self {
         let (mode, words) = match state {
-            NodeState::Online { mode, reason, running, queued, .. } => {
-                (mode.as_str(), format!("{reason}; {running} running, {queued} queued"))
+            NodeState::Online { mode, reason, running, queued, degraded, .. } => {
+                let ill = degraded.iter().map(|cause| format!("; degraded: {cause}")).collect::<String>();
+                (mode.as_str(), format!("{reason}; {running} running, {queued} queued{ill}"))
             }
             NodeState::Offline { cause, .. } => ("offline", cause.clone()),
         };
@@ -174,10 +175,11 @@ mod tests {
             running: 1,
             queued: 3,
             version: "0.1.0".to_owned(),
+            degraded: vec!["clock: it jumped".to_owned()],
         };
         let expected = News::Node {
             mode: "trough".to_owned(),
-            words: "RRU.PrbTotDl 6 < 15 for 30 s; 1 running, 3 queued".to_owned(),
+            words: "RRU.PrbTotDl 6 < 15 for 30 s; 1 running, 3 queued; degraded: clock: it jumped".to_owned(),
         };
         assert_eq!(News::read(&Up::State, &state.render()), expected);
     }

@@ -26,6 +26,8 @@ pub enum NodeState {
         queued: u32,
         /// Version of the agent.
         version: String,
+        /// What keeps the node from its best, as `cause: sentence`; empty when all is well.
+        degraded: Vec<String>,
     },
     /// It does not.
     Offline {
@@ -52,6 +54,8 @@ pub(super) struct StateWire {
     queued: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    degraded: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
 }
@@ -97,10 +101,11 @@ impl NodeState {
             running: None,
             queued: None,
             version: None,
+            degraded: Vec::new(),
             cause: None,
         };
         match self.clone() {
-            Self::Online { session: _, since, mode, reason, running, queued, version } => StateWire {
+            Self::Online { session: _, since, mode, reason, running, queued, version, degraded } => StateWire {
                 online: true,
                 since: Some(since),
                 mode: Some(mode),
@@ -108,6 +113,7 @@ impl NodeState {
                 running: Some(running),
                 queued: Some(queued),
                 version: Some(version),
+                degraded,
                 ..nothing
             },
             Self::Offline { session: _, cause } => StateWire { cause: Some(cause), ..nothing },
@@ -130,6 +136,7 @@ impl NodeState {
             running: wire.running.unwrap_or_default(),
             queued: wire.queued.unwrap_or_default(),
             version: wire.version.unwrap_or_default(),
+            degraded: wire.degraded,
         })
     }
 }
