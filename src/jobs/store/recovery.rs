@@ -9,11 +9,10 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
 
-use super::medium::{Medium, Watched};
+use super::medium::{Doubt, Medium, Watched};
 use super::records::{
     ITEMS, JOBS, KEY_BOOTS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_SCHEMA, META, OUTBOX, PAYLOADS, RESULTS, SCHEMA, Unreadable,
     decode_job, decode_message, decode_payload,
@@ -135,11 +134,10 @@ pub(super) fn contained<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<
     })
 }
 
-/// An open database and whether one of its syncs failed.
+/// An open database.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) database: Database,
-    pub(super) sync_failed: Arc<AtomicBool>,
 }
 
 /// What a store held when it was opened.
@@ -174,8 +172,11 @@ pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
     if !medium.exists().map_err(|err| Trouble::from(err).fault(path))? {
         return create(medium, None).map_err(|trouble| trouble.fault(path));
     }
+    medium.doubt().take_refused();
     let trouble = match resume(medium) {
         Ok(started) => return Ok(started),
+        // redb can take a refusal for damage, and a store that is whole would be set aside.
+        Err(Trouble::Corrupt(why)) if medium.doubt().take_refused() => Trouble::Io(why),
         Err(trouble) => trouble,
     };
     let Fault { code, message } = trouble.fault(path);
@@ -193,7 +194,8 @@ pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
 
 /// An empty store. It takes its name only when it is whole, so a file of that name always has a schema.
 fn create(medium: &dyn Medium, quarantined: Option<Quarantined>) -> Result<Started, Trouble> {
-    let live = open_database(|| medium.create())?;
+    medium.doubt().set_unsynced(false);
+    let live = open_database(medium.doubt(), || medium.create())?;
     checked(live, quarantined, |database| {
         lay_out(database)?;
         medium.publish()?;
@@ -201,14 +203,25 @@ fn create(medium: &dyn Medium, quarantined: Option<Quarantined>) -> Result<Start
     })
 }
 
+/// Puts a copy in the place of a file that may have lost a sync.
+fn settle(medium: &dyn Medium) -> Result<(), Trouble> {
+    if medium.doubt().is_unsynced() {
+        medium.renew()?;
+        medium.doubt().set_unsynced(false);
+    }
+    Ok(())
+}
+
 /// The store that is there, for a new run.
 fn resume(medium: &dyn Medium) -> Result<Started, Trouble> {
-    checked(open_database(|| medium.open())?, None, |_| Ok(()))
+    settle(medium)?;
+    checked(open_database(medium.doubt(), || medium.open())?, None, |_| Ok(()))
 }
 
 /// The store that is there, for the run that already used it.
 pub(super) fn reopen(medium: &dyn Medium) -> Result<(Live, Contents), Trouble> {
-    let live = open_database(|| medium.open())?;
+    settle(medium)?;
+    let live = open_database(medium.doubt(), || medium.open())?;
     match contained(|| read_all(&live.database)) {
         Ok(contents) => Ok((live, contents)),
         Err(trouble) => {
@@ -249,15 +262,17 @@ pub(super) fn close(live: Live) {
 }
 
 /// Opens with redb's check of every page: a damaged file is an error then, where a plain open would trust it.
-fn open_database(backend: impl FnOnce() -> io::Result<Box<dyn redb::StorageBackend>>) -> Result<Live, Trouble> {
-    let sync_failed = Arc::new(AtomicBool::new(false));
-    let watched = Watched::new(backend()?, Arc::clone(&sync_failed));
+fn open_database(
+    doubt: &Arc<Doubt>,
+    backend: impl FnOnce() -> io::Result<Box<dyn redb::StorageBackend>>,
+) -> Result<Live, Trouble> {
+    let watched = Watched::new(backend()?, Arc::clone(doubt));
     let database = contained(|| {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
         Ok(builder.create_with_backend(watched)?)
     })?;
-    Ok(Live { database, sync_failed })
+    Ok(Live { database })
 }
 
 /// Writes the schema number and makes all tables, empty.

@@ -6,7 +6,7 @@ use std::{io, path::PathBuf};
 
 use redb::StorageBackend;
 
-use super::medium::Medium;
+use super::medium::{Doubt, Medium};
 use super::*;
 
 /// Sector of a disk: what is written whole or not at all.
@@ -105,7 +105,7 @@ impl State {
 
 /// The disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(super) struct Disk(Arc<Mutex<State>>, Arc<Doubt>);
 
 impl Disk {
     /// A disk with a store of these bytes.
@@ -176,6 +176,10 @@ impl Medium for Disk {
         state.renewals += 1;
         state.store = Some(Arc::new(Mutex::new(inode)));
         Ok(())
+    }
+
+    fn doubt(&self) -> &Arc<Doubt> {
+        &self.1
     }
 }
 
