@@ -124,8 +124,7 @@ struct HoldWire {
 
 impl Command {
     /// Every command's name.
-    pub const NAMES: [&'static str; 8] =
-        ["ping", "describe", "jobs", "result", "drain", "resume", "hold", "release"];
+    pub const NAMES: [&'static str; 8] = ["ping", "describe", "jobs", "result", "drain", "resume", "hold", "release"];
 
     /// Last level of its topic.
     pub const fn name(&self) -> &'static str {
@@ -308,10 +307,7 @@ mod tests {
         };
         assert_eq!((query.max, &query.listing), (5, &Listing::ById { after: None }));
         let body = Command::Jobs(JobsQuery::unsettled(Some("j1".parse().unwrap()), 100)).render();
-        assert_eq!(
-            String::from_utf8(body).unwrap(),
-            r#"{"max":100,"after":"j1","open":true,"unacknowledged":true}"#
-        );
+        assert_eq!(String::from_utf8(body).unwrap(), r#"{"max":100,"after":"j1","open":true,"unacknowledged":true}"#);
         let Command::Jobs(query) = parse_command("jobs", b"").unwrap() else { panic!("another command") };
         assert_eq!((query.max, query.listing), (JOBS_IN_REPLY_MAX, Listing::Newest));
     }
