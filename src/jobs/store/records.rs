@@ -62,6 +62,8 @@ struct JobRecord {
     fault_code: Option<String>,
     fault_text: Option<String>,
     changed_ms: i64,
+    #[serde(default)]
+    acknowledged: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,6 +112,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         fault_code: job.fault.as_ref().map(|fault| fault.code.as_str().to_owned()),
         fault_text: job.fault.as_ref().map(|fault| fault.message.clone()),
         changed_ms: job.changed.as_millis(),
+        acknowledged: job.acknowledged,
     })
 }
 
@@ -158,6 +161,7 @@ pub(super) fn decode_job(id: &str, bytes: &[u8]) -> Result<Job, Unreadable> {
         reason: record.reason,
         fault,
         changed: WallTime::from_millis(record.changed_ms),
+        acknowledged: record.acknowledged,
     })
 }
 

@@ -64,6 +64,7 @@ pub(super) fn full_job(name: &str) -> Job {
         reason: "yield".to_owned(),
         fault: Some(fault),
         changed: NOW.after(Duration::from_secs(9)),
+        acknowledged: true,
         ..job(name)
     }
 }
