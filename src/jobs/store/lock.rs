@@ -94,7 +94,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::take(folder.path()).unwrap();
         for _ in 0..2 {
-            assert!(matches!(Lock::take(folder.path()), Err(Trouble::Locked(who)) if who.ends_with(&std::process::id().to_string())));
+            assert!(
+                matches!(Lock::take(folder.path()), Err(Trouble::Locked(who)) if who.ends_with(&std::process::id().to_string()))
+            );
         }
         drop(first);
         assert!(Lock::take(folder.path()).is_ok());
@@ -119,7 +121,8 @@ mod tests {
         let forked = || {
             let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
             let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-            let children: Vec<String> = lists.flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+            let children: Vec<String> =
+                lists.flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
             children.iter().any(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == own))
         };
         while !forked() {

@@ -5,15 +5,14 @@
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use redb::StorageBackend;
 use redb::backends::FileBackend;
-use redb::{BackendError, StorageBackend};
 
+use super::backend::Doubt;
 use super::lock::Lock;
 use super::recovery::Trouble;
 
@@ -39,7 +38,11 @@ pub(super) trait Medium: Debug + Send {
     /// Makes what was created the store, durably.
     fn publish(&self) -> io::Result<()>;
 
-    /// Takes the store out of use without touching its content, and says where it is now.
+    /// Opens the store there is for reading only: nothing can change it through what this gives.
+    fn inspect(&self) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Gives the store's file a second name that stays when another one takes its place, and says which. Called again
+    /// for the same file, because the agent died in between, it gives the same name.
     fn set_aside(&self, kind: &str) -> io::Result<PathBuf>;
 
     /// Writes the store's bytes to a new file that takes its place. After a failed `fsync` the kernel may hold pages
@@ -48,40 +51,6 @@ pub(super) trait Medium: Debug + Send {
 
     /// What is known against the store's file.
     fn doubt(&self) -> &Arc<Doubt>;
-}
-
-/// What is known against a file after the disk has refused something. It outlives the medium: whoever opens the same
-/// place again must know.
-#[derive(Debug, Default)]
-pub(super) struct Doubt {
-    unsynced: AtomicBool,
-    refused: AtomicBool,
-}
-
-impl Doubt {
-    /// Whether a sync failed: the one error after which what is read back proves nothing.
-    pub(super) fn is_unsynced(&self) -> bool {
-        self.unsynced.load(Ordering::Relaxed)
-    }
-
-    /// A sync failed, or (`false`) a copy took the file's place.
-    pub(super) fn set_unsynced(&self, unsynced: bool) {
-        self.unsynced.store(unsynced, Ordering::Relaxed);
-    }
-
-    /// Whether the disk refused anything since the last call: what looks like damage then may be the disk's doing.
-    pub(super) fn take_refused(&self) -> bool {
-        self.refused.swap(false, Ordering::Relaxed)
-    }
-
-    fn note<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
-        outcome.inspect_err(|err| {
-            // A file that is too short, or not a store: damage, not a refusal.
-            if !matches!(err.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) {
-                self.refused.store(true, Ordering::Relaxed);
-            }
-        })
-    }
 }
 
 /// A directory on a real file system.
@@ -111,7 +80,15 @@ impl Folder {
         File::open(&self.folder)?.sync_all()
     }
 
-    fn copy_to_fresh(&self) -> io::Result<()> {
+    /// Copies the store to the name that new ones have before they are whole.
+    fn copy(&self) -> io::Result<()> {
+        self.try_to_copy().inspect_err(|_| {
+            // Half a copy would take the room that a full disk does not have.
+            let _ = fs::remove_file(&self.fresh);
+        })
+    }
+
+    fn try_to_copy(&self) -> io::Result<()> {
         let mut old = File::open(&self.file)?;
         let mut new = private(true).truncate(true).open(&self.fresh)?;
         // Not `fs::copy`: a reflink would share the very blocks that may be missing.
@@ -155,13 +132,27 @@ impl Medium for Folder {
         self.sync_folder()
     }
 
+    fn inspect(&self) -> io::Result<Box<dyn StorageBackend>> {
+        backend(File::open(&self.file)?)
+    }
+
     fn set_aside(&self, kind: &str) -> io::Result<PathBuf> {
+        let store = fs::metadata(&self.file)?;
         for number in 1..=ASIDE_MAX {
             let aside = self.folder.join(format!("{FILE}.{kind}-{number}"));
-            if !aside.try_exists()? {
-                fs::rename(&self.file, &aside)?;
-                self.sync_folder()?;
-                return Ok(aside);
+            match fs::metadata(&aside) {
+                Ok(found) if (found.dev(), found.ino()) == (store.dev(), store.ino()) => return Ok(aside),
+                Ok(_) => {}
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                    // A file system without hard links gets a copy.
+                    if fs::hard_link(&self.file, &aside).is_err() {
+                        self.copy()?;
+                        fs::rename(&self.fresh, &aside)?;
+                    }
+                    self.sync_folder()?;
+                    return Ok(aside);
+                }
+                Err(err) => return Err(err),
             }
         }
         let text = format!("{ASIDE_MAX} files {FILE}.{kind}-* are kept already, the limit: move them away");
@@ -169,10 +160,7 @@ impl Medium for Folder {
     }
 
     fn renew(&self) -> io::Result<()> {
-        self.copy_to_fresh().inspect_err(|_| {
-            // Half a copy would take the room that a full disk does not have.
-            let _ = fs::remove_file(&self.fresh);
-        })?;
+        self.copy()?;
         self.publish()
     }
 
@@ -183,68 +171,4 @@ impl Medium for Folder {
 
 fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
     Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
-}
-
-/// A backend that remembers whether a sync failed, and leaves it to the medium to keep others out: a lock of the file
-/// itself would be held on by a child of the agent between its fork and its exec.
-#[derive(Debug)]
-pub(super) struct Watched {
-    inner: Box<dyn StorageBackend>,
-    doubt: Arc<Doubt>,
-}
-
-impl Watched {
-    pub(super) fn new(inner: Box<dyn StorageBackend>, doubt: Arc<Doubt>) -> Self {
-        Self { inner, doubt }
-    }
-}
-
-impl StorageBackend for Watched {
-    fn len(&self) -> io::Result<u64> {
-        self.doubt.note(self.inner.len())
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.doubt.note(self.inner.read(offset, out))
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.doubt.note(self.inner.set_len(len))
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.doubt.note(self.inner.sync_data()).inspect_err(|_| self.doubt.set_unsynced(true))
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.doubt.note(self.inner.write(offset, data))
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.inner.close()
-    }
-
-    fn try_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn try_lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(true)
-    }
-
-    fn lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
-        Ok(())
-    }
-
-    fn query_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
-        Ok(false)
-    }
 }

@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::medium::{self, Doubt, Folder};
+use super::backend::Doubt;
+use super::medium::{self, Folder};
 use super::recovery;
 use super::tally::{Plan, Tally};
 use super::{Batch, Opened, Quota, Store};
@@ -48,16 +49,16 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    pub(super) fn new(commits: u64, plan: &Plan, batches: &[&Batch]) -> Self {
+    pub(super) fn new(plan: &Plan, batches: &[&Batch]) -> Self {
         let brings = |(batch, seqs): (&&Batch, &Range<u64>)| {
             batch.payloads.iter().map(|(id, _)| (id.clone(), seqs.clone())).collect::<Vec<_>>()
         };
-        Self { commits, jobs: batches.iter().zip(&plan.seqs).flat_map(brings).collect() }
+        Self { commits: plan.meta.commits, jobs: batches.iter().zip(&plan.seqs).flat_map(brings).collect() }
     }
 
     /// Whether the file holds it after all.
     pub(super) fn is_in(&self, tally: &Tally) -> bool {
-        tally.commits == self.commits
+        tally.meta.commits == self.commits
     }
 
     fn undo(self) -> Batch {
@@ -76,7 +77,7 @@ impl Store {
         let jobs = unsettled.jobs.clone();
         let undo = unsettled.undo();
         let plan = Plan::new(&self.tally, &self.quota, &[&undo]);
-        let commits = self.tally.commits;
+        let commits = self.tally.meta.commits;
         self.write(&plan, &[&undo]).inspect_err(|_| {
             // The undoing itself is in the file, or the jobs still are.
             self.unsettled = Some(Unsettled { commits, jobs });
