@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::batch::{assert_whole, at_work, at_work_on, in_a_trough, picture};
 use common::controller::{Controller, media_job, read_json};
 use common::node::{Broker, Node, Setup, cpu, is_alive, models, state, workers_of};
+use common::random::Random;
 use common::wait_for;
 use neap::sys::signal;
 use serde_json::{Value, json};
@@ -191,9 +192,7 @@ fn a_result_from_a_time_without_broker_survives_the_agent_and_arrives() {
 fn forty_jobs_survive_twenty_kills_of_the_agent() {
     const KILLS: usize = 20;
     const JOBS: usize = 40;
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_122);
-    eprintln!("SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::of_run();
     let mut node = Node::prepare(&Setup::new().with("governor", "settle_s", 0.05).with("jobs", "attempts_max", 100));
     let controller = node.controller();
     node.feeder.low();
@@ -243,19 +242,6 @@ fn forty_jobs_survive_twenty_kills_of_the_agent() {
     assert!(agents.iter().all(|agent| workers_of(*agent).is_empty()), "orphans");
     let (code, took) = node.terminate_agent();
     assert_eq!(code, Some(0), "{took:?}");
-}
-
-/// Numbers that look random, from a seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
 }
 
 // ---- SIGHUP ----
