@@ -145,7 +145,11 @@ fn a_restart_is_told_and_is_no_failure() {
     assert_eq!((once.state, once.reason.as_str()), (State::Queued, reason::RESTARTED));
     assert_eq!((once.attempt, once.failures, once.interruptions), (1, 0, 1));
     let twice = after(once, &[Event::Start, Event::Yield, Event::Restart, Event::Start, ITEM, Event::Succeed]);
-    assert_eq!((twice.state, twice.attempt, twice.failures), (State::Succeeded, 3, 0), "one attempt may fail, none did");
+    assert_eq!(
+        (twice.state, twice.attempt, twice.failures),
+        (State::Succeeded, 3, 0),
+        "one attempt may fail, none did"
+    );
 }
 
 #[test]
