@@ -56,6 +56,7 @@ pub(super) fn full_job(name: &str) -> Job {
         attempt: 4,
         failures: 2,
         crashes: 1,
+        interruptions: 4,
         done: 2,
         yields: 17,
         suspended: Duration::from_nanos(1_000_000_001),
