@@ -5,6 +5,7 @@
 //! broker only after its batch is durable. [`intake`] hears the controller, [`outcome`] the workers, [`due`] the
 //! clock; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
 
+mod adopt;
 mod due;
 mod intake;
 mod outcome;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use self::suspects::Suspects;
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
-use super::reports::{self, Reports};
+use super::reports::{self, Impairment, Reports};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, State, reason};
 use crate::jobs::queue::{self, Capacity, Surroundings};
@@ -81,6 +82,8 @@ pub(super) enum Effect {
     Ack(AckToken),
     /// Publish without going through the store.
     Publish(Publish),
+    /// Publish without going through the store, and acknowledge what caused it after that.
+    Tell { messages: Vec<Publish>, ack: Option<AckToken> },
     /// Messages may wait in the outbox.
     Outbox,
 }
@@ -108,6 +111,8 @@ pub(super) struct Desk {
     suspects: Suspects,
     /// Jobs that are not durable yet: the store may still refuse them, so they are not started.
     undecided: BTreeSet<JobId>,
+    /// Those of them that their controller has taken back.
+    taken_back: BTreeSet<JobId>,
     effects: VecDeque<Effect>,
 }
 
@@ -135,6 +140,7 @@ impl Desk {
             pending: BTreeMap::new(),
             suspects: Suspects::default(),
             undecided: BTreeSet::new(),
+            taken_back: BTreeSet::new(),
             effects: VecDeque::new(),
         };
         let interrupted: Vec<JobId> =
@@ -231,25 +237,32 @@ impl Desk {
     /// When the store refused something other than a submit: promises can no longer be kept.
     pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
         let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
-        if let Some(id) = &pending.submit {
+        let taken_back = pending.submit.as_ref().is_some_and(|id| {
             self.undecided.remove(id);
-        }
+            self.taken_back.remove(id)
+        });
         match (outcome, pending.submit) {
-            (Ok(()), _) => self.effects.push_back(Effect::Outbox),
+            (Ok(()), submit) => {
+                self.effects.push_back(Effect::Outbox);
+                self.acknowledge(pending.ack);
+                if let Some(id) = submit.filter(|_| taken_back) {
+                    self.cancel(now, &id, None);
+                }
+            }
             (Err(fault), Some(id)) => {
                 tracing::warn!(job = %id, %fault, "job refused by the store");
-                if let Some(slot) = self.bench.slot_of(&id) {
-                    self.clear(now, slot);
-                }
                 self.jobs.remove(&id);
-                for message in self.reports.rejected(&id, &fault, now.wall) {
-                    self.effects.push_back(Effect::Publish(reports::publish(message)));
-                }
+                let messages = self.reports.rejected(&id, &fault, now.wall).into_iter().map(reports::publish).collect();
+                self.effects.push_back(Effect::Tell { messages, ack: pending.ack });
             }
             (Err(fault), None) => return Err(fault),
         }
-        self.acknowledge(pending.ack);
         Ok(())
+    }
+
+    /// Jobs that are durable: nothing is decided about the others before the store has.
+    fn durable(&self) -> impl Iterator<Item = &Job> {
+        self.jobs.values().filter(|job| !self.undecided.contains(&job.id))
     }
 
     /// The input of a job that is to start was read.
@@ -391,9 +404,23 @@ impl Desk {
     }
 
     fn commit(&mut self, batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
+        if self.reports.impaired(Impairment::Disk).is_some() && batch.only_tells() {
+            self.tell(batch, ack);
+            return;
+        }
         self.tickets += 1;
         let ticket = self.tickets;
         self.pending.insert(ticket, Pending { ack, submit });
         self.effects.push_back(Effect::Ask(Ask::Commit { ticket, batch: Box::new(batch) }));
+    }
+
+    /// Says without the store what changes nothing: a disk that refuses would hold it up, and the broker with it.
+    fn tell(&mut self, batch: Batch, ack: Option<AckToken>) {
+        let messages = batch.messages.into_iter().chain(batch.droppable).map(reports::publish);
+        if ack.is_some() {
+            self.effects.push_back(Effect::Tell { messages: messages.collect(), ack });
+        } else {
+            self.effects.extend(messages.map(Effect::Publish));
+        }
     }
 }

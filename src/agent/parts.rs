@@ -11,13 +11,14 @@ use super::core::{Core, Terms};
 use super::desk::{self, Desk};
 use super::keeper::Keeper;
 use super::pressure::{self, Watcher};
-use super::reports::{self, Reports};
+use super::reports::{self, Impairment, Reports};
 use super::status::Status;
 use super::{Agent, Error, Mouths, Reload, floor, now};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
-use crate::jobs::store::{Opened, Quota, Store};
+use crate::jobs::job::Job;
+use crate::jobs::store::{Opened, Opener, Quota, Store};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
 use crate::load::host::{Host, HostFacts};
@@ -54,12 +55,14 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         let library = open_library(&settings.models_dir)?;
         let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let Opened { store, jobs, boot, quarantined, .. } = open_store(&settings.jobs.state_dir, quota)?;
-        tracing::info!(boot, jobs = jobs.len(), "state opened");
-        if let Some(old) = quarantined {
-            tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside, starting empty");
-        }
-        let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
+        let opener = Opener::new(&settings.jobs.state_dir, quota);
+        let opened = open_store(&opener)?;
+        let (store, jobs) = match opened {
+            Ok(opened) => told(opened),
+            Err(fault) => (Err(fault), Vec::new()),
+        };
+        let disk = store.as_ref().err().map(|fault| fault.message.clone());
+        let (keeper, answers) = Keeper::start(opener, store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
         let cgroups = Cgroups::open(&floor::cgroup_settings(&settings))?;
@@ -105,24 +108,38 @@ impl Agent {
             dead_man: settings.sentinel.dead_man,
             memory_calm: settings.memory.calm,
         };
-        let core = Core::new(now(), terms, desk, commands.clone(), HostUsage::read);
+        let mut core = Core::new(now(), terms, desk, commands.clone(), HostUsage::read);
+        if disk.is_some() {
+            core.impair(now(), Impairment::Disk, disk);
+        }
         let agent = Self { settings, reload, core, keeper, link: commands, sentinel, gate, handles, pressure, status };
         Ok((agent, mouths))
     }
 }
 
-/// Opens the store, with some patience for its lock: an agent that was killed while it forked a worker leaves the lock
-/// to that process until it has become the worker, or has died of its parent's death.
-fn open_store(folder: &Path, quota: Quota) -> Result<Opened, Fault> {
+/// Opens the store, with some patience for its lock: an agent that was killed may still wait for its last write. The
+/// inner error is a disk that refuses, which the agent outlives.
+fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
     let until = sys::clock::now().after(LOCK_PATIENCE);
     loop {
-        match Store::open(folder, quota) {
+        match opener.open() {
             Err(fault) if fault.code == Code::StateLocked && sys::clock::now() < until => {
                 std::thread::sleep(LOCK_LOOK);
             }
-            outcome => return outcome,
+            Err(fault) if fault.code == Code::StateLocked => return Err(fault),
+            outcome => return Ok(outcome),
         }
     }
+}
+
+/// Says what was opened, and parts it.
+fn told(opened: Opened) -> (Result<Store, Fault>, Vec<Job>) {
+    let Opened { store, jobs, boot, quarantined, .. } = opened;
+    tracing::info!(boot, jobs = jobs.len(), "state opened");
+    if let Some(old) = quarantined {
+        tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
+    }
+    (Ok(store), jobs)
 }
 
 /// Reads the models folder; a model with a mistake is left out and said so.

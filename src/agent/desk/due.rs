@@ -15,7 +15,7 @@ use crate::worker::handle::Work;
 impl Desk {
     /// Whatever is due: deadlines, running-time limits, evictions, retention, the next start.
     pub(in crate::agent) fn tick(&mut self, now: Now) {
-        for id in queue::expired(self.jobs.values(), now.wall) {
+        for id in queue::expired(self.durable(), now.wall) {
             self.change(now, &id, Event::Expire);
             self.detach(now, &id, Code::JobExpired);
         }
@@ -24,15 +24,14 @@ impl Desk {
         self.forget_old(now);
         while !self.draining && self.reports.may_start() && self.budget > 0 {
             let Some(slot) = self.bench.free(self.budget) else { break };
-            let durable = self.jobs.values().filter(|job| !self.undecided.contains(&job.id));
-            let Some(id) = queue::next(durable, now.wall).map(|job| job.id.clone()) else { break };
+            let Some(id) = queue::next(self.durable(), now.wall).map(|job| job.id.clone()) else { break };
             self.start(now, slot, &id);
         }
     }
 
     /// When [`Desk::tick`] is due at the latest, as time from now.
     pub(in crate::agent) fn next_tick(&self, now: Now) -> Option<Duration> {
-        let by_wall = queue::next_moment(self.jobs.values(), now.wall).map(|at| at.since(now.wall));
+        let by_wall = queue::next_moment(self.durable(), now.wall).map(|at| at.since(now.wall));
         let by_run = self.bench.runs().filter_map(|(_, run)| {
             let job = self.jobs.get(&run.job)?;
             let limit = run.reaches(job.limits.wall.saturating_sub(job.ran));

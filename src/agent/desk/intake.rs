@@ -4,6 +4,7 @@ use super::outputs;
 use super::{Desk, Now};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, Spec};
+use crate::agent::reports::Impairment;
 use crate::jobs::queue;
 use crate::jobs::store::{Batch, Payload};
 use crate::link::messages::{self, Body};
@@ -59,6 +60,10 @@ impl Desk {
             let text = "the node takes no new jobs; send it elsewhere, or here after a resume";
             return Err(Fault::new(Code::NodeDraining, text));
         }
+        if let Some(why) = self.reports.impaired(Impairment::Disk) {
+            let text = format!("the disk under the state directory refuses to be written; send the job later ({why})");
+            return Err(Fault::new(Code::StateIo, text));
+        }
         let open = self.jobs.values().filter(|job| !job.is_terminal()).count();
         queue::admit(&self.settings.capacity, open, self.jobs.len())?;
         let wire = Body::of(message)?;
@@ -94,6 +99,11 @@ impl Desk {
             Some(job) if job.is_terminal() => {
                 let again = self.reports.status(job);
                 self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+            }
+            Some(_) if self.undecided.contains(id) => {
+                // Its end follows when the store has accepted it; when not, it is told as refused and nothing else.
+                self.taken_back.insert(id.clone());
+                self.acknowledge(ack);
             }
             Some(_) => {
                 self.change(now, id, Event::Cancel);

@@ -36,6 +36,8 @@ pub(super) struct Service {
     /// A read failed: the file is closed and checked before the next one.
     check: bool,
     bad_reads: u32,
+    /// Bytes of the largest job that was refused: the disk takes again when it has room for as much.
+    needs_bytes: u64,
     /// Told to end.
     ending: bool,
 }
@@ -63,6 +65,7 @@ impl Service {
             took_again: None,
             check: false,
             bad_reads: 0,
+            needs_bytes: 0,
             ending: false,
         }
     }
@@ -131,6 +134,7 @@ impl Service {
             match outcome.map(drop) {
                 Err(fault) if is_of_the_disk(&fault) => {
                     trouble = Some(fault);
+                    self.needs_bytes = self.needs_bytes.max(change.payload_bytes());
                     again.push(change);
                 }
                 outcome => self.committed(change.tickets, &outcome),
@@ -179,6 +183,7 @@ impl Service {
 
     /// The disk takes.
     fn fine(&mut self) {
+        self.needs_bytes = 0;
         if self.retry_at.take().is_some() {
             self.took_again = Some(clock::now());
             tracing::info!("the disk under the state directory takes again");
@@ -214,7 +219,7 @@ impl Service {
         // What waits is the best probe: a small write may find room where that does not.
         let group = self.shared.lock().waiting.take_group();
         if group.is_empty() {
-            store.probe()?;
+            store.probe(self.needs_bytes)?;
             self.fine();
         } else {
             self.commit(group);

@@ -23,6 +23,11 @@ impl Change {
     pub(super) fn is_submit(&self) -> bool {
         !self.batch.payloads.is_empty()
     }
+
+    /// Bytes of the jobs it brings.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        self.batch.payloads.iter().map(|(_, payload)| payload.body.len() as u64).sum()
+    }
 }
 
 #[derive(Debug)]
@@ -49,11 +54,6 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// A change is to be committed behind all others.
     pub(super) fn push(&mut self, change: Change) {
         self.entries.push_back(Entry::Change(change));
@@ -191,13 +191,20 @@ impl Change {
         batch.items.append(&mut next.items);
         batch.results.append(&mut next.results);
         batch.messages.append(&mut next.messages);
-        batch.delivered.append(&mut next.delivered);
-        batch.forget.append(&mut next.forget);
-        batch.drop_payloads.append(&mut next.drop_payloads);
-        batch.drop_items.append(&mut next.drop_items);
-        batch.drop_results.append(&mut next.drop_results);
+        unite(&mut batch.delivered, &mut next.delivered);
+        unite(&mut batch.forget, &mut next.forget);
+        unite(&mut batch.drop_payloads, &mut next.drop_payloads);
+        unite(&mut batch.drop_items, &mut next.drop_items);
+        unite(&mut batch.drop_results, &mut next.drop_results);
         batch.at = batch.at.max(next.at);
     }
+}
+
+/// Each once: the same is removed again and again.
+fn unite<T: Ord>(all: &mut Vec<T>, more: &mut Vec<T>) {
+    all.append(more);
+    all.sort_unstable();
+    all.dedup();
 }
 
 #[cfg(test)]
