@@ -6,6 +6,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::batch::picture;
@@ -293,11 +294,11 @@ fn a_full_file_system_is_outlived() {
     let Some(disk) = Tmpfs::mount(&state_dir(&node), "size=24m") else { return };
     node.start_agent();
     let controller = node.controller();
-    let disk = std::sync::Arc::new(disk);
-    let of_end = std::sync::Arc::clone(&disk);
-    is_outlived(&mut node, &controller, true, move |_| {
+    let disk = Arc::new(disk);
+    is_outlived(&mut node, &controller, true, |_| {
         disk.fill();
-        Box::new(move || of_end.free())
+        let disk = Arc::clone(&disk);
+        Box::new(move || disk.free())
     });
 }
 
