@@ -174,8 +174,12 @@ impl Node {
 
     /// A node whose agent does not run yet.
     pub fn prepare(setup: &Setup) -> Self {
+        Self::prepare_on(Broker::start(), setup)
+    }
+
+    /// The same, with a broker of its own.
+    pub fn prepare_on(broker: Broker, setup: &Setup) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let broker = Broker::start();
         let feeder = Feeder::start(folder.path().join("load.sock"));
         let node = Self { folder, broker, feeder, agent: None, starts: 0 };
         node.configure(setup);
