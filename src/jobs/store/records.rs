@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Message, Payload};
 use crate::fault::{Code, Fault};
-use crate::jobs::job::{Job, Limits, ModelRef, State};
+use crate::jobs::job::{Job, Limits, ModelRef, State, reason};
 use crate::units::WallTime;
 
 /// The layout that this version writes, and the newest it reads.
@@ -115,7 +115,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         suspended_ns: nanos(job.suspended),
         ran_ns: nanos(job.ran),
         cpu_ns: nanos(job.cpu),
-        reason: job.reason.clone(),
+        reason: job.reason.to_owned(),
         fault_code: job.fault.as_ref().map(|fault| fault.code.as_str().to_owned()),
         fault_text: job.fault.as_ref().map(|fault| fault.message.clone()),
         changed_ms: job.changed.as_millis(),
@@ -164,7 +164,7 @@ pub(super) fn decode_job(id: &str, bytes: &[u8]) -> Result<Job, Unreadable> {
         suspended: Duration::from_nanos(record.suspended_ns),
         ran: Duration::from_nanos(record.ran_ns),
         cpu: Duration::from_nanos(record.cpu_ns),
-        reason: record.reason,
+        reason: reason::parse(&record.reason),
         fault,
         changed: WallTime::from_millis(record.changed_ms),
     })

@@ -61,7 +61,7 @@ pub(super) fn full_job(name: &str) -> Job {
         suspended: Duration::from_nanos(1_000_000_001),
         ran: Duration::from_nanos(3),
         cpu: Duration::from_micros(9),
-        reason: "yield".to_owned(),
+        reason: "yield",
         fault: Some(fault),
         changed: NOW.after(Duration::from_secs(9)),
         ..job(name)

@@ -84,5 +84,5 @@ fn a_worker_whose_job_has_sent_it_nothing_yet_is_given_up_all_the_same() {
     world.desk.relieve(world.now, &[0, 7]);
     world.settle();
     assert!(world.news().contains(&Seen::Empty(0, Code::WorkerEvicted)));
-    assert_eq!((world.job("a").failures, world.job("a").reason.as_str()), (0, "evicted"));
+    assert_eq!((world.job("a").failures, world.job("a").reason), (0, "evicted"));
 }
