@@ -29,6 +29,7 @@ pub(super) const KEY_SCHEMA: &str = "schema";
 pub(super) const KEY_BOOTS: &str = "boots";
 pub(super) const KEY_COMMITS: &str = "commits";
 pub(super) const KEY_NEXT_SEQ: &str = "next_seq";
+pub(super) const KEY_WALL_HIGH: &str = "wall_high";
 
 /// A value that does not read back, with the reason.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +72,8 @@ struct JobRecord {
     fault_code: Option<String>,
     fault_text: Option<String>,
     changed_ms: i64,
+    #[serde(default)]
+    acknowledged: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,6 +122,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         fault_code: job.fault.as_ref().map(|fault| fault.code.as_str().to_owned()),
         fault_text: job.fault.as_ref().map(|fault| fault.message.clone()),
         changed_ms: job.changed.as_millis(),
+        acknowledged: job.acknowledged,
     })
 }
 
@@ -167,6 +171,7 @@ pub(super) fn decode_job(id: &str, bytes: &[u8]) -> Result<Job, Unreadable> {
         reason: reason::parse(&record.reason),
         fault,
         changed: WallTime::from_millis(record.changed_ms),
+        acknowledged: record.acknowledged,
     })
 }
 
