@@ -29,6 +29,7 @@ pub struct Table {
     models: Models,
     open: usize,
     queued: usize,
+    unacknowledged: usize,
     /// Jobs that the store may still refuse: they do not start.
     undecided: BTreeSet<JobId>,
     /// Jobs that wait for a worker, the next one first. Some may be overdue.
@@ -97,6 +98,14 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// Whether it has ended and its result is still there to be asked for.
+    pub fn keeps_result(&self) -> bool {
+        match self.known {
+            Known::Open(_) => false,
+            Known::Ended(ended) => ended.keeps_result(),
+        }
+    }
+
     /// All that is known of it. Of a job that has ended limits, model version and times spent are not, and are zero.
     pub fn job(&self) -> Cow<'a, Job> {
         match self.known {
@@ -134,6 +143,11 @@ impl Table {
     /// Jobs that wait.
     pub fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Jobs that have ended and whose result nobody has acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.unacknowledged
     }
 
     // ---- which ----
@@ -194,7 +208,7 @@ impl Table {
         let id = job.id.clone();
         self.remove(&id);
         let known = if job.is_terminal() {
-            Known::Ended(Box::new(Ended::new(job, &mut self.models)))
+            self.end(job)
         } else {
             if is_undecided {
                 self.undecided.insert(id.clone());
@@ -224,13 +238,27 @@ impl Table {
 
     /// Forgets a job.
     pub fn remove(&mut self, id: &JobId) {
-        if let Some(Known::Open(job)) = self.jobs.remove(id) {
-            if job.state == State::Queued {
-                self.leave(&job);
+        match self.jobs.remove(id) {
+            Some(Known::Open(job)) => {
+                if job.state == State::Queued {
+                    self.leave(&job);
+                }
+                self.close(&job);
             }
-            self.close(&job);
+            Some(Known::Ended(ended)) => self.unacknowledged -= usize::from(ended.keeps_result()),
+            None => {}
         }
         self.undecided.remove(id);
+    }
+
+    /// A controller has the result of an ended job. Tells whether that is news.
+    pub fn acknowledge(&mut self, id: &JobId) -> bool {
+        let is_news = match self.jobs.get_mut(id) {
+            Some(Known::Ended(ended)) => ended.acknowledge(),
+            Some(Known::Open(_)) | None => false,
+        };
+        self.unacknowledged -= usize::from(is_news);
+        is_news
     }
 
     /// Applies an event and gives the job as it is then; `None` when there is no such job.
@@ -255,8 +283,8 @@ impl Table {
         if job.is_terminal() {
             self.close(&job);
             self.undecided.remove(id);
-            let ended = Ended::new(job.clone(), &mut self.models);
-            self.jobs.insert(id.clone(), Known::Ended(Box::new(ended)));
+            let ended = self.end(job.clone());
+            self.jobs.insert(id.clone(), ended);
         }
         Some(Ok(job))
     }
@@ -371,6 +399,12 @@ impl Table {
         if let Some(start) = job.not_before {
             self.early.remove(&(start, rank));
         }
+    }
+
+    fn end(&mut self, job: Job) -> Known {
+        let ended = Ended::new(job, &mut self.models);
+        self.unacknowledged += usize::from(ended.keeps_result());
+        Known::Ended(Box::new(ended))
     }
 
     fn close(&mut self, job: &Job) {

@@ -137,7 +137,7 @@ fn a_repeat_tells_the_status_again_and_another_body_is_a_conflict() {
     world.settle();
     let alarm: Value = serde_json::from_slice(&world.messages[told + 1].body).unwrap();
     assert_eq!((&alarm["event"], &alarm["code"]), (&json!("alarm"), &json!("job.id_conflict")));
-    assert_eq!(*world.job("a"), before);
+    assert_eq!(world.job("a"), before);
     assert!(world.news().contains(&Seen::Ack(3)), "both are acknowledged");
 }
 

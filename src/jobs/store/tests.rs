@@ -371,3 +371,16 @@ proptest! {
         prop_assert_eq!(Model::of(&opened.store, &opened.jobs, &names()), model);
     }
 }
+
+#[test]
+fn an_acknowledged_result_marks_the_record_and_leaves_the_rest_of_it() {
+    let disk = Disk::default();
+    let mut opened = disk.open(QUOTA).unwrap();
+    let kept = Job { acknowledged: false, ..full_job("kept") };
+    let jobs = vec![kept.clone(), Job { acknowledged: false, ..full_job("other") }];
+    opened.store.commit(&Batch { jobs: jobs.clone(), ..Batch::default() }).unwrap();
+    let acknowledged = ["kept", "unknown"].map(|id| id.parse().unwrap()).to_vec();
+    opened.store.commit(&Batch { acknowledged, ..Batch::default() }).unwrap();
+    drop(opened);
+    assert_eq!(disk.open(QUOTA).unwrap().jobs, [Job { acknowledged: true, ..kept }, jobs[1].clone()]);
+}

@@ -1,11 +1,11 @@
 //! What does one commit write? A group of batches as one redb transaction, so one sync.
 
-use redb::{Database, Durability, Table, WriteTransaction};
+use redb::{Database, Durability, ReadableTable, Table, WriteTransaction};
 
 use super::Batch;
 use super::records::{
-    ITEMS, JOBS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_WALL_HIGH, META, OUTBOX, PAYLOADS, RESULTS, encode_job, encode_message,
-    encode_payload,
+    ITEMS, JOBS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_WALL_HIGH, META, OUTBOX, PAYLOADS, RESULTS, decode_job, encode_job,
+    encode_message, encode_payload,
 };
 use super::recovery::Trouble;
 use super::tally::{Plan, Queued, Tally};
@@ -63,13 +63,21 @@ pub(super) fn write(database: &Database, tally: &Tally, plan: &Plan, batches: &[
 /// Removals first: an id that is forgotten and comes again in one batch is there afterwards.
 fn write_jobs(transaction: &WriteTransaction, batch: &Batch, change: &mut Change) -> Result<(), Trouble> {
     // A table that is not touched is not opened: most commits move one job and one message.
-    if !(batch.forget.is_empty() && batch.jobs.is_empty()) {
+    if !(batch.forget.is_empty() && batch.jobs.is_empty() && batch.acknowledged.is_empty()) {
         let mut jobs = transaction.open_table(JOBS)?;
         for id in &batch.forget {
             jobs.remove(id.as_str())?;
         }
         for job in &batch.jobs {
             jobs.insert(job.id.as_str(), encode_job(job).as_slice())?;
+        }
+        for id in &batch.acknowledged {
+            let known = jobs.get(id.as_str())?.map(|record| decode_job(id.as_str(), record.value()));
+            // A record that does not read back is found and told of at the next opening.
+            if let Some(Ok(mut job)) = known {
+                job.acknowledged = true;
+                jobs.insert(id.as_str(), encode_job(&job).as_slice())?;
+            }
         }
     }
     if !(batch.forget.is_empty() && batch.drop_payloads.is_empty() && batch.payloads.is_empty()) {

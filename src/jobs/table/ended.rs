@@ -28,6 +28,7 @@ pub(super) struct Ended {
     model: u16,
     state: State,
     priority: u8,
+    acknowledged: bool,
 }
 
 #[derive(Debug)]
@@ -61,7 +62,18 @@ impl Ended {
             model,
             state: job.state,
             priority: job.priority,
+            acknowledged: job.acknowledged,
         }
+    }
+
+    /// A controller has its result. Tells whether that is news.
+    pub(super) fn acknowledge(&mut self) -> bool {
+        !std::mem::replace(&mut self.acknowledged, true)
+    }
+
+    /// Whether its result is still there to be asked for.
+    pub(super) fn keeps_result(&self) -> bool {
+        !self.acknowledged
     }
 
     /// How it ended.
@@ -112,6 +124,7 @@ impl Ended {
             cpu: Duration::ZERO,
             reason: self.reason,
             fault: rare.and_then(|rare| rare.fault.clone()),
+            acknowledged: self.acknowledged,
             changed: self.changed,
         }
     }

@@ -42,6 +42,7 @@ enum Step {
     Remove(JobId),
     Apply(JobId, Event),
     Ran(JobId),
+    Acknowledge(JobId),
     Clock(i64),
 }
 
@@ -75,6 +76,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => any_id().prop_map(Step::Remove),
         8 => (any_id(), any_event()).prop_map(|(id, event)| Step::Apply(id, event)),
         1 => any_id().prop_map(Step::Ran),
+        2 => any_id().prop_map(Step::Acknowledge),
         3 => (-30i64..60).prop_map(Step::Clock),
     ]
 }
@@ -124,6 +126,13 @@ impl Plain {
                     job.ran += ran;
                 }
             }
+            Step::Acknowledge(id) => {
+                let kept = self.jobs.get_mut(&id).filter(|job| job.keeps_result());
+                prop_assert_eq!(table.acknowledge(&id), kept.is_some());
+                if let Some(job) = kept {
+                    job.acknowledged = true;
+                }
+            }
             Step::Clock(to) => *now = to,
         }
         Ok(())
@@ -134,6 +143,7 @@ impl Plain {
         prop_assert_eq!(table.len(), self.jobs.len());
         prop_assert_eq!(table.open(), all().filter(|job| !job.is_terminal()).count());
         prop_assert_eq!(table.queued(), all().filter(|job| job.state == State::Queued).count());
+        prop_assert_eq!(table.unacknowledged(), all().filter(|job| job.keeps_result()).count());
         prop_assert_eq!(table.next(), queue::next(self.durable(), now));
         prop_assert_eq!(table.expired(), queue::expired(all(), now));
         // A job that is not durable wakes nobody for its start.
@@ -154,6 +164,10 @@ impl Plain {
         let newest: Vec<&JobId> = newest.iter().map(|job| &job.id).take(5).collect();
         prop_assert_eq!(table.newest(5, |_| true).iter().map(|entry| entry.id).collect::<Vec<_>>(), newest);
         prop_assert!(table.after(None).map(|entry| entry.id).eq(self.jobs.keys()));
+        for (entry, job) in table.after(None).zip(all()) {
+            let told = (entry.is_open(), entry.keeps_result(), entry.changed());
+            prop_assert_eq!(told, (!job.is_terminal(), job.keeps_result(), job.changed));
+        }
         prop_assert!(table.after(Some(&id(3))).all(|entry| *entry.id > id(3)));
         Ok(())
     }
