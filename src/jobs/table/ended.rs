@@ -117,6 +117,7 @@ impl Ended {
             attempt: self.attempt,
             failures: 0,
             crashes: 0,
+            interruptions: 0,
             done: self.done,
             yields: self.yields,
             suspended: Duration::from_millis(u64::from(self.suspended_ms)),
