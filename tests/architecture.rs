@@ -54,7 +54,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "src/governor/",
     "src/units.rs",
     "src/tensor.rs",
