@@ -34,7 +34,7 @@ const OPEN_MAX: usize = 30;
 fn prepare(options: Options<'_>) -> Option<Node> {
     let broker = Mosquitto::start(options)?;
     let setup = Setup::new().with("mqtt", "reconnect_max_s", RECONNECT.as_secs_f64());
-    Some(Node::prepare_on(Broker::Mosquitto(broker), &setup))
+    Some(Node::prepare_on(&setup, Broker::Mosquitto(broker), &[]))
 }
 
 fn start(options: Options<'_>) -> Option<Node> {
