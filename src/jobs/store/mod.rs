@@ -53,8 +53,10 @@ mod backend;
 mod medium;
 mod meta;
 mod migrate;
+mod pages;
 mod records;
 mod recovery;
+mod salvage;
 mod seal;
 mod tally;
 mod transaction;
@@ -398,6 +400,8 @@ impl Store {
 mod corruption_tests;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod salvage_tests;
 #[cfg(test)]
 mod schema_tests;
 #[cfg(test)]
