@@ -103,7 +103,7 @@ fn a_job_succeeds_only_when_every_item_is_done() {
     job.apply(ITEM, NOW).unwrap();
     assert!(job.apply(ITEM, NOW).is_err(), "there is no third item");
     job.apply(Event::Succeed, NOW).unwrap();
-    assert_eq!((job.state, job.reason.as_str(), job.done), (State::Succeeded, reason::DONE, 2));
+    assert_eq!((job.state, job.reason, job.done), (State::Succeeded, reason::DONE, 2));
     assert_eq!((job.cpu, job.ran), (Duration::from_millis(14), Duration::from_millis(18)));
 }
 
@@ -116,9 +116,9 @@ fn an_answer_under_way_when_the_worker_stops_still_counts() {
 #[test]
 fn two_crashes_fail_a_job_whatever_attempts_are_left() {
     let once = after(job(1, 10), &[Event::Start, crash()]);
-    assert_eq!((once.state, once.reason.as_str(), once.crashes), (State::Queued, reason::RETRY, 1));
+    assert_eq!((once.state, once.reason, once.crashes), (State::Queued, reason::RETRY, 1));
     let twice = after(once, &[Event::Start, crash()]);
-    assert_eq!((twice.state, twice.reason.as_str(), twice.crashes), (State::Failed, reason::FAILED, 2));
+    assert_eq!((twice.state, twice.reason, twice.crashes), (State::Failed, reason::FAILED, 2));
     assert_eq!(twice.fault.unwrap().code, Code::WorkerCrashed);
 }
 
@@ -140,14 +140,35 @@ fn evictions_are_not_failures_and_keep_finished_items() {
 }
 
 #[test]
-fn a_restart_uses_up_an_attempt() {
-    let once = after(job(1, 2), &[Event::Start, Event::Restart]);
-    assert_eq!((once.state, once.reason.as_str()), (State::Queued, reason::RESTARTED));
-    let twice = after(once, &[Event::Start, Event::Yield, Event::Restart]);
-    assert_eq!(twice.state, State::Failed);
-    let fault = twice.fault.unwrap();
+fn a_restart_is_told_and_is_no_failure() {
+    let once = after(job(1, 1), &[Event::Start, Event::Restart]);
+    assert_eq!((once.state, once.reason), (State::Queued, reason::RESTARTED));
+    assert_eq!((once.attempt, once.failures, once.interruptions), (1, 0, 1));
+    let twice = after(once, &[Event::Start, Event::Yield, Event::Restart, Event::Start, ITEM, Event::Succeed]);
+    assert_eq!(
+        (twice.state, twice.attempt, twice.failures),
+        (State::Succeeded, 3, 0),
+        "one attempt may fail, none did"
+    );
+}
+
+#[test]
+fn a_job_that_is_there_at_every_end_of_the_agent_and_never_gets_an_item_done_is_failed() {
+    let mut job = after(job(2, 1), &[Event::Start]);
+    for _ in 1..INTERRUPTIONS_MAX {
+        job = after(job, &[Event::Restart, Event::Start]);
+    }
+    // A finished item shows that the job is not to blame: counting starts anew.
+    job = after(job, &[ITEM]);
+    for _ in 1..INTERRUPTIONS_MAX {
+        job = after(job, &[Event::Restart, Event::Start]);
+    }
+    assert_eq!(job.state, State::InProgress);
+    job = after(job, &[Event::Restart]);
+    assert_eq!((job.state, job.failures), (State::Failed, 0));
+    let fault = job.fault.unwrap();
     assert_eq!(fault.code, Code::JobAttempts);
-    assert!(fault.message.contains("2 failed attempts, limit 2"), "{}", fault.message);
+    assert!(fault.message.contains("20 attempts") && fault.message.contains("attempt 39"), "{}", fault.message);
 }
 
 #[test]
@@ -161,7 +182,7 @@ fn expiry_says_which_deadline_and_how_far_it_came() {
     let mut job = after(job(3, 1), &[Event::Start, ITEM]);
     job.apply(Event::Expire, NOW.after(Duration::from_secs(61))).unwrap();
     let fault = job.fault.unwrap();
-    assert_eq!((fault.code, job.reason.as_str()), (Code::JobExpired, reason::DEADLINE));
+    assert_eq!((fault.code, job.reason), (Code::JobExpired, reason::DEADLINE));
     assert!(fault.message.contains("2023-11-14T22:14:20.000Z"), "{}", fault.message);
     assert!(fault.message.contains("1 of 3"), "{}", fault.message);
 }
@@ -207,7 +228,7 @@ proptest! {
             prop_assert!(accepted || job == before);
             prop_assert!(job.done <= job.items && job.done >= before.done);
             prop_assert!(job.attempt >= job.failures && job.failures >= job.crashes);
-            prop_assert!(job.crashes <= CRASHES_MAX);
+            prop_assert!(job.crashes <= CRASHES_MAX && job.interruptions <= INTERRUPTIONS_MAX);
             prop_assert!(job.state != State::Failed || job.fault.is_some());
             prop_assert!(job.state != State::Succeeded || job.done == job.items);
             // A job that waits again has an attempt left: nothing is retried for ever.

@@ -79,22 +79,22 @@ pub(super) struct Leaf<'p> {
 /// Which broken pages may hold something older than the commit they are read for. Nothing of those may be used: their
 /// records are whole, but long gone.
 #[derive(Clone, Debug, Default)]
-pub(super) enum Doubt {
-    /// None.
+pub(super) enum Suspects {
+    /// No page.
     #[default]
-    Nothing,
-    /// Those at these places.
+    None,
+    /// Pages at these places.
     Some(BTreeSet<Pointer>),
-    /// All.
-    Everything,
+    /// Every broken page.
+    All,
 }
 
-impl Doubt {
+impl Suspects {
     fn covers(&self, pointer: &Pointer) -> bool {
         match self {
-            Self::Nothing => false,
+            Self::None => false,
             Self::Some(pointers) => pointers.contains(pointer),
-            Self::Everything => true,
+            Self::All => true,
         }
     }
 }
@@ -145,14 +145,14 @@ impl Pages {
     }
 
     /// Visits the leaves of a tree in the order of their keys. Returns the places of pages that are not as they were
-    /// written; what can be had of those has been visited too, unless there is `doubt` about them.
+    /// written; what can be had of those has been visited too, unless they are `suspects`.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub(super) fn walk(
         &self,
         tree: &Tree,
-        doubt: &Doubt,
+        suspects: &Suspects,
         visit: &mut dyn FnMut(&Leaf<'_>),
     ) -> io::Result<Vec<Pointer>> {
         let mut broken = Vec::new();
@@ -167,7 +167,7 @@ impl Pages {
             if !is_sound {
                 broken.push(pointer);
             }
-            let Some((page, sound)) = found.filter(|_| is_sound || !doubt.covers(&pointer)) else { continue };
+            let Some((page, sound)) = found.filter(|_| is_sound || !suspects.covers(&pointer)) else { continue };
             match page[0] {
                 BRANCH => {
                     let children = children(&page);

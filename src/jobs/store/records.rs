@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::seal::Sealed;
 use super::{Message, Payload};
 use crate::fault::{Code, Fault};
-use crate::jobs::job::{Job, Limits, ModelRef, State};
+use crate::jobs::job::{Job, Limits, ModelRef, State, reason};
 use crate::units::WallTime;
 
 pub(super) const JOBS: Sealed<&str> = TableDefinition::new("jobs");
@@ -53,6 +53,9 @@ struct JobRecord {
     attempt: u32,
     failures: u32,
     crashes: u32,
+    /// Absent in records of earlier versions.
+    #[serde(default)]
+    interruptions: u32,
     done: u32,
     yields: u32,
     suspended_ns: u64,
@@ -103,12 +106,13 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         attempt: job.attempt,
         failures: job.failures,
         crashes: job.crashes,
+        interruptions: job.interruptions,
         done: job.done,
         yields: job.yields,
         suspended_ns: nanos(job.suspended),
         ran_ns: nanos(job.ran),
         cpu_ns: nanos(job.cpu),
-        reason: job.reason.clone(),
+        reason: job.reason.to_owned(),
         fault_code: job.fault.as_ref().map(|fault| fault.code.as_str().to_owned()),
         fault_text: job.fault.as_ref().map(|fault| fault.message.clone()),
         changed_ms: job.changed.as_millis(),
@@ -153,12 +157,13 @@ pub(super) fn decode_job(id: &str, bytes: &[u8]) -> Result<Job, Unreadable> {
         attempt: record.attempt,
         failures: record.failures,
         crashes: record.crashes,
+        interruptions: record.interruptions,
         done: record.done,
         yields: record.yields,
         suspended: Duration::from_nanos(record.suspended_ns),
         ran: Duration::from_nanos(record.ran_ns),
         cpu: Duration::from_nanos(record.cpu_ns),
-        reason: record.reason,
+        reason: reason::parse(&record.reason),
         fault,
         changed: WallTime::from_millis(record.changed_ms),
         acknowledged: record.acknowledged,
@@ -266,6 +271,15 @@ mod tests {
         let text = String::from_utf8(encode_job(&job)).unwrap();
         let later = text.replacen('{', r#"{"colour":"blue","#, 1);
         assert_eq!(decode_job("job-1", later.as_bytes()).unwrap(), job);
+    }
+
+    #[test]
+    fn a_job_of_a_version_that_did_not_count_interruptions_has_none() {
+        let text = String::from_utf8(encode_job(&full_job("job-1"))).unwrap();
+        let earlier = text.replace("\"interruptions\":4,", "");
+        assert_ne!(earlier, text);
+        let job = decode_job("job-1", earlier.as_bytes()).unwrap();
+        assert_eq!(job, Job { interruptions: 0, ..full_job("job-1") });
     }
 
     #[test]

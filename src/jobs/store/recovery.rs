@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 
-use super::backend::{Control, Watched};
+use super::backend::{Control, Doubt, Watched};
 use super::medium::Medium;
 use super::meta::{META, Meta, SCHEMA, SCHEMA_UNSEALED};
 use super::migrate;
@@ -185,8 +185,11 @@ pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
         let created = create(medium, |_| Ok(Balance::default()));
         return created.map(|(started, _)| started).map_err(|trouble| trouble.fault(path));
     }
+    medium.doubt().take_refused();
     let trouble = match resume(medium) {
         Ok(started) => return Ok(started),
+        // redb can take a refusal for damage, and a store that is whole would be set aside.
+        Err(Trouble::Corrupt(why)) if medium.doubt().take_refused() => Trouble::Io(why),
         Err(trouble) => trouble,
     };
     let Fault { code, message } = trouble.fault(path);
@@ -221,6 +224,8 @@ fn carry_over(medium: &dyn Medium) -> Result<(Started, Balance), Trouble> {
     let wreck = contained(|| Wreck::survey(medium.inspect()?));
     let carried = wreck.and_then(|wreck| create(medium, |database| wreck.carry_over(database)));
     match carried {
+        // redb can take a refusal of the disk for damage, of the new file this time.
+        Err(Trouble::Corrupt(why)) if medium.doubt().take_refused() => Err(Trouble::Io(why)),
         // Nothing of it can be read, or not even reading it went well.
         Err(Trouble::Corrupt(_) | Trouble::Newer(_)) => create(medium, |_| Ok(Balance::default())),
         outcome => outcome,
@@ -233,7 +238,8 @@ fn create(
     medium: &dyn Medium,
     fill: impl FnOnce(&Database) -> Result<Balance, Trouble>,
 ) -> Result<(Started, Balance), Trouble> {
-    let live = open_database(|| medium.create())?;
+    medium.doubt().set_unsynced(false);
+    let live = open_database(medium.doubt(), || medium.create())?;
     let mut balance = Balance::default();
     let made = contained(|| {
         live.control.release()?;
@@ -253,7 +259,11 @@ fn resume(medium: &dyn Medium) -> Result<Started, Trouble> {
 
 /// The store that is there, for the run that already used it.
 pub(super) fn reopen(medium: &dyn Medium) -> Result<(Live, Contents), Trouble> {
-    let live = open_database(|| medium.open())?;
+    if medium.doubt().is_unsynced() {
+        medium.renew()?;
+        medium.doubt().set_unsynced(false);
+    }
+    let live = open_database(medium.doubt(), || medium.open())?;
     let read = contained(|| {
         let contents = read_all(&live.database)?;
         // It is sound: what opening it has to write may go to the file now.
@@ -306,8 +316,11 @@ pub(super) fn close(live: Live) {
 
 /// Opens with redb's check of every page: a damaged file is an error then, where a plain open would trust it. Nothing
 /// is written to the file before its [`Control`] is released.
-fn open_database(backend: impl FnOnce() -> io::Result<Box<dyn redb::StorageBackend>>) -> Result<Live, Trouble> {
-    let (watched, control) = Watched::holding(backend()?);
+fn open_database(
+    doubt: &Arc<Doubt>,
+    backend: impl FnOnce() -> io::Result<Box<dyn redb::StorageBackend>>,
+) -> Result<Live, Trouble> {
+    let (watched, control) = Watched::holding(backend()?, Arc::clone(doubt));
     let database = contained(|| {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);

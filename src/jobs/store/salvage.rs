@@ -13,7 +13,7 @@ use std::io;
 use redb::{Database, ReadableTable, ReadableTableMetadata, StorageBackend, TableHandle, Value};
 
 use super::meta::{META, Meta, SCHEMA};
-use super::pages::{Doubt, Pages, Pair, Pointer, Tree, root};
+use super::pages::{Pages, Pair, Pointer, Suspects, Tree, root};
 use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, decode_job, decode_message, decode_payload, encode_job};
 use super::recovery::Trouble;
 use super::seal::unseal;
@@ -39,7 +39,7 @@ struct Tables {
     trees: BTreeMap<&'static str, Tree>,
     /// Places that do not hold what they should, the directory of tables included.
     broken: BTreeSet<Pointer>,
-    doubt: Doubt,
+    suspects: Suspects,
 }
 
 /// What the first walk learned.
@@ -149,7 +149,7 @@ impl Wreck {
     /// Visits the good records of a table in the order of their keys.
     fn each(&self, table: &str, visit: &mut dyn FnMut(Record<'_>)) -> io::Result<()> {
         let Some(tree) = self.tables.trees.get(table) else { return Ok(()) };
-        self.pages.walk(tree, &self.tables.doubt, &mut |leaf| {
+        self.pages.walk(tree, &self.tables.suspects, &mut |leaf| {
             let good: Vec<Option<Pair<'_>>> = leaf.pairs.iter().map(|pair| self.opened(table, (*pair)?)).collect();
             // Damage hits something. A page that is not the right one, and all of whose records are good, is another
             // one, perhaps from long ago, that was written to the wrong place.
@@ -254,7 +254,7 @@ fn choose(pages: &Pages) -> io::Result<Option<Tables>> {
     for slot in slots {
         let Some(mut tables) = directory(pages, &slot.root)? else { continue };
         for tree in tables.trees.values() {
-            tables.broken.extend(pages.walk(tree, &Doubt::Nothing, &mut |_| {})?);
+            tables.broken.extend(pages.walk(tree, &Suspects::None, &mut |_| {})?);
         }
         commits.push(tables);
     }
@@ -275,7 +275,7 @@ fn choose(pages: &Pages) -> io::Result<Option<Tables>> {
             if before.broken.is_subset(&newest.broken) {
                 return Ok(Some(before));
             }
-            Ok(Some(Tables { doubt: Doubt::Some(own), ..newest }))
+            Ok(Some(Tables { suspects: Suspects::Some(own), ..newest }))
         }
     }
 }
@@ -286,7 +286,7 @@ fn search(pages: &Pages, commits_min: u64) -> io::Result<Option<Tables>> {
     let mut best = None;
     for leaf in pages.leaves() {
         let found = directory(pages, &leaf)?.filter(|tables| tables.trees.len() == NAMES.len());
-        let Some(tables) = found.map(|tables| Tables { doubt: Doubt::Everything, ..tables }) else { continue };
+        let Some(tables) = found.map(|tables| Tables { suspects: Suspects::All, ..tables }) else { continue };
         let Ok((meta, SCHEMA)) = read_meta(pages, &tables)? else { continue };
         if meta.commits >= best.as_ref().map_or(commits_min, |(commits, _)| commits + 1) {
             best = Some((meta.commits, tables));
@@ -298,14 +298,14 @@ fn search(pages: &Pages, commits_min: u64) -> io::Result<Option<Tables>> {
 /// The tables under a root; `None` when it has none of this store's.
 fn directory(pages: &Pages, root: &Tree) -> io::Result<Option<Tables>> {
     let mut trees = BTreeMap::new();
-    let broken = pages.walk(root, &Doubt::Nothing, &mut |leaf| {
+    let broken = pages.walk(root, &Suspects::None, &mut |leaf| {
         for (key, value) in leaf.pairs.iter().flatten() {
             let name = NAMES.iter().find(|name| name.as_bytes() == *key);
             trees.extend(name.and_then(|name| Some((*name, described(name, value, leaf.sound)?))));
         }
     })?;
     let broken = BTreeSet::from_iter(broken);
-    Ok((!trees.is_empty()).then_some(Tables { trees, broken, doubt: Doubt::Nothing }))
+    Ok((!trees.is_empty()).then_some(Tables { trees, broken, suspects: Suspects::None }))
 }
 
 /// A table as the directory describes it: kind, length, flag and root, then types.
@@ -329,7 +329,7 @@ fn described(name: &str, value: &[u8], vouched: bool) -> Option<Tree> {
 fn read_meta(pages: &Pages, tables: &Tables) -> io::Result<Result<(Meta, u64), Trouble>> {
     let mut rows = Vec::new();
     if let Some(tree) = tables.trees.get(META.name()) {
-        pages.walk(tree, &tables.doubt, &mut |leaf| {
+        pages.walk(tree, &tables.suspects, &mut |leaf| {
             for (key, value) in leaf.pairs.iter().flatten() {
                 let key = std::str::from_utf8(key).ok();
                 rows.extend(key.zip(seq_key(value)).map(|(key, value)| (key.to_owned(), value)));
