@@ -59,7 +59,7 @@ impl Client {
 
     async fn wait_down(&mut self) -> (String, u64) {
         match self.event().await {
-            Event::Down { why, retry_in_ms } => (why, retry_in_ms),
+            Event::Down { why, retry_in_ms, .. } => (why, retry_in_ms),
             other => panic!("{other:?}"),
         }
     }

@@ -111,7 +111,7 @@ impl Session {
             }
             match self.event().await? {
                 Event::Received(received) => return Ok(received.message),
-                Event::Down { why, retry_in_ms } => {
+                Event::Down { why, retry_in_ms, .. } => {
                     Failure::new(Class::Unavailable, format!("connection lost: {why}; again in {retry_in_ms} ms"))
                         .report();
                 }

@@ -3,7 +3,7 @@
 //! [`topics`] and [`messages`] (with [`tensors`] and [`json`] below it) are pure: names and bodies of the protocol.
 //! [`mqtt`] is the client, and the only file that names rumqttc; agent and command line drive it through [`Command`]
 //! and hear of it through [`Event`]. Its decisions are pure too: `connection`, [`settings`],
-//! [`backoff`], [`inflight`].
+//! [`backoff`], [`inflight`], `fit`. A panic of the library ends a connection, not the process (`contained`).
 
 pub mod topics;
 
@@ -18,6 +18,10 @@ pub mod mqtt;
 pub mod settings;
 
 mod connection;
+
+mod contained;
+
+mod fit;
 
 pub mod backoff;
 
@@ -118,6 +122,8 @@ pub enum Event {
     Down {
         /// What happened, for people.
         why: String,
+        /// What kind of end it was.
+        cause: backoff::Cause,
         /// Wait until the next try.
         retry_in_ms: u64,
     },
