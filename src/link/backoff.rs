@@ -185,8 +185,18 @@ mod tests {
                 let seconds = returns(seed, Duration::from_secs(outage));
                 let (peak, mut back) = (seconds.iter().max().unwrap(), 0);
                 // The mean while nine of ten come back: a few stragglers would only flatter it downwards.
-                let most = seconds.iter().take_while(|count| { back += **count; back <= 450 }).count() + 1;
-                assert!(peak * most <= 3 * 500, "seed {seed}, {outage} s down: peak of {peak} in {most} s: {seconds:?}");
+                let most = seconds
+                    .iter()
+                    .take_while(|count| {
+                        back += **count;
+                        back <= 450
+                    })
+                    .count()
+                    + 1;
+                assert!(
+                    peak * most <= 3 * 500,
+                    "seed {seed}, {outage} s down: peak of {peak} in {most} s: {seconds:?}"
+                );
             }
             // Most of a short outage's nodes are still at their brisk tries, but never all at once.
             let peak = returns(seed, Duration::from_secs(5)).into_iter().max().unwrap();

@@ -15,10 +15,12 @@ use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, LastWillProperties, Packet, PubAck,
     PubAckReason, Publish as Packed, PublishProperties, RetainForwardRule, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event as Step, EventLoop, MqttOptions, Request as Ask, StateError};
+use rumqttc::v5::{
+    AsyncClient, ClientError, ConnectionError, Event as Step, EventLoop, MqttOptions, Request as Ask, StateError,
+};
 use rumqttc::{NetworkOptions, Outgoing, Transport};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 pub use super::backoff::Backoff;
@@ -26,11 +28,11 @@ use super::backoff::{Cause, Delays};
 use super::connection::{
     ACKS_MAX, Connection, EVENTS_MAX, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, WINDOW_MAX,
 };
-pub use super::contained::panic_is_contained;
 use super::contained::contained;
+pub use super::contained::panic_is_contained;
+use super::fit::packet_bytes;
 use super::messages::JSON;
 pub use super::settings::{BadSettings, Settings, WallClock};
-use super::fit::packet_bytes;
 use super::{Command, Event, Publish, Qos};
 
 #[cfg(test)]
@@ -44,6 +46,8 @@ const LIBRARY_WINDOW: u16 = 2 * WINDOW_MAX;
 const REQUESTS_MAX: usize = 256;
 /// KiB of messages that were read and wait for the other task; a larger one passes alone.
 const READ_KIB_MAX: u32 = 1024;
+/// Time for the library's loop to say why it ended.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Time to connect, until CONNACK.
 const CONNECT_SECONDS: u64 = 10;
 
@@ -170,7 +174,9 @@ impl Link {
                 () = sleep_until(Instant::from_std(connection.next_timeout())) => return connection.on_timeout(),
             }
             while let Some(request) = connection.next_request() {
-                self.act(&client, request)?;
+                if self.act(&client, request).is_err() {
+                    return self.hear_out(connection, &mut polled).await;
+                }
             }
             if connection.is_done(Instant::now().into_std()) {
                 return Ok(());
@@ -178,8 +184,21 @@ impl Link {
         }
     }
 
-    fn act(&self, client: &AsyncClient, request: Request) -> Result<(), Failure> {
-        let done = match request {
+    /// The library takes no more requests: its loop has ended. What it had still heard, and why it ended, is on its way.
+    async fn hear_out(&self, connection: &mut Connection, polled: &mut mpsc::Receiver<Polled>) -> Result<(), Failure> {
+        loop {
+            match timeout(GOODBYE, polled.recv()).await {
+                Ok(Some(Polled::Heard(heard, _room))) => {
+                    connection.on_heard(*heard, Instant::now().into_std(), (self.wall)())?;
+                }
+                Ok(Some(Polled::Ended(failure))) => return connection.on_end(failure),
+                Ok(None) | Err(_) => return connection.on_end(Failure::lost("the client takes no more requests")),
+            }
+        }
+    }
+
+    fn act(&self, client: &AsyncClient, request: Request) -> Result<(), ClientError> {
+        match request {
             Request::Subscribe => {
                 client.try_subscribe_many(self.settings.subscriptions.iter().map(|(path, wanted)| {
                     Filter {
@@ -201,8 +220,7 @@ impl Link {
                 client.try_ack(&Packed { qos: QoS::AtLeastOnce, pkid: packet, ..Packed::default() })
             }
             Request::Disconnect => client.try_disconnect(),
-        };
-        done.map_err(|error| Failure::lost(format!("the client takes no more requests: {error}")))
+        }
     }
 }
 
@@ -214,19 +232,12 @@ enum Polled {
     Ended(Failure),
 }
 
-/// Ends the polling task, and with it the connection, when dropped.
-struct Poller(JoinHandle<()>);
-
-impl Drop for Poller {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn open(settings: &Settings) -> Result<(AsyncClient, mpsc::Receiver<Polled>, Poller), Failure> {
+/// The polling task, and with it the connection, ends when the set is dropped.
+fn open(settings: &Settings) -> Result<(AsyncClient, mpsc::Receiver<Polled>, JoinSet<()>), Failure> {
     let (client, event_loop) = AsyncClient::new(options(settings)?, REQUESTS_MAX);
     let (sender, polled) = mpsc::channel(CHANNEL_MAX);
-    let poller = Poller(tokio::spawn(poll(event_loop, settings.clone(), sender)));
+    let mut poller = JoinSet::new();
+    poller.spawn(poll(event_loop, settings.clone(), sender));
     Ok((client, polled, poller))
 }
 

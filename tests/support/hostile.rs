@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnAckProperties, ConnectReturnCode, Disconnect, DisconnectReasonCode, Packet, PingResp, PubAck,
-    PubAckReason, Publish, PublishProperties, SubAck, Subscribe, SubscribeReasonCode,
+    ConnAck, ConnAckProperties, ConnectReturnCode, DisconnectReasonCode, Packet, PingResp, PubAck, PubAckReason,
+    Publish, PublishProperties, SubAck, Subscribe, SubscribeReasonCode,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
@@ -68,7 +68,7 @@ pub struct Manners {
     pub pubacks: PubAcks,
     /// Whether pings are answered.
     pub pongs: bool,
-    /// Sent at once after CONNACK.
+    /// Sent at once after CONNACK, or in its place.
     pub after_connack: Vec<u8>,
     /// Sent as soon as SUBSCRIBE is answered.
     pub after_suback: Vec<u8>,
@@ -134,6 +134,11 @@ impl Manners {
     pub fn saying(packets: &[Packet]) -> Self {
         Self { after_suback: encoded(packets), ..Self::good() }
     }
+
+    /// Ends the connection for this reason once it has answered SUBSCRIBE.
+    pub fn disconnecting(reason: DisconnectReasonCode) -> Self {
+        Self { after_suback: disconnect(reason), ..Self::good() }
+    }
 }
 
 pub fn connack(session_present: bool) -> ConnAck {
@@ -175,8 +180,9 @@ pub fn puback(packet: u16) -> Packet {
     Packet::PubAck(PubAck::new(packet, None))
 }
 
-pub fn disconnect(reason: DisconnectReasonCode) -> Packet {
-    Packet::Disconnect(Disconnect::new(reason))
+/// DISCONNECT. Not by the library's encoder, whose length does not fit what it writes.
+pub fn disconnect(reason: DisconnectReasonCode) -> Vec<u8> {
+    vec![0xe0, 2, reason as u8, 0]
 }
 
 pub fn encoded(packets: &[Packet]) -> Vec<u8> {
@@ -212,6 +218,13 @@ pub struct World {
     pub announced_bytes_max: Option<u32>,
     pub announced_alias_max: Option<u16>,
     pub subscribed: Vec<Subscribe>,
+}
+
+impl World {
+    /// Whether every given manner was met by a connection.
+    pub fn has_shown_all(&self) -> bool {
+        self.manners.is_empty()
+    }
 }
 
 /// The broker. It ends when it is dropped.
@@ -269,11 +282,6 @@ impl Hostile {
     /// How further connections are treated, before they are served well.
     pub fn next(&self, manners: Vec<Manners>) {
         self.world().manners = manners.into();
-    }
-
-    /// Whether every given manner was met by a connection.
-    pub fn has_shown_all(&self) -> bool {
-        self.world().manners.is_empty()
     }
 
     /// A message for the client, kept until it is acknowledged.
@@ -366,8 +374,8 @@ impl Peer {
                 }
                 if let Some(connack) = self.manners.connack.clone() {
                     self.send(&[Packet::ConnAck(connack)]).await?;
-                    self.raw(&self.manners.after_connack.clone()).await?;
                 }
+                self.raw(&self.manners.after_connack.clone()).await?;
             }
             Packet::Subscribe(subscribe) => self.subscribe(subscribe).await?,
             Packet::Publish(publish) => self.published(&publish).await?,
