@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
+use super::core::{Act, Core};
+use super::desk::Now;
 use super::hear::TOPIC_CHARS_LOGGED;
 use super::keeper::Request;
-use super::{Agent, desk::Now, now};
 use crate::fault::{Code, Fault};
 use crate::governor::Order;
 use crate::jobs::job::Job;
-use crate::link::messages::{self, Command, ErrorBody, JobSummary, Pong, Reply, Status};
-use crate::link::{AckToken, Publish, Qos};
+use crate::link::messages::{self, Command, ErrorBody, JobSummary, JobsPage, JobsQuery, Listing, Pong, Reply, Status};
+use crate::link::{AckToken, Publish, Qos, packet_bytes};
 use crate::telemetry::LogLimit;
 use crate::units::{Instant, JobId};
 
 /// Most command replies that wait for the store at once.
 const WAITING_MAX: usize = 64;
+/// Most bytes of jobs in one reply; the rest is on further pages. A hundred jobs always fit.
+const JOBS_BYTES_MAX: usize = 256 * 1024;
 /// How long a broker keeps a reply.
 const REPLY_EXPIRY_S: u32 = 60;
 /// The site's hold ends by itself after this unless it is renewed (PROTOCOL section 1).
@@ -34,10 +37,10 @@ pub(super) struct Address {
     correlation: Option<Vec<u8>>,
 }
 
-impl Agent {
+impl Core {
     /// Carries out a command and replies, if a reply was asked for and may go where it should.
     pub(super) fn obey(&mut self, now: Now, name: &str, message: &Publish, ack: Option<AckToken>) {
-        let back = self.address(message);
+        let back = self.address(now, message);
         let reply = if message.retain {
             let text =
                 format!("command {name:?} arrived retained: it would run again at every connect; publish it without");
@@ -49,7 +52,7 @@ impl Agent {
             }
         };
         if let (Some(reply), Some(back)) = (reply, back) {
-            self.courier.publish(answer(back, &reply));
+            self.reply(back, &reply);
         }
         self.acknowledge(ack);
     }
@@ -68,48 +71,56 @@ impl Agent {
             }),
             Command::Describe { job: None } => Reply::Node {
                 info: self.desk.reports.node_info(),
-                state: self.desk.reports.node_state(self.desk.counts()),
+                state: self.desk.reports.node_state(self.desk.counts(), self.desk.unacknowledged(), None),
             },
             Command::Describe { job: Some(id) } => match self.desk.job(&id) {
-                Some(job) => Reply::Job(self.summary(now, job)),
+                Some(job) => Reply::Job(summary(job, self.desk.why_waiting(now, job))),
                 None => Reply::Error(ErrorBody::from(&unknown(&id))),
             },
-            Command::Jobs { max } => Reply::Jobs(self.newest(max).map(|job| self.summary(now, job)).collect()),
+            Command::Jobs(query) => return back.map(|back| self.list(now, &query, back)),
             Command::Result { job } => return self.ask_result(job, back),
             Command::Drain => {
                 self.desk.set_draining(true);
-                self.sentinel.order(Order::Drain);
+                self.order(Order::Drain);
                 Reply::Done
             }
             Command::Resume => {
                 self.desk.set_draining(false);
                 self.hold_until = None;
-                self.sentinel.order(Order::Resume);
-                self.sentinel.order(Order::Release);
+                self.order(Order::Resume);
+                self.order(Order::Release);
                 Reply::Done
             }
             Command::Hold { span } => {
                 self.hold(now.mono, span);
                 Reply::Done
             }
+            Command::Release => {
+                self.release();
+                Reply::Done
+            }
         })
     }
 
-    fn newest(&self, max: u32) -> impl Iterator<Item = &Job> {
-        let mut jobs: Vec<&Job> = self.desk.jobs().collect();
-        jobs.sort_by_key(|job| (job.is_terminal(), std::cmp::Reverse(job.changed)));
-        jobs.into_iter().take(max as usize)
-    }
-
-    fn summary(&self, now: Now, job: &Job) -> JobSummary {
-        JobSummary {
-            id: job.id.to_string(),
-            model: job.model.name.to_string(),
-            priority: job.priority,
-            deadline: job.deadline,
-            waiting: self.desk.why_waiting(now, job),
-            status: Status::of(job),
-        }
+    /// The jobs asked for, as many as fit into the reply. Why a job waits is told to people only: to find out takes a
+    /// look at all the others.
+    fn list(&self, now: Now, query: &JobsQuery, back: &Address) -> Reply {
+        let empty = answer(back.clone(), &Reply::Jobs(JobsPage::default()));
+        let bytes_max = self.packet_bytes_max.saturating_sub(packet_bytes(&empty)).min(JOBS_BYTES_MAX);
+        let wanted = |job: &&Job| query.lists(!job.is_terminal(), job.keeps_result());
+        let max = query.max as usize;
+        Reply::Jobs(match &query.listing {
+            Listing::Newest => {
+                let mut jobs: Vec<&Job> = self.desk.jobs().filter(wanted).collect();
+                jobs.sort_by_key(|job| (job.is_terminal(), std::cmp::Reverse(job.changed)));
+                let told = jobs.into_iter().map(|job| summary(job, self.desk.why_waiting(now, job)));
+                JobsPage::fill(told, max, bytes_max)
+            }
+            Listing::ById { after } => {
+                let jobs = self.desk.jobs_after(after.as_ref()).filter(wanted);
+                JobsPage::fill(jobs.map(|job| summary(job, None)), max, bytes_max)
+            }
+        })
     }
 
     fn ask_result(&mut self, job: JobId, back: Option<&Address>) -> Option<Reply> {
@@ -128,9 +139,7 @@ impl Agent {
         }
         self.reply_count += 1;
         let reply = self.reply_count;
-        if !self.keeper.ask(Request::Result { id: job.clone(), reply }) {
-            return refuse(&Fault::new(Code::StateIo, "the store is not answering; ask again"));
-        }
+        self.acts.push_back(Act::Store(Request::Result { id: job.clone(), reply }));
         self.replies.insert(reply, Waiting { back: back.clone(), job });
         None
     }
@@ -145,18 +154,32 @@ impl Agent {
                 format!("the result of job {job} is no longer kept; it was acknowledged or its retention ended"),
             ))),
         };
-        self.courier.publish(answer(back, &reply));
+        self.reply(back, &reply);
+    }
+
+    /// Sends a reply, or says why it cannot be sent.
+    fn reply(&mut self, back: Address, reply: &Reply) {
+        let mut message = answer(back.clone(), reply);
+        let (bytes, limit) = (packet_bytes(&message), self.packet_bytes_max);
+        if bytes > limit {
+            let text = format!(
+                "the reply is a packet of {bytes} bytes, and broker and node allow {limit}: raise max_packet_size at the \
+                 broker, or ask for less at once"
+            );
+            message = answer(back, &Reply::Error(ErrorBody::from(&Fault::new(Code::OutputTooLarge, text))));
+        }
+        self.courier.publish(message);
     }
 
     /// The site is held or released. Retained on purpose, so that a node that was away hears of it.
-    pub(super) fn fleet_hold(&mut self, message: &Publish, ack: Option<AckToken>) {
+    pub(super) fn fleet_hold(&mut self, now: Now, message: &Publish, ack: Option<AckToken>) {
         match messages::parse_hold(&message.body) {
             Ok(None) => self.release(),
-            Ok(Some(span)) => self.hold(now().mono, Some(span.unwrap_or(FLEET_HOLD_MAX).min(FLEET_HOLD_MAX))),
+            Ok(Some(span)) => self.hold(now.mono, Some(span.unwrap_or(FLEET_HOLD_MAX).min(FLEET_HOLD_MAX))),
             Err(fault) => {
                 // In doubt the site wants quiet.
                 tracing::warn!(%fault, "unreadable hold of the site: holding");
-                self.hold(now().mono, Some(FLEET_HOLD_MAX));
+                self.hold(now.mono, Some(FLEET_HOLD_MAX));
             }
         }
         self.acknowledge(ack);
@@ -164,12 +187,12 @@ impl Agent {
 
     fn hold(&mut self, now: Instant, span: Option<Duration>) {
         self.hold_until = span.map(|span| now.after(span));
-        self.sentinel.order(Order::Hold);
+        self.order(Order::Hold);
     }
 
     fn release(&mut self) {
         self.hold_until = None;
-        self.sentinel.order(Order::Release);
+        self.order(Order::Release);
     }
 
     /// Ends a hold whose time has come.
@@ -180,11 +203,15 @@ impl Agent {
         }
     }
 
-    fn address(&self, message: &Publish) -> Option<Address> {
+    fn order(&mut self, order: Order) {
+        self.acts.push_back(Act::Order(order));
+    }
+
+    fn address(&self, now: Now, message: &Publish) -> Option<Address> {
         let topic = message.response_topic.clone()?;
-        if !self.settings.node.topics.may_reply_to(&topic) {
+        if !self.terms.topics.may_reply_to(&topic) {
             static ELSEWHERE: LogLimit = LogLimit::new(10, 60);
-            if let Some(suppressed) = ELSEWHERE.admit(now().mono) {
+            if let Some(suppressed) = ELSEWHERE.admit(now.mono) {
                 let topic: String = topic.chars().take(TOPIC_CHARS_LOGGED).collect();
                 tracing::warn!(
                     ?topic,
@@ -195,6 +222,18 @@ impl Agent {
             return None;
         }
         Some(Address { topic, correlation: message.correlation.clone() })
+    }
+}
+
+fn summary(job: &Job, waiting: Option<String>) -> JobSummary {
+    JobSummary {
+        id: job.id.to_string(),
+        model: job.model.name.to_string(),
+        priority: job.priority,
+        deadline: job.deadline,
+        waiting,
+        result_kept: Some(job.keeps_result()),
+        status: Status::of(job),
     }
 }
 

@@ -6,13 +6,12 @@
 use std::time::Duration;
 
 use super::courier::Courier;
-use super::desk::Now;
-use super::reports::Reports;
+use super::desk::{Desk, Now};
 use crate::ledger::Ledger;
 use crate::ledger::cause::{Causes, HostDeltas, SLOW};
 use crate::link::Publish;
 use crate::load::fusion::{Fused, FusedLoad};
-use crate::sentinel::{Sentinel, YieldRecord};
+use crate::sentinel::YieldRecord;
 use crate::sys::usage::{HostUsage, TICK};
 use crate::units::{Instant, Utilization};
 
@@ -46,20 +45,44 @@ pub(super) struct Counters {
 }
 
 /// Paces of everything told unasked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Telemetry {
     state_due: bool,
+    /// The next state is the first of a connection.
+    birth_due: bool,
     state_at: Option<Instant>,
     counts: (usize, usize),
     load: Option<Utilization>,
     load_told: Option<(Instant, Utilization)>,
     metrics_at: Option<Instant>,
     counters: Counters,
+    read_host: fn() -> Option<HostUsage>,
     host: Option<(Instant, HostUsage)>,
 }
 
 impl Telemetry {
-    /// Mode, session or connection changed: the state is told again.
+    /// Nothing told yet; what the host counts is read by that function.
+    pub(super) fn new(read_host: fn() -> Option<HostUsage>) -> Self {
+        Self {
+            state_due: false,
+            state_at: None,
+            birth_due: false,
+            counts: (0, 0),
+            load: None,
+            load_told: None,
+            metrics_at: None,
+            counters: Counters::default(),
+            read_host,
+            host: None,
+        }
+    }
+
+    /// Connected: the next state is a birth, which lists the open jobs.
+    pub(super) fn born(&mut self) {
+        (self.birth_due, self.state_due) = (true, true);
+    }
+
+    /// Mode, counts or connection changed: the state is told again.
     pub(super) fn state_changed(&mut self) {
         self.state_due = true;
     }
@@ -76,14 +99,14 @@ impl Telemetry {
     /// yield is slow.
     pub(super) fn watch_host(&mut self, now: Now) {
         if self.host.is_none_or(|(at, _)| now.mono.since(at) >= HOST_EVERY) {
-            self.host = HostUsage::read().map(|usage| (now.mono, usage));
+            self.host = (self.read_host)().map(|usage| (now.mono, usage));
         }
     }
 
     /// A yield was confirmed. Gives what delayed it, when it was slow.
     pub(super) fn yielded(&mut self, now: Now, record: &YieldRecord) -> Option<Causes> {
         let host = self.host.filter(|_| record.total() >= SLOW).and_then(|(at, then)| {
-            let seen = HostUsage::read()?;
+            let seen = (self.read_host)()?;
             Some(HostDeltas {
                 span: now.mono.since(at),
                 tick: TICK,
@@ -100,10 +123,14 @@ impl Telemetry {
     }
 
     /// Everything counted so far, up to date.
-    pub(super) fn counters(&mut self, courier: &Courier, sentinel: &Sentinel) -> &Counters {
+    pub(super) fn counters(&mut self, courier: &Courier) -> &Counters {
         self.counters.dropped = courier.dropped();
-        self.counters.overflowed = sentinel.overflowed();
         &self.counters
+    }
+
+    /// The sentinel has dropped so many reports since its start.
+    pub(super) fn overflowed(&mut self, reports: u64) {
+        self.counters.overflowed = reports;
     }
 
     /// Workers stopped themselves so often.
@@ -117,14 +144,8 @@ impl Telemetry {
     }
 
     /// What is to be published now.
-    pub(super) fn due(
-        &mut self,
-        now: Now,
-        reports: &Reports,
-        counts: (usize, usize),
-        courier: &Courier,
-        sentinel: &Sentinel,
-    ) -> Vec<Publish> {
+    pub(super) fn due(&mut self, now: Now, desk: &Desk, courier: &Courier) -> Vec<Publish> {
+        let (reports, counts) = (&desk.reports, desk.counts());
         let mut messages = Vec::new();
         let passed = |since: Option<Instant>, span| since.is_none_or(|since| now.mono.since(since) >= span);
         if counts != self.counts {
@@ -134,7 +155,8 @@ impl Telemetry {
         if self.state_due && passed(self.state_at, STATE_GAP) {
             self.state_due = false;
             self.state_at = Some(now.mono);
-            messages.push(reports.state(counts, now.wall));
+            let open = std::mem::take(&mut self.birth_due).then(|| desk.open_jobs());
+            messages.push(reports.state(counts, desk.unacknowledged(), open, now.wall));
         }
         if let Some(level) = self.load {
             let changed =
@@ -147,7 +169,7 @@ impl Telemetry {
         }
         if passed(self.metrics_at, METRICS_EVERY) {
             self.metrics_at = Some(now.mono);
-            messages.push(reports.metrics(self.counters(courier, sentinel), now.wall));
+            messages.push(reports.metrics(self.counters(courier), now.wall));
         }
         messages
     }

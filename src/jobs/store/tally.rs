@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::meta::Meta;
 use super::{Batch, Quota};
 use crate::fault::{Code, Fault};
 
@@ -22,16 +23,23 @@ pub(super) struct Tally {
     pub(super) bytes: u64,
     /// Messages by sequence number.
     pub(super) outbox: BTreeMap<u64, Queued>,
-    /// Sequence number of the next message.
-    pub(super) next_seq: u64,
-    /// Transactions so far: tells after a failed commit whether it is in the file all the same.
-    pub(super) commits: u64,
+    /// Its numbers of itself.
+    pub(super) meta: Meta,
+}
+
+/// What is promised to other batches of the same group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) bytes: u64,
+    /// Messages that must arrive.
+    pub(super) messages: usize,
 }
 
 impl Tally {
-    /// Whether payloads of that many bytes fit besides `taken` bytes promised to others.
-    pub(super) fn admit(&self, quota: &Quota, taken: u64, payload_bytes: u64) -> Result<(), Fault> {
-        let used = self.bytes.saturating_add(taken);
+    /// Whether a job with a payload of that many bytes fits besides what is `taken` by others.
+    pub(super) fn admit(&self, quota: &Quota, taken: Taken, payload_bytes: u64) -> Result<(), Fault> {
+        self.admit_messages(quota, taken.messages)?;
+        let used = self.bytes.saturating_add(taken.bytes);
         if used.saturating_add(payload_bytes) <= quota.bytes {
             return Ok(());
         }
@@ -39,6 +47,23 @@ impl Tally {
             "the store holds {used} bytes, limit {}; the job's {payload_bytes} do not fit: fetch and acknowledge results, \
              submit again later, or raise the limit",
             quota.bytes
+        );
+        Err(Fault::new(Code::SpoolFull, text))
+    }
+
+    /// Every job adds messages that must arrive, and nothing ever drops those: so their number must stop the jobs.
+    fn admit_messages(&self, quota: &Quota, taken: usize) -> Result<(), Fault> {
+        // The outbox is counted only when it can matter: this is asked for every job.
+        if self.outbox.len().saturating_add(taken) < quota.messages {
+            return Ok(());
+        }
+        let kept = self.outbox.values().filter(|queued| !queued.droppable).count().saturating_add(taken);
+        if kept < quota.messages {
+            return Ok(());
+        }
+        let text = format!(
+            "{kept} messages that must arrive wait for the broker, limit {}: bring the connection back, submit again later",
+            quota.messages
         );
         Err(Fault::new(Code::SpoolFull, text))
     }
@@ -50,8 +75,8 @@ impl Tally {
 pub(super) struct Plan {
     /// Sequence numbers of each batch's messages, kept ones first.
     pub(super) seqs: Vec<Range<u64>>,
-    /// The first number that is free afterwards.
-    pub(super) next_seq: u64,
+    /// The store's numbers afterwards.
+    pub(super) meta: Meta,
     /// Messages that leave because they were delivered.
     pub(super) delivered: Vec<u64>,
     /// Messages that leave because the outbox is full: the oldest droppable ones.
@@ -60,7 +85,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(tally: &Tally, quota: &Quota, batches: &[&Batch]) -> Self {
-        let mut next_seq = tally.next_seq;
+        let mut next_seq = tally.meta.next_seq;
         let mut droppable: Vec<u64> = Vec::new();
         let mut seqs = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -74,12 +99,14 @@ impl Plan {
         delivered.sort_unstable();
         delivered.dedup();
         delivered.retain(|seq| tally.outbox.contains_key(seq));
-        let added = usize::try_from(next_seq - tally.next_seq).unwrap_or(usize::MAX);
+        let added = usize::try_from(next_seq - tally.meta.next_seq).unwrap_or(usize::MAX);
         let after = (tally.outbox.len() - delivered.len()).saturating_add(added);
         let excess = after.saturating_sub(quota.messages);
         let old = tally.outbox.iter().filter(|(seq, queued)| queued.droppable && delivered.binary_search(seq).is_err());
         let dropped = old.map(|(seq, _)| *seq).chain(droppable).take(excess).collect();
-        Self { seqs, next_seq, delivered, dropped }
+        let wall_high = batches.iter().filter_map(|batch| batch.at).chain(tally.meta.wall_high).max();
+        let meta = Meta { next_seq, wall_high, commits: tally.meta.commits + 1, ..tally.meta };
+        Self { seqs, meta, delivered, dropped }
     }
 }
 
@@ -87,11 +114,13 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::jobs::store::tests::message;
+    use crate::units::WallTime;
 
     fn tally(droppable: &[bool]) -> Tally {
         let outbox: BTreeMap<u64, Queued> =
             (1..).zip(droppable.iter().map(|&droppable| Queued { droppable, bytes: 10 })).collect();
-        Tally { bytes: 10 * outbox.len() as u64, next_seq: outbox.len() as u64 + 1, outbox, commits: 0 }
+        let meta = Meta { next_seq: outbox.len() as u64 + 1, ..Meta::default() };
+        Tally { bytes: 10 * outbox.len() as u64, outbox, meta }
     }
 
     fn batch(messages: usize, droppable: usize, delivered: &[u64]) -> Batch {
@@ -109,8 +138,8 @@ mod tests {
     #[test]
     fn numbers_run_on_across_batches() {
         let (first, second) = (batch(2, 1, &[]), batch(1, 0, &[]));
-        let plan = Plan::new(&Tally { next_seq: 7, ..Tally::default() }, &QUOTA, &[&first, &second]);
-        assert_eq!((plan.seqs, plan.next_seq, plan.dropped), (vec![7..10, 10..11], 11, vec![]));
+        let plan = Plan::new(&tally(&[true; 6]), &Quota { messages: 99, ..QUOTA }, &[&first, &second]);
+        assert_eq!((plan.seqs, plan.meta.next_seq, plan.dropped), (vec![7..10, 10..11], 11, vec![]));
     }
 
     #[test]
@@ -133,9 +162,34 @@ mod tests {
     #[test]
     fn a_full_store_names_numbers_and_remedy() {
         let tally = Tally { bytes: 90, ..Tally::default() };
-        assert_eq!(tally.admit(&QUOTA, 0, 10), Ok(()));
-        let fault = tally.admit(&QUOTA, 5, 10).unwrap_err();
+        assert_eq!(tally.admit(&QUOTA, Taken::default(), 10), Ok(()));
+        let fault = tally.admit(&QUOTA, Taken { bytes: 5, messages: 0 }, 10).unwrap_err();
         assert_eq!(fault.code, Code::SpoolFull);
         assert!(fault.message.contains("holds 95 bytes, limit 100; the job's 10 do not fit"), "{fault}");
+    }
+
+    #[test]
+    fn an_outbox_full_of_messages_that_must_arrive_refuses_new_work() {
+        let none = Taken::default();
+        assert_eq!(tally(&[false, true, true, true]).admit(&QUOTA, none, 1), Ok(()), "droppable ones make room");
+        assert_eq!(tally(&[false; 3]).admit(&QUOTA, none, 1), Ok(()));
+        let fault = tally(&[false; 4]).admit(&QUOTA, none, 1).unwrap_err();
+        assert_eq!(fault.code, Code::SpoolFull);
+        assert!(fault.message.starts_with("4 messages that must arrive wait for the broker, limit 4"), "{fault}");
+        let group = Taken { bytes: 0, messages: 1 };
+        assert_eq!(tally(&[false; 3]).admit(&QUOTA, group, 1).unwrap_err().code, Code::SpoolFull);
+    }
+
+    #[test]
+    fn trusted_wall_time_only_rises() {
+        let at = |millis| Some(WallTime::from_millis(millis));
+        let marked = |millis| Batch { at: at(millis), ..Batch::default() };
+        let high = |tally: &Tally, batches: &[&Batch]| Plan::new(tally, &QUOTA, batches).meta.wall_high;
+        assert_eq!(high(&Tally::default(), &[&batch(1, 0, &[])]), None);
+        assert_eq!(high(&Tally::default(), &[&marked(7), &marked(5)]), at(7));
+        assert_eq!(
+            high(&Tally { meta: Meta { wall_high: at(9), ..Meta::default() }, ..Tally::default() }, &[&marked(7)]),
+            at(9)
+        );
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn full_job(name: &str) -> Job {
         attempt: 4,
         failures: 2,
         crashes: 1,
+        interruptions: 4,
         done: 2,
         yields: 17,
         suspended: Duration::from_nanos(1_000_000_001),
@@ -64,6 +65,7 @@ pub(super) fn full_job(name: &str) -> Job {
         reason: "yield".to_owned(),
         fault: Some(fault),
         changed: NOW.after(Duration::from_secs(9)),
+        acknowledged: true,
         ..job(name)
     }
 }
@@ -94,7 +96,7 @@ fn everything_committed_is_there_after_opening_again() {
     let bytes = opened.store.bytes();
     drop(opened);
 
-    let Opened { store, jobs, boot, quarantined } = Store::open(&state, QUOTA).unwrap();
+    let Opened { store, jobs, boot, quarantined, .. } = Store::open(&state, QUOTA).unwrap();
     assert_eq!((boot, quarantined), (2, None));
     assert_eq!(jobs, [job("a"), full_job("b")]);
     assert_eq!(store.payload(&id("a")), Ok(Some(payload(10))));
@@ -140,7 +142,7 @@ fn forgetting_a_job_leaves_nothing_of_it() {
     assert_eq!(store.items(&id("a")), Ok(vec![]));
     assert_eq!((store.payload(&id("a")), store.result(&id("a"))), (Ok(None), Ok(None)));
     assert_eq!(store.items(&id("ab")), Ok(vec![vec![3; 7]]), "a neighbour keeps its own");
-    assert_eq!(store.bytes(), 7);
+    assert_eq!(store.bytes(), 7 + seal::SEAL_BYTES as u64);
 }
 
 #[test]
@@ -201,6 +203,37 @@ fn a_full_outbox_drops_what_may_be_lost_and_counts_it() {
 }
 
 #[test]
+fn an_outbox_full_of_messages_that_must_arrive_refuses_jobs_and_takes_what_ends_them() {
+    let mut store = Disk::default().open(Quota { messages: 3, ..QUOTA }).unwrap().store;
+    let answers = store.commit_many(&[submit("a", 10), submit("b", 0), submit("c", 10), submit("d", 10)]);
+    assert!(answers[..3].iter().all(Result::is_ok));
+    assert_eq!(answers[3].as_ref().unwrap_err().code, Code::SpoolFull, "the group is counted too");
+    assert_eq!(store.admit(0).unwrap_err().code, Code::SpoolFull);
+    assert_eq!(store.commit(&submit("d", 0)).unwrap_err().code, Code::SpoolFull, "however small the input");
+    assert!(store.commit(&Batch { messages: vec![message("end")], ..Batch::default() }).is_ok());
+    store.commit(&Batch { delivered: vec![1, 2], ..Batch::default() }).unwrap();
+    assert!(store.commit(&submit("d", 10)).is_ok());
+    assert_eq!(store.dropped(), 0);
+}
+
+#[test]
+fn the_highest_trusted_wall_time_is_kept() {
+    let disk = Disk::default();
+    let at = |millis| Some(WallTime::from_millis(millis));
+    let mut opened = disk.open(QUOTA).unwrap();
+    assert_eq!(opened.wall_high, None);
+    opened.store.commit(&Batch { at: at(2_000), ..submit("a", 10) }).unwrap();
+    opened.store.commit(&Batch { at: at(1_000), ..submit("b", 10) }).unwrap();
+    opened.store.commit(&submit("c", 10)).unwrap();
+    drop(opened);
+    let mut opened = disk.open(QUOTA).unwrap();
+    assert_eq!(opened.wall_high, at(2_000));
+    opened.store.commit(&Batch { at: at(3_000), ..Batch::default() }).unwrap();
+    drop(opened);
+    assert_eq!(disk.open(QUOTA).unwrap().wall_high, at(3_000));
+}
+
+#[test]
 fn a_second_agent_on_the_same_state_is_told_who_holds_it() {
     let folder = tempfile::tempdir().unwrap();
     let first = Store::open(folder.path(), QUOTA).unwrap();
@@ -220,7 +253,7 @@ fn a_store_of_a_newer_version_is_kept_and_reported() {
     drop(opened);
     let database = redb::Database::open(folder.path().join("jobs.redb")).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(records::META).unwrap().insert(records::KEY_SCHEMA, 9).unwrap();
+    transaction.open_table(meta::META).unwrap().insert(meta::KEY_SCHEMA, 9).unwrap();
     transaction.commit().unwrap();
     drop(database);
 
@@ -228,7 +261,7 @@ fn a_store_of_a_newer_version_is_kept_and_reported() {
     assert_eq!((opened.jobs.len(), opened.boot), (0, 1));
     let quarantined = opened.quarantined.unwrap();
     assert_eq!(quarantined.fault.code, Code::StateVersion);
-    assert!(quarantined.fault.message.contains("schema 9, this version reads up to 1"), "{}", quarantined.fault);
+    assert!(quarantined.fault.message.contains("schema 9, this version reads up to 2"), "{}", quarantined.fault);
     assert_eq!(quarantined.path, folder.path().join("jobs.redb.newer-1"));
     let database = redb::Database::open(quarantined.path).unwrap();
     let jobs = database.begin_read().unwrap().open_table(records::JOBS).unwrap();
