@@ -6,7 +6,8 @@
 //! In reading order: [`parts`] makes everything from the configuration; this file is the loop, a shell around
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
-//! [`telemetry`] word and pace what is published; [`commands`] answers controllers; [`memory`] has workers give memory
+//! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
+//! controllers; [`memory`] has workers give memory
 //! back. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows everything on this
 //! machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
@@ -23,6 +24,7 @@ mod memory;
 mod outbox;
 mod parts;
 mod pressure;
+mod probe;
 mod reports;
 mod status;
 mod telemetry;

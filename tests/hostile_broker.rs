@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use hostile::{Hostile, Manners, PubAcks, SubAcks, aliased, connack, encoded, puback, publish};
+use hostile::Hostile;
+use hostile::manners::{Manners, PubAcks, SubAcks, aliased, connack, encoded, puback, publish};
 use neap::link::backoff::Cause;
 use neap::link::mqtt::Settings;
 use owner::{DOWN, KEEP_ALIVE, Owner, UP, message, settings};
