@@ -54,7 +54,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 10] = [
+const PURE: [&str; 11] = [
     "src/governor/",
     "src/units.rs",
     "src/tensor.rs",
@@ -64,6 +64,7 @@ const PURE: [&str; 10] = [
     "src/ledger",
     "src/link/topics.rs",
     "src/link/messages.rs",
+    "src/link/reconcile.rs",
     "src/worker/protocol.rs",
 ];
 const NOT_IN_PURE: [&str; 7] =

@@ -4,6 +4,7 @@
 //! [`mqtt`] is the client, and the only file that names rumqttc; agent and command line drive it through [`Command`]
 //! and hear of it through [`Event`]. Its decisions are pure too: `connection`, [`settings`],
 //! [`backoff`], [`inflight`], `fit`. A panic of the library ends a connection, not the process (`contained`).
+//! [`reconcile`] is the controller's side of it all: what it asks when a broker has forgotten.
 
 pub mod topics;
 
@@ -26,6 +27,8 @@ mod fit;
 pub mod backoff;
 
 pub mod inflight;
+
+pub mod reconcile;
 
 use std::fmt;
 
