@@ -341,7 +341,11 @@ fn an_agent_without_inodes_or_without_space_starts_and_opens_its_store_when_ther
     for (options, full) in [("size=24m,nr_inodes=12", false), ("size=4m", true)] {
         let mut node = Node::prepare(&setup());
         let Some(disk) = Tmpfs::mount(&state_dir(&node), options) else { return };
-        if full { disk.fill() } else { disk.use_up_inodes() }
+        if full {
+            disk.fill()
+        } else {
+            disk.use_up_inodes()
+        }
         let controller = node.controller();
         a_start_is_survived(&mut node, &controller, &[], || disk.free());
     }

@@ -80,11 +80,6 @@ impl Courier {
         }
     }
 
-    /// So many messages that may be lost gave way elsewhere.
-    pub(super) fn gave_way(&mut self, count: u64) {
-        self.dropped += count;
-    }
-
     /// The last command.
     pub(super) fn shut_down(&mut self, last_words: Publish) {
         self.waiting.push_back(Command::Shutdown { last_words: Some(last_words) });

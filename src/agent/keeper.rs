@@ -62,8 +62,8 @@ pub(super) enum Answer {
     Unread { reply: u64, fault: Fault },
     /// The disk refuses for this reason, or (`None`) takes again.
     Disk(Option<String>),
-    /// So many messages that may be lost gave way to others.
-    GaveWay(u64),
+    /// So many messages that may be lost have given way to others since the start.
+    Dropped { total: u64 },
     /// A store was opened while the agent runs: later than at its start, or again after damage.
     Opened(Box<Found>),
     /// Another agent has the store: this one must end.
@@ -105,7 +105,8 @@ impl Keeper {
     pub(super) fn start(opener: Opener, store: Result<Store, Fault>) -> std::io::Result<(Self, Answers<Answer>)> {
         let (answers, answered) = mpsc::channel(ANSWERS_MAX);
         let trouble = store.as_ref().err().map(|fault| fault.message.clone());
-        let shared = Arc::new(Shared { state: Mutex::new(State { trouble, ..State::default() }), bell: Condvar::new() });
+        let shared =
+            Arc::new(Shared { state: Mutex::new(State { trouble, ..State::default() }), bell: Condvar::new() });
         let service = Service::new(opener, store, answers, Arc::clone(&shared));
         let thread = std::thread::Builder::new().name("neap-store".into()).spawn(move || service.serve())?;
         Ok((Self { shared, thread: Some(thread) }, answered))

@@ -16,8 +16,8 @@ use super::status::Status;
 use super::{Agent, Error, Mouths, Reload, floor, now};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
-use crate::jobs::queue::Capacity;
 use crate::jobs::job::Job;
+use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Opener, Quota, Store};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
@@ -191,6 +191,7 @@ fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, E
         password_file: mqtt.password_file.clone(),
         keep_alive: mqtt.keep_alive,
         session_expiry: mqtt.session_expiry,
+        backoff: mqtt::Backoff::STANDARD.up_to(mqtt.reconnect_max),
         subscriptions: topics.node_subscriptions(),
         will: Some(will),
         will_delay_s: WILL_DELAY_S,

@@ -8,6 +8,7 @@ pub mod controller;
 pub mod disk;
 pub mod ledger;
 pub mod mosquitto;
+pub mod netns;
 pub mod node;
 pub mod random;
 

@@ -15,8 +15,17 @@ impl Desk {
     /// found missing when its job is to start, and that is its end.
     pub(in crate::agent) fn adopt(&mut self, now: Now, found: Vec<Job>) {
         let mut found: BTreeMap<JobId, Job> = found.into_iter().map(|job| (job.id.clone(), job)).collect();
-        let known = self.jobs.values().filter(|job| !self.undecided.contains(&job.id));
-        let lost: Vec<Job> = known.filter(|job| found.remove(&job.id).as_ref() != Some(job)).cloned().collect();
+        let mut lost = Vec::new();
+        for entry in self.jobs.after(None) {
+            let id = entry.id;
+            // A submit that waits for the store's word is not in it: an id is not taken twice.
+            let there = found.remove(id);
+            let job = entry.job();
+            let same = there.is_some_and(|there| (there.state, there.version) == (job.state, job.version));
+            if !same && !self.jobs.is_undecided(id) {
+                lost.push(job.into_owned());
+            }
+        }
         for job in lost {
             let run = self.bench.slot_of(&job.id).and_then(|slot| self.bench.places[slot].run.as_ref());
             let bodies = run.map(|run| run.bodies.clone()).unwrap_or_default();
@@ -24,13 +33,11 @@ impl Desk {
             let drop_items = vec![job.id.clone()];
             self.commit(Batch { jobs: vec![job], items, drop_items, ..Batch::default() }, None, None);
         }
-        // A submit that waits for the store's word was not in it: an id is not taken twice.
-        found.retain(|id, _| !self.undecided.contains(id));
         for (id, job) in found {
             let (interrupted, ended) = (job.state.is_started(), job.is_terminal());
             // Somebody may have asked for it while nobody could know it, and been refused.
             let again = vec![self.reports.status(&job)];
-            self.jobs.insert(id.clone(), job);
+            self.jobs.insert(job);
             if interrupted {
                 self.change(now, &id, Event::Restart);
             } else if !ended {

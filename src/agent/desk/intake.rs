@@ -2,9 +2,9 @@
 
 use super::outputs;
 use super::{Desk, Now};
+use crate::agent::reports::Impairment;
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, Spec};
-use crate::agent::reports::Impairment;
 use crate::jobs::queue;
 use crate::jobs::store::{Batch, Payload};
 use crate::link::messages::{self, Body};
@@ -16,10 +16,10 @@ impl Desk {
     /// A job arrived.
     pub(in crate::agent) fn submit(&mut self, now: Now, id: JobId, message: Publish, ack: Option<AckToken>) {
         let digest = digest(&message.body);
-        if let Some(known) = self.jobs.get(&id) {
+        if let Some(known) = self.jobs.get(&id).as_deref() {
             if known.body == digest {
                 let again = self.reports.status(known);
-                self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+                self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             } else {
                 let text = format!("job {id} is known with another body; send the new one under a new id");
                 self.refuse_event(now, id.as_str(), &Fault::new(Code::JobIdConflict, text), ack);
@@ -35,8 +35,7 @@ impl Desk {
                     messages: vec![self.reports.status(&job)],
                     ..Batch::default()
                 };
-                self.jobs.insert(id.clone(), job);
-                self.undecided.insert(id.clone());
+                self.jobs.insert_undecided(job);
                 self.commit(batch, ack, Some(id));
             }
             Err(fault) => {
@@ -44,7 +43,8 @@ impl Desk {
                 if let Some(suppressed) = REFUSED.admit(now.mono) {
                     tracing::info!(job = %id, %fault, suppressed, "job refused");
                 }
-                let batch = Batch { messages: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
+                // A stranger can cause any number of these: they give way before the outbox grows without a limit.
+                let batch = Batch { droppable: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
                 self.commit(batch, ack, None);
             }
         }
@@ -64,8 +64,7 @@ impl Desk {
             let text = format!("the disk under the state directory refuses to be written; send the job later ({why})");
             return Err(Fault::new(Code::StateIo, text));
         }
-        let open = self.jobs.values().filter(|job| !job.is_terminal()).count();
-        queue::admit(&self.settings.capacity, open, self.jobs.len())?;
+        queue::admit(&self.settings.capacity, self.jobs.open(), self.jobs.len())?;
         let wire = Body::of(message)?;
         let header_bytes = wire.header_bytes;
         let submit = messages::parse_submit(&wire, &self.settings.limits, now.wall)?;
@@ -94,13 +93,13 @@ impl Desk {
 
     /// A controller takes a job back. Always ends in the job's terminal status.
     pub(in crate::agent) fn cancel(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
-        match self.jobs.get(id) {
+        match self.jobs.get(id).as_deref() {
             None => self.refuse_unknown(now, id, ack),
             Some(job) if job.is_terminal() => {
                 let again = self.reports.status(job);
-                self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+                self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             }
-            Some(_) if self.undecided.contains(id) => {
+            Some(_) if self.jobs.is_undecided(id) => {
                 // Its end follows when the store has accepted it; when not, it is told as refused and nothing else.
                 self.taken_back.insert(id.clone());
                 self.acknowledge(ack);
@@ -115,15 +114,14 @@ impl Desk {
 
     /// A controller has the result: the data may go. The id stays known until retention ends, against repeats.
     pub(in crate::agent) fn forget(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
-        match self.jobs.get_mut(id) {
-            Some(job) if job.keeps_result() => {
-                job.acknowledged = true;
-                let batch = Batch { jobs: vec![job.clone()], drop_results: vec![id.clone()], ..Batch::default() };
-                self.commit(batch, ack, None);
+        match self.jobs.entry(id).map(|entry| entry.is_open()) {
+            Some(false) if self.jobs.acknowledge(id) => {
+                let (acknowledged, drop_results) = (vec![id.clone()], vec![id.clone()]);
+                self.commit(Batch { acknowledged, drop_results, ..Batch::default() }, ack, None);
             }
             // Again: nothing is left to be forgotten.
-            Some(job) if job.is_terminal() => self.acknowledge(ack),
-            Some(_) => {
+            Some(false) => self.acknowledge(ack),
+            Some(true) => {
                 let text = format!("job {id} has not ended; an ack is only for results");
                 self.refuse_event(now, id.as_str(), &Fault::new(Code::JobMalformed, text), ack);
             }

@@ -38,6 +38,9 @@ pub(super) struct Service {
     bad_reads: u32,
     /// Bytes of the largest job that was refused: the disk takes again when it has room for as much.
     needs_bytes: u64,
+    /// Messages that gave way in stores that were closed since.
+    dropped_before: u64,
+    dropped_told: u64,
     /// Told to end.
     ending: bool,
 }
@@ -53,7 +56,12 @@ enum Turn {
 
 impl Service {
     /// A service over a store, or over none yet for that reason.
-    pub(super) fn new(opener: Opener, store: Result<Store, Fault>, answers: Sender<Answer>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        opener: Opener,
+        store: Result<Store, Fault>,
+        answers: Sender<Answer>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let retry_at = store.is_err().then(clock::now);
         Self {
             opener,
@@ -66,6 +74,8 @@ impl Service {
             check: false,
             bad_reads: 0,
             needs_bytes: 0,
+            dropped_before: 0,
+            dropped_told: 0,
             ending: false,
         }
     }
@@ -126,7 +136,8 @@ impl Service {
             self.shared.lock().waiting.put_back(group);
             return;
         };
-        let (tickets, batches): (Vec<_>, Vec<_>) = group.into_iter().map(|change| (change.tickets, change.batch)).unzip();
+        let (tickets, batches): (Vec<_>, Vec<_>) =
+            group.into_iter().map(|change| (change.tickets, change.batch)).unzip();
         let outcomes = store.commit_many(&batches);
         let (mut again, mut trouble) = (Vec::new(), None);
         for ((tickets, batch), outcome) in tickets.into_iter().zip(batches).zip(outcomes) {
@@ -165,7 +176,7 @@ impl Service {
         }
         self.retry_at = Some(now.after(self.retry_after));
         if fault.code == Code::StateCorrupt {
-            self.store = None;
+            self.close();
         }
         let why = &fault.message;
         // Nothing is told under the lock: the agent may be waiting for it.
@@ -274,11 +285,19 @@ impl Service {
         }
     }
 
-    fn tell_dropped(&self) {
-        let dropped = self.shared.lock().waiting.take_dropped();
-        if dropped > 0 {
-            tracing::warn!(dropped, "messages that may be lost gave way: the disk has not taken them for long");
-            self.tell(Answer::GaveWay(dropped));
+    fn tell_dropped(&mut self) {
+        let total = self.dropped_before + self.store.as_ref().map_or(0, Store::dropped);
+        let total = total + self.shared.lock().waiting.dropped();
+        if total != self.dropped_told {
+            self.dropped_told = total;
+            self.tell(Answer::Dropped { total });
+        }
+    }
+
+    /// The store is not to be trusted any more.
+    fn close(&mut self) {
+        if let Some(store) = self.store.take() {
+            self.dropped_before += store.dropped();
         }
     }
 
@@ -303,7 +322,9 @@ fn log_refusal(fault: &Fault, now: Instant) {
 fn answer(store: &Store, request: &Request) -> Result<Answer, Fault> {
     Ok(match request {
         // Never asked for here: changes wait apart from questions.
-        Request::Commit { ticket, .. } => Answer::Committed { ticket: *ticket, outcome: Err(refused("not a question")) },
+        Request::Commit { ticket, .. } => {
+            Answer::Committed { ticket: *ticket, outcome: Err(refused("not a question")) }
+        }
         Request::Fetch { id, slot } => Answer::Fetched { id: id.clone(), slot: *slot, outcome: fetch(store, id)? },
         Request::Outbox { after, max } => Answer::Outbox { messages: store.outbox(*after, *max)? },
         Request::Result { id, reply } => Answer::Result { reply: *reply, body: store.result(id)? },

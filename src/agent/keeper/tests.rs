@@ -7,8 +7,7 @@ const QUOTA: Quota = Quota { bytes: 1 << 20, messages: 100 };
 
 fn batch(topic: &str) -> Box<Batch> {
     let queued = crate::units::WallTime::from_millis(0);
-    let message =
-        Message { topic: topic.to_owned(), body: Vec::new(), expiry_s: None, properties: Vec::new(), queued };
+    let message = Message { topic: topic.to_owned(), body: Vec::new(), expiry_s: None, properties: Vec::new(), queued };
     Box::new(Batch { messages: vec![message], ..Batch::default() })
 }
 

@@ -139,9 +139,9 @@ impl Waiting {
         changes.flat_map(|change| change.batch.delivered.iter().copied()).collect()
     }
 
-    /// Messages that gave way since the last call.
-    pub(super) fn take_dropped(&mut self) -> u64 {
-        std::mem::take(&mut self.dropped)
+    /// Messages that gave way so far.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     fn pop(&mut self) -> Option<Entry> {
@@ -195,6 +195,7 @@ impl Change {
         unite(&mut batch.forget, &mut next.forget);
         unite(&mut batch.drop_payloads, &mut next.drop_payloads);
         unite(&mut batch.drop_items, &mut next.drop_items);
+        unite(&mut batch.acknowledged, &mut next.acknowledged);
         unite(&mut batch.drop_results, &mut next.drop_results);
         batch.at = batch.at.max(next.at);
     }

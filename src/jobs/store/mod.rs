@@ -55,8 +55,10 @@ mod medium;
 mod meta;
 mod migrate;
 mod opener;
+mod pages;
 mod records;
 mod recovery;
+mod salvage;
 mod seal;
 mod tally;
 mod transaction;
@@ -141,6 +143,8 @@ pub struct Batch {
     pub drop_payloads: Vec<JobId>,
     /// Jobs whose item outputs are no longer needed.
     pub drop_items: Vec<JobId>,
+    /// Jobs of which a controller has the result: their records say so from now on, whatever else is in them.
+    pub acknowledged: Vec<JobId>,
     /// Results no longer needed.
     pub drop_results: Vec<JobId>,
 }
@@ -154,13 +158,13 @@ impl Batch {
     /// Whether it brings messages and changes nothing else.
     pub fn only_tells(&self) -> bool {
         let Self { jobs, payloads, items, results, messages: _, droppable: _, at: _, .. } = self;
-        let Self { delivered, forget, drop_payloads, drop_items, drop_results, .. } = self;
+        let Self { delivered, forget, drop_payloads, drop_items, acknowledged, drop_results, .. } = self;
         jobs.is_empty()
             && payloads.is_empty()
             && items.is_empty()
             && results.is_empty()
             && delivered.is_empty()
-            && [forget, drop_payloads, drop_items, drop_results].iter().all(|ids| ids.is_empty())
+            && [forget, drop_payloads, drop_items, acknowledged, drop_results].iter().all(|ids| ids.is_empty())
     }
 
     fn payload_bytes(&self) -> u64 {
@@ -412,6 +416,8 @@ impl Store {
 mod corruption_tests;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod salvage_tests;
 #[cfg(test)]
 mod schema_tests;
 #[cfg(test)]

@@ -16,12 +16,7 @@ fn job(name: &str, starts: usize) -> Job {
         priority: 0,
         deadline: None,
         not_before: None,
-        limits: Limits {
-            wall: std::time::Duration::from_secs(1),
-            memory_bytes: 1,
-            attempts: 100,
-            output_bytes: 1,
-        },
+        limits: Limits { wall: std::time::Duration::from_secs(1), memory_bytes: 1, attempts: 100, output_bytes: 1 },
         traceparent: None,
         items: 1,
     };
@@ -111,9 +106,10 @@ fn a_disk_that_refuses_for_ever_takes_bounded_memory_and_no_promise_is_lost() {
         waiting.push(change(turn as u64, batch));
         assert!(waiting.changes <= CHANGES_MAX);
     }
-    let dropped = waiting.take_dropped();
+    let dropped = waiting.dropped();
     assert!(dropped > 98_000, "{dropped}");
-    let all: Vec<Change> = std::iter::from_fn(|| Some(group(&mut waiting)).filter(|group| !group.is_empty())).flatten().collect();
+    let all: Vec<Change> =
+        std::iter::from_fn(|| Some(group(&mut waiting)).filter(|group| !group.is_empty())).flatten().collect();
     let messages = |pick: fn(&Batch) -> usize| all.iter().map(|change| pick(&change.batch)).sum::<usize>();
     assert_eq!(messages(|batch| batch.messages.len()), 10, "what must arrive is kept");
     assert_eq!(messages(|batch| batch.droppable.len()) as u64 + dropped, 100_000, "what gave way is counted");
