@@ -24,6 +24,7 @@ mod pressure;
 mod reports;
 mod status;
 mod telemetry;
+mod wall;
 mod yields;
 
 use std::collections::BTreeMap;
