@@ -12,10 +12,12 @@
 mod bench;
 mod commands;
 mod courier;
+mod crashes;
 mod desk;
 mod ending;
 pub mod floor;
 mod hear;
+mod history;
 mod keeper;
 mod memory;
 mod outbox;
