@@ -23,6 +23,8 @@ pub mod backoff;
 
 pub mod inflight;
 
+pub mod heartbeat;
+
 use crate::units::WallTime;
 
 /// MQTT quality of service; 2 is never used.

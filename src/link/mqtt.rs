@@ -18,13 +18,14 @@ use rumqttc::v5::{AsyncClient, ConnectionError, Event as Step, EventLoop, MqttOp
 use rumqttc::{NetworkOptions, Outgoing, Transport};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use super::backoff::Backoff;
 use super::backoff::{Cause, Delays};
 use super::connection::{
     ACKS_MAX, Connection, EVENTS_MAX, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, WINDOW_MAX,
 };
+use super::heartbeat::{self, Heartbeat};
 use super::messages::JSON;
 pub use super::settings::{BadSettings, Settings, WallClock};
 use super::{Command, Event, Publish, Qos};
@@ -43,21 +44,29 @@ const _: () = assert!(
     "publishes, acknowledgements, telemetry, SUBSCRIBE and DISCONNECT fit the request channel together"
 );
 
+/// The owner's ends of the link's channels.
+pub type Ends = (mpsc::Sender<Command>, mpsc::Receiver<Event>);
+
 /// Starts the link on the current tokio runtime.
 ///
 /// It ends after [`Command::Shutdown`], or when either channel is dropped.
 ///
 /// # Errors
 /// Settings that cannot work; see [`Settings::check`].
-pub fn start(
-    settings: Settings,
-    wall: WallClock,
-) -> Result<(mpsc::Sender<Command>, mpsc::Receiver<Event>), BadSettings> {
+pub fn start(settings: Settings, wall: WallClock) -> Result<Ends, BadSettings> {
+    start_watched(settings, wall, Heartbeat::default())
+}
+
+/// As [`start`], with a counter by which somebody sees whether the link's task still turns.
+///
+/// # Errors
+/// Settings that cannot work; see [`Settings::check`].
+pub fn start_watched(settings: Settings, wall: WallClock, heartbeat: Heartbeat) -> Result<Ends, BadSettings> {
     settings.check()?;
     let (command_sender, commands) = mpsc::channel(CHANNEL_MAX);
     let (events, event_receiver) = mpsc::channel(CHANNEL_MAX);
     let delays = Delays::new(settings.backoff);
-    let link = Link { settings, wall, commands, events, pending: VecDeque::new(), delays, epoch: 0 };
+    let link = Link { settings, wall, heartbeat, commands, events, pending: VecDeque::new(), delays, epoch: 0 };
     tokio::spawn(link.run());
     Ok((command_sender, event_receiver))
 }
@@ -65,6 +74,7 @@ pub fn start(
 struct Link {
     settings: Settings,
     wall: WallClock,
+    heartbeat: Heartbeat,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
     pending: VecDeque<Event>,
@@ -98,6 +108,7 @@ impl Link {
     /// to the connection that ended.
     async fn rest(&mut self, until: Instant) -> Option<()> {
         loop {
+            self.heartbeat.beat();
             tokio::select! {
                 permit = self.events.reserve(), if !self.pending.is_empty() => {
                     let (permit, event) = (permit.ok()?, self.pending.pop_front()?);
@@ -110,6 +121,7 @@ impl Link {
                 () = self.events.closed() => return None,
                 // An owner that does not listen gets no new connection.
                 () = sleep_until(until), if self.pending.len() < EVENTS_MAX => return Some(()),
+                () = sleep(heartbeat::EVERY) => {}
             }
         }
     }
@@ -133,6 +145,7 @@ impl Link {
     async fn drive(&mut self, connection: &mut Connection) -> Result<(), Failure> {
         let (client, mut polled, _poller) = open(&self.settings)?;
         loop {
+            self.heartbeat.beat();
             tokio::select! {
                 permit = self.events.reserve(), if connection.has_event() => match permit {
                     Ok(permit) => {
@@ -159,6 +172,7 @@ impl Link {
                     }
                 }
                 () = sleep_until(Instant::from_std(connection.next_timeout())) => return connection.on_timeout(),
+                () = sleep(heartbeat::EVERY) => {}
             }
             while let Some(request) = connection.next_request() {
                 self.act(&client, request)?;

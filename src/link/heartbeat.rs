@@ -1,0 +1,23 @@
+//! Does the link's task still turn? A counter that it raises at least once a second, connected or not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// The counter is raised at least this often.
+pub(super) const EVERY: Duration = Duration::from_secs(1);
+
+/// Turns of the link's task, counted; clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Heartbeat(Arc<AtomicU64>);
+
+impl Heartbeat {
+    /// Turns so far. A number that stands for more than two seconds is that of a task that hangs.
+    pub fn count(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn beat(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
