@@ -3,14 +3,16 @@
 //! One thread runs this loop: it holds the network, the keys and the state, and never parses a model. Workers are forked
 //! from it, so they die with it. The sentinel thread stops them without asking anybody here; this loop only hears of it.
 //!
-//! In reading order: [`parts`] makes everything from the configuration; this file is the loop; [`hear`] is what each
-//! event does; [`desk`] decides about jobs and [`bench`](mod@bench) keeps their places; [`keeper`] writes the store; [`outbox`] and
-//! [`courier`] lead to the link; [`reports`], [`yields`] and [`telemetry`] word and pace what is published; [`status`]
-//! shows it on this machine; [`commands`] answers controllers; [`pressure`] and [`memory`] see to it that workers give
-//! memory back; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
+//! In reading order: [`parts`] makes everything from the configuration; this file is the loop, a shell around
+//! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
+//! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
+//! [`telemetry`] word and pace what is published; [`commands`] answers controllers; [`memory`] has workers give memory
+//! back. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows everything on this
+//! machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
 mod bench;
 mod commands;
+mod core;
 mod courier;
 mod crashes;
 mod desk;
@@ -31,7 +33,6 @@ mod telemetry;
 mod wall;
 mod yields;
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,18 +40,16 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
-use self::courier::Courier;
-use self::desk::{Desk, Effect, Now};
+use self::core::{Act, Core};
+use self::desk::Now;
 use self::keeper::{Answer, Keeper, Request};
-use self::outbox::Outbox;
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
-use crate::jobs::store::{self, Batch};
+use crate::jobs::store;
 use crate::link::mqtt;
 use crate::model::library::LibraryError;
 use crate::sentinel::{self, Sentinel};
 use crate::sys::watched::Watched;
-use crate::units::{Instant, WallTime};
 use crate::worker::cgroup;
 use crate::worker::gate::Gate;
 use crate::worker::handle::{self, Handle};
@@ -145,23 +144,14 @@ struct Mouths {
 struct Agent {
     settings: Settings,
     reload: Reload,
-    desk: Desk,
+    core: Core,
     keeper: Keeper,
-    outbox: Outbox,
-    courier: Courier,
+    link: mpsc::Sender<link::Command>,
     sentinel: Sentinel,
     gate: Arc<Gate>,
     handles: Vec<Handle>,
     pressure: pressure::Watcher,
-    relief: pressure::Relief,
-    telemetry: telemetry::Telemetry,
     status: status::Status,
-    since: WallTime,
-    /// Command replies that wait for the store.
-    replies: BTreeMap<u64, commands::Waiting>,
-    reply_count: u64,
-    hold_until: Option<Instant>,
-    connected: bool,
 }
 
 /// Both clocks, read once for whatever is decided now.
@@ -187,19 +177,22 @@ impl Agent {
                     }
                     self.hear_sentinel();
                 }
-                () = self.pressure.triggered() => self.hear_pressure(now()),
-                Some(event) = mouths.workers.recv() => self.hear_worker(now(), event),
+                () = self.pressure.triggered() => {
+                    let shortage = self.pressure.by_trigger();
+                    self.core.hear_memory(now(), Some(shortage));
+                }
+                Some(event) = mouths.workers.recv() => self.core.hear_worker(now(), event),
                 Some(answer) = mouths.store.recv() => {
-                    if let Err(error) = self.hear_store(answer) {
-                        break Err(error);
+                    if let Err(fault) = self.core.hear_store(now(), answer) {
+                        break Err(fault.into());
                     }
                 }
                 event = mouths.link.recv() => match event {
-                    Some(event) => self.hear_link(event),
+                    Some(event) => self.core.hear_link(now(), event),
                     None => pending().await,
                 },
                 Some(asked) = mouths.status.recv() => self.show(asked),
-                () = self.courier.room() => self.courier.flush(),
+                () = room(&self.link, self.core.courier.is_waiting()) => self.core.courier.flush(),
                 _ = mouths.hangup.recv() => self.read_settings_again(),
                 () = tokio::time::sleep(self.next_turn()) => {}
             }
@@ -211,72 +204,48 @@ impl Agent {
         outcome
     }
 
-    /// What is due now, and the effects of whatever was heard.
+    /// What is due now, and what follows from whatever was heard.
     fn turn(&mut self) -> Result<(), Error> {
         let now = now();
-        self.end_hold_if_due(now.mono);
-        self.look_at_memory_if_due(now);
-        self.desk.tick(now);
-        if self.desk.reports.closed().is_none() {
-            self.telemetry.watch_host(now);
+        if self.core.watches_memory() && self.pressure.is_due(now.mono) {
+            let shortage = self.pressure.look(now.mono);
+            self.core.hear_memory(now, shortage);
         }
-        self.perform()?;
-        self.move_outbox()?;
-        if self.connected {
-            let counts = self.desk.counts();
-            let due = self.telemetry.due(now, &self.desk.reports, counts, &self.courier, &self.sentinel);
-            for message in due {
-                self.courier.publish(message);
-            }
-        }
-        Ok(())
+        self.core.telemetry.overflowed(self.sentinel.overflowed());
+        self.core.turn(now);
+        self.perform()
     }
 
     fn next_turn(&self) -> Duration {
-        let now = now();
-        let telemetry = if self.connected { self.telemetry.next(now) } else { None };
-        let hold = self.hold_until.map(|until| until.since(now.mono));
-        self.desk.next_tick(now).into_iter().chain(telemetry).chain(hold).min().unwrap_or(TURN_MAX).min(TURN_MAX)
+        self.core.next_turn(now()).unwrap_or(TURN_MAX).min(TURN_MAX)
+    }
+
+    /// Takes every report that waits; the queue is bounded, and the sentinel fills it far slower than this empties it.
+    fn hear_sentinel(&mut self) {
+        while let Some(report) = self.sentinel.reports().pop() {
+            self.core.hear_sentinel(now(), report);
+        }
     }
 
     fn perform(&mut self) -> Result<(), Error> {
-        while let Some(effect) = self.desk.next_effect() {
-            match effect {
-                Effect::Ask(request) => self.ask(request)?,
-                Effect::Work { slot, work } => {
+        while let Some(act) = self.core.next_act() {
+            match act {
+                Act::Store(request) => self.ask(request)?,
+                Act::Work { slot, work } => {
                     if self.handles[slot].run(work).is_err() {
                         // The desk never hands over more than the handle takes; if it did, the attempt's limit ends it.
                         tracing::error!(slot, "worker takes no work");
                     }
                 }
-                Effect::Kill { slot, why, token } => {
-                    if self.handles[slot].kill(why, Some(token)).is_err() {
+                Act::Kill { slot, why, token } => {
+                    if self.handles[slot].kill(why, token).is_err() {
                         tracing::error!(slot, "worker takes no orders");
                     }
                 }
-                Effect::Empty { slot, why } => {
-                    if self.handles[slot].kill(why, None).is_err() {
-                        tracing::error!(slot, "worker takes no orders");
-                    }
-                }
-                Effect::Token { slot, token } => self.gate.set_job(slot, token),
-                Effect::Ack(ack) => self.courier.ack(ack),
-                Effect::Publish(message) => self.courier.publish(message),
-                Effect::Outbox => self.outbox.stored(),
+                Act::Token { slot, token } => self.gate.set_job(slot, token),
+                Act::MayStart { slot, may_start } => self.handles[slot].set_may_start(may_start),
+                Act::Order(order) => self.sentinel.order(order),
             }
-        }
-        Ok(())
-    }
-
-    /// Deletes what arrived, then reads what may be offered: in this order, or it would be offered twice.
-    fn move_outbox(&mut self) -> Result<(), Error> {
-        let settled = self.outbox.take_settled();
-        if !settled.is_empty() {
-            self.desk.report(Batch { delivered: settled, ..Batch::default() }, None);
-            self.perform()?;
-        }
-        if let Some((after, max)) = self.outbox.wants() {
-            self.ask(Request::Outbox { after, max })?;
         }
         Ok(())
     }
@@ -287,5 +256,13 @@ impl Agent {
         }
         let text = "the store has not answered a thousand requests; the disk under the state directory has stalled";
         Err(Error::Store(Fault::new(Code::StateIo, text)))
+    }
+}
+
+/// Resolves when the link has room again; never while nothing waits.
+async fn room(link: &mpsc::Sender<link::Command>, is_waiting: bool) {
+    // A closed channel ends with the link's `Closed` event, which the loop hears of elsewhere.
+    if !is_waiting || link.reserve().await.is_err() {
+        pending::<()>().await;
     }
 }

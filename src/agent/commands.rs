@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::core::{Act, Core};
+use super::desk::Now;
 use super::hear::TOPIC_CHARS_LOGGED;
 use super::keeper::Request;
-use super::{Agent, desk::Now, now};
 use crate::fault::{Code, Fault};
 use crate::governor::Order;
 use crate::jobs::job::Job;
@@ -34,10 +35,10 @@ pub(super) struct Address {
     correlation: Option<Vec<u8>>,
 }
 
-impl Agent {
+impl Core {
     /// Carries out a command and replies, if a reply was asked for and may go where it should.
     pub(super) fn obey(&mut self, now: Now, name: &str, message: &Publish, ack: Option<AckToken>) {
-        let back = self.address(message);
+        let back = self.address(now, message);
         let reply = if message.retain {
             let text =
                 format!("command {name:?} arrived retained: it would run again at every connect; publish it without");
@@ -78,14 +79,14 @@ impl Agent {
             Command::Result { job } => return self.ask_result(job, back),
             Command::Drain => {
                 self.desk.set_draining(true);
-                self.sentinel.order(Order::Drain);
+                self.order(Order::Drain);
                 Reply::Done
             }
             Command::Resume => {
                 self.desk.set_draining(false);
                 self.hold_until = None;
-                self.sentinel.order(Order::Resume);
-                self.sentinel.order(Order::Release);
+                self.order(Order::Resume);
+                self.order(Order::Release);
                 Reply::Done
             }
             Command::Hold { span } => {
@@ -128,9 +129,7 @@ impl Agent {
         }
         self.reply_count += 1;
         let reply = self.reply_count;
-        if !self.keeper.ask(Request::Result { id: job.clone(), reply }) {
-            return refuse(&Fault::new(Code::StateIo, "the store is not answering; ask again"));
-        }
+        self.acts.push_back(Act::Store(Request::Result { id: job.clone(), reply }));
         self.replies.insert(reply, Waiting { back: back.clone(), job });
         None
     }
@@ -149,14 +148,14 @@ impl Agent {
     }
 
     /// The site is held or released. Retained on purpose, so that a node that was away hears of it.
-    pub(super) fn fleet_hold(&mut self, message: &Publish, ack: Option<AckToken>) {
+    pub(super) fn fleet_hold(&mut self, now: Now, message: &Publish, ack: Option<AckToken>) {
         match messages::parse_hold(&message.body) {
             Ok(None) => self.release(),
-            Ok(Some(span)) => self.hold(now().mono, Some(span.unwrap_or(FLEET_HOLD_MAX).min(FLEET_HOLD_MAX))),
+            Ok(Some(span)) => self.hold(now.mono, Some(span.unwrap_or(FLEET_HOLD_MAX).min(FLEET_HOLD_MAX))),
             Err(fault) => {
                 // In doubt the site wants quiet.
                 tracing::warn!(%fault, "unreadable hold of the site: holding");
-                self.hold(now().mono, Some(FLEET_HOLD_MAX));
+                self.hold(now.mono, Some(FLEET_HOLD_MAX));
             }
         }
         self.acknowledge(ack);
@@ -164,12 +163,12 @@ impl Agent {
 
     fn hold(&mut self, now: Instant, span: Option<Duration>) {
         self.hold_until = span.map(|span| now.after(span));
-        self.sentinel.order(Order::Hold);
+        self.order(Order::Hold);
     }
 
     fn release(&mut self) {
         self.hold_until = None;
-        self.sentinel.order(Order::Release);
+        self.order(Order::Release);
     }
 
     /// Ends a hold whose time has come.
@@ -180,11 +179,15 @@ impl Agent {
         }
     }
 
-    fn address(&self, message: &Publish) -> Option<Address> {
+    fn order(&mut self, order: Order) {
+        self.acts.push_back(Act::Order(order));
+    }
+
+    fn address(&self, now: Now, message: &Publish) -> Option<Address> {
         let topic = message.response_topic.clone()?;
-        if !self.settings.node.topics.may_reply_to(&topic) {
+        if !self.terms.topics.may_reply_to(&topic) {
             static ELSEWHERE: LogLimit = LogLimit::new(10, 60);
-            if let Some(suppressed) = ELSEWHERE.admit(now().mono) {
+            if let Some(suppressed) = ELSEWHERE.admit(now.mono) {
                 let topic: String = topic.chars().take(TOPIC_CHARS_LOGGED).collect();
                 tracing::warn!(
                     ?topic,

@@ -5,9 +5,7 @@
 
 use std::collections::VecDeque;
 
-use tokio::sync::mpsc::{self, error::TrySendError};
-
-use crate::link::{AckToken, Command, Publish};
+use crate::link::{AckToken, Command, Link, Publish};
 
 /// Commands that may wait before telemetry is dropped.
 const WAITING_MAX: usize = 256;
@@ -18,7 +16,7 @@ const HELD_MAX: usize = 64;
 /// The way to the link.
 #[derive(Debug)]
 pub(super) struct Courier {
-    link: mpsc::Sender<Command>,
+    link: Box<dyn Link>,
     waiting: VecDeque<Command>,
     up: bool,
     /// What was said while the connection was not up: the broker hands over commands that it had queued before it is,
@@ -29,8 +27,8 @@ pub(super) struct Courier {
 
 impl Courier {
     /// A courier to that link.
-    pub(super) fn new(link: mpsc::Sender<Command>) -> Self {
-        Self { link, waiting: VecDeque::new(), up: false, held: VecDeque::new(), dropped: 0 }
+    pub(super) fn new(link: impl Link + 'static) -> Self {
+        Self { link: Box::new(link), waiting: VecDeque::new(), up: false, held: VecDeque::new(), dropped: 0 }
     }
 
     /// Connected: what was held goes out.
@@ -82,25 +80,16 @@ impl Courier {
     /// Hands over what the channel takes.
     pub(super) fn flush(&mut self) {
         while let Some(command) = self.waiting.pop_front() {
-            match self.link.try_send(command) {
-                Ok(()) => {}
-                Err(TrySendError::Full(command) | TrySendError::Closed(command)) => {
-                    self.waiting.push_front(command);
-                    return;
-                }
+            if let Err(command) = self.link.offer(command) {
+                self.waiting.push_front(*command);
+                return;
             }
         }
     }
 
-    /// Resolves when the channel has room again; never while nothing waits.
-    pub(super) async fn room(&self) {
-        if self.waiting.is_empty() {
-            std::future::pending::<()>().await;
-        }
-        // A closed channel ends with the link's `Closed` event, which the loop hears of elsewhere.
-        if self.link.reserve().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+    /// Whether something waits for room: then [`Courier::flush`] is to be called when there is some.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// Telemetry dropped so far.
@@ -111,6 +100,8 @@ impl Courier {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::mpsc;
+
     use super::*;
     use crate::link::Qos;
 

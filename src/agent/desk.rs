@@ -159,6 +159,11 @@ impl Desk {
         self.jobs.get(id)
     }
 
+    /// How many workers there are.
+    pub(super) fn places(&self) -> usize {
+        self.bench.places.len()
+    }
+
     /// Jobs running (stopped ones included) and waiting.
     pub(super) fn counts(&self) -> (usize, usize) {
         let queued = self.jobs.values().filter(|job| job.state == State::Queued).count();

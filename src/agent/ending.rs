@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::desk::Desk;
 use super::parts::{job_settings, open_library};
-use super::{Agent, Mouths, now};
-use crate::governor::Order;
+use super::{Agent, Mouths, now, room};
 use crate::link;
 
 /// For the workers' processes to be gone.
@@ -27,8 +25,8 @@ impl Agent {
         };
         match open_library(&fresh.models_dir) {
             Ok(library) => {
-                self.desk.reports.set_library(&library);
-                self.desk.set_library(library);
+                self.core.desk.reports.set_library(&library);
+                self.core.desk.set_library(library);
                 self.settings.models_dir.clone_from(&fresh.models_dir);
             }
             Err(error) => tracing::error!(%error, "models not reloaded"),
@@ -38,7 +36,7 @@ impl Agent {
         policy.workers = self.settings.policy.workers;
         match self.sentinel.set_policy(policy.clone()) {
             Ok(()) => {
-                self.desk.reports.set_policy(&policy);
+                self.core.desk.reports.set_policy(&policy);
                 self.settings.policy = policy;
             }
             Err(error) => tracing::error!(%error, "policy not reloaded"),
@@ -50,14 +48,14 @@ impl Agent {
         let evict_after = self.settings.workers.evict_after;
         let mut jobs = job_settings(&fresh);
         jobs.evict_after = evict_after;
-        self.desk.set_settings(jobs);
+        self.core.desk.set_settings(jobs);
         let (state_dir, spool_bytes) = (self.settings.jobs.state_dir.clone(), self.settings.jobs.spool_bytes);
         self.settings.jobs = fresh.jobs;
         self.settings.jobs.state_dir = state_dir;
         self.settings.jobs.spool_bytes = spool_bytes;
         tracing::info!("configuration reloaded: governor, limits of jobs, models");
-        if self.connected {
-            self.courier.publish(self.desk.reports.info(now().wall));
+        if self.core.is_connected() {
+            self.core.courier.publish(self.core.desk.reports.info(now().wall));
         }
     }
 
@@ -65,8 +63,7 @@ impl Agent {
     pub(super) async fn end(mut self, mut mouths: Mouths) {
         let began = now().mono;
         tracing::info!("stopping");
-        self.sentinel.order(Order::Drain);
-        self.desk.give_back(now());
+        self.core.wind_down(now());
         if let Err(error) = self.perform() {
             tracing::error!(%error, "while stopping");
         }
@@ -82,15 +79,15 @@ impl Agent {
             tracing::warn!("workers that were killed have not had a core to die on yet");
         }
         let flushed = tokio::time::timeout(FLUSH_MAX, self.flush(&mut mouths)).await;
-        if flushed.is_err() && self.connected {
+        if flushed.is_err() && self.core.is_connected() {
             tracing::warn!("messages left in the outbox; they are sent after the next start");
         }
-        self.courier.shut_down(self.desk.reports.death(now().wall));
+        self.core.last_words(now());
         let closed = tokio::time::timeout(GOODBYE_MAX, async {
             loop {
                 tokio::select! {
                     event = mouths.link.recv() => if matches!(event, None | Some(link::Event::Closed)) { return },
-                    () = self.courier.room() => self.courier.flush(),
+                    () = room(&self.link, self.core.courier.is_waiting()) => self.core.courier.flush(),
                     _ = mouths.terminate.recv() => return,
                 }
             }
@@ -107,15 +104,15 @@ impl Agent {
 
     /// Everything committed, and, while connected, everything delivered. A second SIGTERM cuts it short.
     async fn flush(&mut self, mouths: &mut Mouths) {
-        let committed = |desk: &Desk| desk.nothing_pending();
-        while !(committed(&self.desk) && (!self.connected || self.outbox.is_idle())) {
-            if self.perform().is_err() || self.move_outbox().is_err() {
+        while !self.core.is_flushed() {
+            self.core.settle();
+            if self.perform().is_err() {
                 return;
             }
             tokio::select! {
-                Some(answer) = mouths.store.recv() => if self.hear_store(answer).is_err() { return },
-                Some(event) = mouths.link.recv() => self.hear_link(event),
-                () = self.courier.room() => self.courier.flush(),
+                Some(answer) = mouths.store.recv() => if self.core.hear_store(now(), answer).is_err() { return },
+                Some(event) = mouths.link.recv() => self.core.hear_link(now(), event),
+                () = room(&self.link, self.core.courier.is_waiting()) => self.core.courier.flush(),
                 _ = mouths.terminate.recv() => return,
             }
         }

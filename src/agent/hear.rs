@@ -1,7 +1,8 @@
 //! What does each event do? From the sentinel, the store, and the link.
 
+use super::core::Core;
 use super::reports::{self, Impairment};
-use super::{Agent, Error, desk::Now, keeper::Answer, now};
+use super::{desk::Now, keeper::Answer};
 use crate::fault::{Code, Fault};
 use crate::jobs::store::Batch;
 use crate::link::topics::Down;
@@ -13,46 +14,44 @@ use crate::worker::handle;
 /// Most of a stranger's topic that is logged.
 pub(super) const TOPIC_CHARS_LOGGED: usize = 200;
 
-impl Agent {
-    /// Takes every report that waits; the queue is bounded, and the sentinel fills it far slower than this empties it.
-    pub(super) fn hear_sentinel(&mut self) {
-        while let Some(report) = self.sentinel.reports().pop() {
-            let now = now();
-            match report {
-                Report::Mode { at, decision } => {
-                    self.desk.set_budget(now, at, decision.budget);
-                    self.let_workers_start();
-                    self.desk.reports.set_decision(now, at, decision);
-                    self.telemetry.state_changed();
+impl Core {
+    /// The sentinel has something to tell.
+    pub(super) fn hear_sentinel(&mut self, now: Now, report: Report) {
+        match report {
+            Report::Mode { at, decision } => {
+                self.desk.set_budget(now, at, decision.budget);
+                self.let_workers_start();
+                self.desk.reports.set_decision(now, at, decision);
+                self.telemetry.state_changed();
+            }
+            Report::Yield(record) => {
+                let touched = self.desk.jobs_of(&record.jobs);
+                let causes = self.telemetry.yielded(now, &record);
+                static YIELDED: LogLimit = LogLimit::new(20, 60);
+                if let Some(suppressed) = YIELDED.admit(now.mono) {
+                    let (reason, total_us) = (&record.reason, record.total().as_micros());
+                    tracing::info!(?reason, total_us, workers = record.workers, suppressed, "yielded");
                 }
-                Report::Yield(record) => {
-                    let touched = self.desk.jobs_of(&record.jobs);
-                    let causes = self.telemetry.yielded(now, &record);
-                    static YIELDED: LogLimit = LogLimit::new(20, 60);
-                    if let Some(suppressed) = YIELDED.admit(now.mono) {
-                        let (reason, total_us) = (&record.reason, record.total().as_micros());
-                        tracing::info!(?reason, total_us, workers = record.workers, suppressed, "yielded");
-                    }
-                    let event = self.desk.reports.yielded(&record, causes.as_ref(), &touched, now.wall);
-                    self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
-                }
-                Report::Resumed { at: _, workers, jobs } => {
-                    let touched = self.desk.jobs_of(&jobs);
-                    let event = self.desk.reports.resumed(workers, &touched, now.wall);
-                    self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
-                }
-                Report::Load { fused, .. } => {
-                    self.desk.reports.set_load(&fused);
-                    self.telemetry.loaded(&fused);
-                }
-                Report::Killed { slot, .. } => {
-                    self.telemetry.killed();
-                    tracing::error!(slot, "worker did not stop in time and was killed");
-                }
+                let event = self.desk.reports.yielded(&record, causes.as_ref(), &touched, now.wall);
+                self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
+            }
+            Report::Resumed { at: _, workers, jobs } => {
+                let touched = self.desk.jobs_of(&jobs);
+                let event = self.desk.reports.resumed(workers, &touched, now.wall);
+                self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
+            }
+            Report::Load { fused, .. } => {
+                self.desk.reports.set_load(&fused);
+                self.telemetry.loaded(&fused);
+            }
+            Report::Killed { slot, .. } => {
+                self.telemetry.killed();
+                tracing::error!(slot, "worker did not stop in time and was killed");
             }
         }
     }
 
+    /// A worker has something to tell.
     pub(super) fn hear_worker(&mut self, now: Now, event: handle::Event) {
         if let handle::Event::Parked { slot, times, time } = event {
             self.hear_parked(now, slot, times, time);
@@ -60,29 +59,34 @@ impl Agent {
         self.desk.worker(now, event);
     }
 
-    pub(super) fn hear_store(&mut self, answer: Answer) -> Result<(), Error> {
+    /// The store answers.
+    ///
+    /// # Errors
+    /// When it can no longer keep promises.
+    pub(super) fn hear_store(&mut self, now: Now, answer: Answer) -> Result<(), Fault> {
         match answer {
-            Answer::Committed { ticket, outcome } => self.desk.committed(now(), ticket, outcome)?,
-            Answer::Fetched { id, slot, outcome } => self.desk.fetched(now(), slot, &id, outcome),
+            Answer::Committed { ticket, outcome } => self.desk.committed(now, ticket, outcome)?,
+            Answer::Fetched { id, slot, outcome } => self.desk.fetched(now, slot, &id, outcome),
             Answer::Outbox { messages } => {
                 for (seq, message) in self.outbox.read(messages) {
                     self.courier.offer(seq, reports::publish(message));
                 }
             }
             Answer::Result { reply, body } => self.reply_with_result(reply, body),
-            Answer::Broken(fault) => return Err(Error::Store(fault)),
+            Answer::Broken(fault) => return Err(fault),
         }
         Ok(())
     }
 
-    pub(super) fn hear_link(&mut self, event: Event) {
+    /// The link has something to tell.
+    pub(super) fn hear_link(&mut self, now: Now, event: Event) {
         match event {
             Event::Up { epoch, session_present, packet_bytes_max } => {
                 tracing::info!(epoch, session_present, packet_bytes_max, "connected");
                 self.connected = true;
                 self.outbox.up();
                 self.courier.up();
-                self.courier.publish(self.desk.reports.info(now().wall));
+                self.courier.publish(self.desk.reports.info(now.wall));
                 self.telemetry.state_changed();
             }
             // The link has logged why.
@@ -93,7 +97,7 @@ impl Agent {
             }
             Event::Delivered { token } => self.outbox.settle(token),
             Event::Refused { token, why } => self.refused(token, &why),
-            Event::Received(received) => self.hear_message(received),
+            Event::Received(received) => self.hear_message(now, received),
             Event::Closed => self.connected = false,
         }
     }
@@ -105,6 +109,7 @@ impl Agent {
             return;
         }
         self.telemetry.state_changed();
+        self.let_workers_start();
         let what = what.as_str();
         match &why {
             Some(why) => tracing::error!(what, why, "degraded"),
@@ -125,16 +130,15 @@ impl Agent {
         self.outbox.settle(token);
     }
 
-    fn hear_message(&mut self, received: Received) {
-        let now = now();
+    fn hear_message(&mut self, now: Now, received: Received) {
         let Received { message, ack, .. } = received;
-        match self.settings.node.topics.parse_down(&message.topic) {
+        match self.terms.topics.parse_down(&message.topic) {
             Some(Down::Submit(id)) => self.desk.submit(now, id, message, ack),
             Some(Down::Cancel(id) | Down::Ack(id)) if message.retain => self.desk.refuse_retained(now, &id, ack),
             Some(Down::Cancel(id)) => self.desk.cancel(now, &id, ack),
             Some(Down::Ack(id)) => self.desk.forget(now, &id, ack),
             Some(Down::Command(name)) => self.obey(now, &name, &message, ack),
-            Some(Down::FleetHold) => self.fleet_hold(&message, ack),
+            Some(Down::FleetHold) => self.fleet_hold(now, &message, ack),
             Some(Down::OwnState) => {
                 // A late Will of an earlier connection: say again that this node lives.
                 if self.desk.reports.is_false_death(&message.body) {
@@ -153,7 +157,7 @@ impl Agent {
             let topic: String = topic.chars().take(TOPIC_CHARS_LOGGED).collect();
             tracing::warn!(?topic, suppressed, "a message whose topic means nothing here");
         }
-        match self.settings.node.topics.bad_job_id(topic) {
+        match self.terms.topics.bad_job_id(topic) {
             Some(bad) => self.desk.refuse_id(now, &bad, ack),
             None => self.acknowledge(ack),
         }

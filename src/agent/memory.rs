@@ -2,34 +2,25 @@
 
 use std::time::Duration;
 
-use super::Agent;
+use super::core::{Act, Core};
 use super::desk::Now;
 use super::pressure::{Holds, Shortage, Step};
 use crate::fault::{Code, Fault};
 use crate::jobs::store::Batch;
 use crate::telemetry::LogLimit;
 
-impl Agent {
-    /// Looks at the memory when that is due. There is nothing to look for while no worker has any.
-    pub(super) fn look_at_memory_if_due(&mut self, now: Now) {
-        let wanted = self.relief.is_short() || self.desk.holds().iter().any(|holds| *holds != Holds::Nothing);
-        if wanted && self.pressure.is_due(now.mono) {
-            let shortage = self.pressure.look(now.mono);
-            self.relieve(now, shortage);
-        }
+impl Core {
+    /// Whether the memory is to be looked at: there is nothing to look for while no worker has any.
+    pub(super) fn watches_memory(&self) -> bool {
+        self.relief.is_short() || self.desk.holds().iter().any(|holds| *holds != Holds::Nothing)
     }
 
-    /// The kernel says that memory is short.
-    pub(super) fn hear_pressure(&mut self, now: Now) {
-        let shortage = self.pressure.by_trigger();
-        self.relieve(now, Some(shortage));
-    }
-
-    fn relieve(&mut self, now: Now, shortage: Option<Shortage>) {
+    /// The memory was looked at: it is short for this reason, or it is not.
+    pub(super) fn hear_memory(&mut self, now: Now, shortage: Option<Shortage>) {
         let before = self.relief.is_short();
         let step = self.relief.on_look(now.mono, shortage.is_some(), &self.desk.holds());
         if let (Some(shortage), false) = (shortage, before) {
-            let calm_s = self.settings.memory.calm.as_secs_f64();
+            let calm_s = self.terms.memory_calm.as_secs_f64();
             self.telemetry.state_changed();
             tracing::warn!(reason = %shortage, calm_s, "memory is short: no worker starts until it was not for calm_s");
         }
@@ -59,16 +50,17 @@ impl Agent {
     }
 
     /// Says to each handle whether it may start a process.
-    pub(super) fn let_workers_start(&self) {
-        for (slot, handle) in self.handles.iter().enumerate() {
-            handle.set_may_start(self.desk.may_start(slot));
+    pub(super) fn let_workers_start(&mut self) {
+        for slot in 0..self.desk.places() {
+            let may_start = self.desk.may_start(slot);
+            self.acts.push_back(Act::MayStart { slot, may_start });
         }
     }
 
     /// A worker stopped itself for a while, because the sentinel was silent.
     pub(super) fn hear_parked(&mut self, now: Now, slot: usize, times: u32, time: Duration) {
         self.telemetry.parked(times);
-        let limit_ms = self.settings.sentinel.dead_man.as_millis();
+        let limit_ms = self.terms.dead_man.as_millis();
         let text = format!(
             "worker {slot} stopped itself for {} ms because the sentinel was silent for more than {limit_ms} ms \
              (sentinel.dead_man_ms); find what keeps it from its core, and give it a SCHED_FIFO priority",
@@ -78,7 +70,7 @@ impl Agent {
     }
 
     /// Something that people should know of, in the log and on `up/event`; at most so often.
-    fn raise_alarm(&mut self, now: Now, fault: &Fault) {
+    pub(super) fn raise_alarm(&mut self, now: Now, fault: &Fault) {
         static ALARMS: LogLimit = LogLimit::new(20, 60);
         let Some(suppressed) = ALARMS.admit(now.mono) else { return };
         tracing::warn!(code = %fault.code, suppressed, "{}", fault.message);

@@ -1,6 +1,5 @@
 //! What is the agent made of? Every part, made from the configuration and joined to the others.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +7,13 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::courier::Courier;
+use super::core::{Core, Terms};
 use super::desk::{self, Desk};
 use super::keeper::Keeper;
-use super::outbox::Outbox;
-use super::pressure::{self, Relief, Watcher};
+use super::pressure::{self, Watcher};
 use super::reports::{self, Reports};
 use super::status::Status;
-use super::{Agent, Error, Mouths, Reload, floor, now, telemetry};
+use super::{Agent, Error, Mouths, Reload, floor, now};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
@@ -26,6 +24,7 @@ use crate::load::host::{Host, HostFacts};
 use crate::model::library::Library;
 use crate::sentinel::{self, Sentinel};
 use crate::sys;
+use crate::sys::usage::HostUsage;
 use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::worker::cgroup::{Cgroups, Floor};
@@ -55,7 +54,7 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         let library = open_library(&settings.models_dir)?;
         let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let Opened { store, jobs, boot, quarantined } = open_store(&settings.jobs.state_dir, quota)?;
+        let Opened { store, jobs, boot, quarantined, .. } = open_store(&settings.jobs.state_dir, quota)?;
         tracing::info!(boot, jobs = jobs.len(), "state opened");
         if let Some(old) = quarantined {
             tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside, starting empty");
@@ -101,27 +100,13 @@ impl Agent {
             hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
         };
         let pressure = Watcher::new(memory_settings(&settings));
-        let relief = Relief::new(settings.memory.calm);
-        let agent = Self {
-            settings,
-            reload,
-            desk,
-            keeper,
-            outbox: Outbox::default(),
-            courier: Courier::new(commands),
-            sentinel,
-            gate,
-            handles,
-            pressure,
-            relief,
-            telemetry: telemetry::Telemetry::default(),
-            status,
-            since: now().wall,
-            replies: BTreeMap::new(),
-            reply_count: 0,
-            hold_until: None,
-            connected: false,
+        let terms = Terms {
+            topics: settings.node.topics.clone(),
+            dead_man: settings.sentinel.dead_man,
+            memory_calm: settings.memory.calm,
         };
+        let core = Core::new(now(), terms, desk, commands.clone(), HostUsage::read);
+        let agent = Self { settings, reload, core, keeper, link: commands, sentinel, gate, handles, pressure, status };
         Ok((agent, mouths))
     }
 }

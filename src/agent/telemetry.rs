@@ -12,7 +12,7 @@ use crate::ledger::Ledger;
 use crate::ledger::cause::{Causes, HostDeltas, SLOW};
 use crate::link::Publish;
 use crate::load::fusion::{Fused, FusedLoad};
-use crate::sentinel::{Sentinel, YieldRecord};
+use crate::sentinel::YieldRecord;
 use crate::sys::usage::{HostUsage, TICK};
 use crate::units::{Instant, Utilization};
 
@@ -46,7 +46,7 @@ pub(super) struct Counters {
 }
 
 /// Paces of everything told unasked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Telemetry {
     state_due: bool,
     state_at: Option<Instant>,
@@ -55,10 +55,26 @@ pub(super) struct Telemetry {
     load_told: Option<(Instant, Utilization)>,
     metrics_at: Option<Instant>,
     counters: Counters,
+    read_host: fn() -> Option<HostUsage>,
     host: Option<(Instant, HostUsage)>,
 }
 
 impl Telemetry {
+    /// Nothing told yet; what the host counts is read by that function.
+    pub(super) fn new(read_host: fn() -> Option<HostUsage>) -> Self {
+        Self {
+            state_due: false,
+            state_at: None,
+            counts: (0, 0),
+            load: None,
+            load_told: None,
+            metrics_at: None,
+            counters: Counters::default(),
+            read_host,
+            host: None,
+        }
+    }
+
     /// Mode, session or connection changed: the state is told again.
     pub(super) fn state_changed(&mut self) {
         self.state_due = true;
@@ -76,14 +92,14 @@ impl Telemetry {
     /// yield is slow.
     pub(super) fn watch_host(&mut self, now: Now) {
         if self.host.is_none_or(|(at, _)| now.mono.since(at) >= HOST_EVERY) {
-            self.host = HostUsage::read().map(|usage| (now.mono, usage));
+            self.host = (self.read_host)().map(|usage| (now.mono, usage));
         }
     }
 
     /// A yield was confirmed. Gives what delayed it, when it was slow.
     pub(super) fn yielded(&mut self, now: Now, record: &YieldRecord) -> Option<Causes> {
         let host = self.host.filter(|_| record.total() >= SLOW).and_then(|(at, then)| {
-            let seen = HostUsage::read()?;
+            let seen = (self.read_host)()?;
             Some(HostDeltas {
                 span: now.mono.since(at),
                 tick: TICK,
@@ -100,10 +116,14 @@ impl Telemetry {
     }
 
     /// Everything counted so far, up to date.
-    pub(super) fn counters(&mut self, courier: &Courier, sentinel: &Sentinel) -> &Counters {
+    pub(super) fn counters(&mut self, courier: &Courier) -> &Counters {
         self.counters.dropped = courier.dropped();
-        self.counters.overflowed = sentinel.overflowed();
         &self.counters
+    }
+
+    /// The sentinel has dropped so many reports since its start.
+    pub(super) fn overflowed(&mut self, reports: u64) {
+        self.counters.overflowed = reports;
     }
 
     /// Workers stopped themselves so often.
@@ -123,7 +143,6 @@ impl Telemetry {
         reports: &Reports,
         counts: (usize, usize),
         courier: &Courier,
-        sentinel: &Sentinel,
     ) -> Vec<Publish> {
         let mut messages = Vec::new();
         let passed = |since: Option<Instant>, span| since.is_none_or(|since| now.mono.since(since) >= span);
@@ -147,7 +166,7 @@ impl Telemetry {
         }
         if passed(self.metrics_at, METRICS_EVERY) {
             self.metrics_at = Some(now.mono);
-            messages.push(reports.metrics(self.counters(courier, sentinel), now.wall));
+            messages.push(reports.metrics(self.counters(courier), now.wall));
         }
         messages
     }

@@ -134,21 +134,23 @@ impl Agent {
     }
 
     fn page(&mut self, page: Page, at: WallTime) -> String {
-        let jobs = self.desk.counts();
-        let counters = self.telemetry.counters(&self.courier, &self.sentinel);
-        let reports = &self.desk.reports;
+        self.core.telemetry.overflowed(self.sentinel.overflowed());
+        let jobs = self.core.desk.counts();
+        let (connected, since) = (self.core.is_connected(), self.core.since());
+        let counters = self.core.telemetry.counters(&self.core.courier);
+        let reports = &self.core.desk.reports;
         match page {
             Page::Metrics => status::metrics(&Scene {
                 reports,
                 counters,
                 jobs,
                 workers: self.settings.workers.count,
-                connected: self.connected,
-                since: self.since,
+                connected,
+                since,
                 cpu: clock::own_cpu(),
                 resident_bytes: memory::resident_bytes(std::process::id()),
             }),
-            Page::Yields => String::from_utf8(reports.yields(counters, self.since, at).render()).unwrap_or_default(),
+            Page::Yields => String::from_utf8(reports.yields(counters, since, at).render()).unwrap_or_default(),
         }
     }
 }

@@ -25,6 +25,10 @@ pub mod inflight;
 
 pub mod heartbeat;
 
+use std::fmt;
+
+use tokio::sync::mpsc::{self, error::TrySendError};
+
 use crate::units::WallTime;
 
 /// MQTT quality of service; 2 is never used.
@@ -102,6 +106,25 @@ pub enum Command {
         /// speaks instead.
         last_words: Option<Publish>,
     },
+}
+
+/// The way to the broker as its owner sees it: bounded, and never waited for.
+///
+/// The client in [`mqtt`] is one; a simulated broker is another, and drives the very same agent.
+pub trait Link: fmt::Debug {
+    /// Hands over a command.
+    ///
+    /// # Errors
+    /// Gives the command back when there is no room: the owner keeps it and offers it again.
+    fn offer(&mut self, command: Command) -> Result<(), Box<Command>>;
+}
+
+impl Link for mpsc::Sender<Command> {
+    fn offer(&mut self, command: Command) -> Result<(), Box<Command>> {
+        self.try_send(command).map_err(|error| match error {
+            TrySendError::Full(command) | TrySendError::Closed(command) => Box::new(command),
+        })
+    }
 }
 
 /// What the link tells the rest of the program.

@@ -15,7 +15,7 @@ impl Desk {
 
     /// Whether a process may be started for that place.
     pub(in crate::agent) fn may_start(&self, slot: usize) -> bool {
-        !self.reports.is_short() && slot < usize::from(self.budget)
+        self.reports.may_start() && slot < usize::from(self.budget)
     }
 
     /// What each worker has of the node's memory.

@@ -7,7 +7,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | text | number: `schema`, `boots` (runs of the agent), `commits` (transactions), `next_seq` |
+//! | `meta` | text | number: `schema`, `boots` (runs of the agent), `commits` (transactions), `next_seq`, `wall_high` (ms since 1970) |
 //! | `jobs` | job id | JSON: [`Job`], durations in ns, moments in ms since 1970 |
 //! | `payloads` | job id | frame: content type and header length, then the submit's body |
 //! | `items` | (job id, index) | output of one finished item, as the caller encoded it |
@@ -54,9 +54,9 @@ use redb::{ReadTransaction, ReadableDatabase};
 
 use self::medium::{Folder, Medium};
 use self::records::{ITEMS, OUTBOX, PAYLOADS, RESULTS, decode_message, decode_payload};
-use self::recovery::{Live, Trouble, contained};
+use self::recovery::{Contents, Live, Started, Trouble, contained};
 pub use self::recovery::{Quarantined, panic_is_contained};
-use self::tally::{Plan, Tally};
+use self::tally::{Plan, Taken, Tally};
 use super::job::Job;
 use crate::fault::Fault;
 use crate::units::{JobId, WallTime};
@@ -67,7 +67,8 @@ pub struct Quota {
     /// Records of payloads, items, results and messages, in bytes. Above it payloads are refused; what belongs to jobs
     /// already accepted is always taken.
     pub bytes: u64,
-    /// Messages in the outbox. Above it the oldest droppable ones give way; the others are always kept.
+    /// Messages in the outbox. Above it the oldest droppable ones give way. The others are always kept; when they alone
+    /// are so many, payloads are refused, so that no new work adds to them.
     pub messages: usize,
 }
 
@@ -100,9 +101,12 @@ pub struct Message {
 /// Changes that belong together. Removals are applied before additions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
+    /// Wall time that the sender trusts. The highest ever given is kept ([`Opened::wall_high`]); it rises with whatever
+    /// else the batch changes, and alone too.
+    pub at: Option<WallTime>,
     /// Jobs to be written, new or changed.
     pub jobs: Vec<Job>,
-    /// Inputs of new jobs; the only part that the byte quota can refuse.
+    /// Inputs of new jobs; the only part that the quota can refuse.
     pub payloads: Vec<(JobId, Payload)>,
     /// Outputs of finished items.
     pub items: Vec<(JobId, u32, Vec<u8>)>,
@@ -144,6 +148,8 @@ pub struct Opened {
     pub jobs: Vec<Job>,
     /// Which run of the agent on this store this is, from 1.
     pub boot: u64,
+    /// The highest wall time that any run trusted ([`Batch::at`]): the clock cannot truly be before it.
+    pub wall_high: Option<WallTime>,
     /// The store that could not be used, when there was one.
     pub quarantined: Option<Quarantined>,
 }
@@ -182,9 +188,10 @@ impl Store {
 
     fn open_on(medium: Box<dyn Medium>, quota: Quota) -> Result<Opened, Fault> {
         let started = recovery::start(&*medium)?;
-        let tally = started.contents.tally;
-        let store = Self { medium, live: Some(started.live), renew: false, quota, tally, dropped: 0 };
-        Ok(Opened { store, jobs: started.contents.jobs, boot: started.boot, quarantined: started.quarantined })
+        let Started { live, contents: Contents { jobs, tally }, boot, quarantined } = started;
+        let wall_high = tally.wall_high;
+        let store = Self { medium, live: Some(live), renew: false, quota, tally, dropped: 0 };
+        Ok(Opened { store, jobs, boot, wall_high, quarantined })
     }
 
     /// Whether a job with a payload of that many bytes can be stored now: to be asked before it is accepted.
@@ -192,7 +199,7 @@ impl Store {
     /// # Errors
     /// `spool.full` with numbers and remedy.
     pub fn admit(&self, payload_bytes: u64) -> Result<(), Fault> {
-        self.tally.admit(&self.quota, 0, payload_bytes)
+        self.tally.admit(&self.quota, Taken::default(), payload_bytes)
     }
 
     /// Makes one batch durable and returns the sequence numbers of its messages: `messages` first, then `droppable`.
@@ -215,13 +222,14 @@ impl Store {
         if let Err(fault) = self.ensure_open() {
             return batches.iter().map(|_| Err(fault.clone())).collect();
         }
-        let mut taken = 0;
+        let mut taken = Taken::default();
         let mut admit = |batch: &Batch| {
             let bytes = batch.payload_bytes();
-            if bytes > 0 {
+            if !batch.payloads.is_empty() {
                 self.tally.admit(&self.quota, taken, bytes)?;
-                taken += bytes;
             }
+            taken.bytes += bytes;
+            taken.messages += batch.messages.len();
             Ok(())
         };
         let verdicts: Vec<Result<(), Fault>> = batches.iter().map(&mut admit).collect();

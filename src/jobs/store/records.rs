@@ -29,6 +29,7 @@ pub(super) const KEY_SCHEMA: &str = "schema";
 pub(super) const KEY_BOOTS: &str = "boots";
 pub(super) const KEY_COMMITS: &str = "commits";
 pub(super) const KEY_NEXT_SEQ: &str = "next_seq";
+pub(super) const KEY_WALL_HIGH: &str = "wall_high";
 
 /// A value that does not read back, with the reason.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

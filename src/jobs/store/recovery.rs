@@ -15,12 +15,13 @@ use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableHand
 
 use super::medium::{Medium, Watched};
 use super::records::{
-    ITEMS, JOBS, KEY_BOOTS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_SCHEMA, META, OUTBOX, PAYLOADS, RESULTS, SCHEMA, Unreadable,
-    decode_job, decode_message, decode_payload,
+    ITEMS, JOBS, KEY_BOOTS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_SCHEMA, KEY_WALL_HIGH, META, OUTBOX, PAYLOADS, RESULTS,
+    SCHEMA, Unreadable, decode_job, decode_message, decode_payload,
 };
 use super::tally::{Queued, Tally};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Job;
+use crate::units::WallTime;
 
 /// Memory that redb may use for pages, in bytes; its own default of a gigabyte is more than a node has to spare.
 const CACHE_BYTES: usize = 1024 * 1024;
@@ -293,7 +294,7 @@ fn count_boot(database: &Database) -> Result<u64, Trouble> {
 /// Reads every record once: what does not read back is found now, not in the middle of a job.
 fn read_all(database: &Database) -> Result<Contents, Trouble> {
     let transaction = database.begin_read()?;
-    let (commits, next_seq) = read_meta(&transaction)?;
+    let (commits, next_seq, wall_high) = read_meta(&transaction)?;
     let mut jobs = Vec::new();
     for entry in transaction.open_table(JOBS)?.iter()? {
         let (id, record) = entry?;
@@ -318,11 +319,11 @@ fn read_all(database: &Database) -> Result<Contents, Trouble> {
         outbox.insert(seq.value(), Queued { droppable, bytes: value.value().len() as u64 });
     }
     bytes += outbox.values().map(|queued| queued.bytes).sum::<u64>();
-    Ok(Contents { jobs, tally: Tally { bytes, outbox, next_seq, commits } })
+    Ok(Contents { jobs, tally: Tally { bytes, outbox, next_seq, commits, wall_high } })
 }
 
 /// Checks the schema first: of a newer one no other table may be touched.
-fn read_meta(transaction: &ReadTransaction) -> Result<(u64, u64), Trouble> {
+fn read_meta(transaction: &ReadTransaction) -> Result<(u64, u64, Option<WallTime>), Trouble> {
     if !transaction.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(Trouble::Corrupt("it has no schema number".to_owned()));
     }
@@ -333,5 +334,6 @@ fn read_meta(transaction: &ReadTransaction) -> Result<(u64, u64), Trouble> {
         Some(newer) if newer > SCHEMA => return Err(Trouble::Newer(newer)),
         Some(_) | None => return Err(Trouble::Corrupt("it has no schema number that was ever used".to_owned())),
     }
-    Ok((number(KEY_COMMITS)?.unwrap_or(0), number(KEY_NEXT_SEQ)?.unwrap_or(1)))
+    let wall_high = number(KEY_WALL_HIGH)?.and_then(|millis| i64::try_from(millis).ok()).map(WallTime::from_millis);
+    Ok((number(KEY_COMMITS)?.unwrap_or(0), number(KEY_NEXT_SEQ)?.unwrap_or(1), wall_high))
 }

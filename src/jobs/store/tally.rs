@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::{Batch, Quota};
 use crate::fault::{Code, Fault};
+use crate::units::WallTime;
 
 /// One message of the outbox, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +27,23 @@ pub(super) struct Tally {
     pub(super) next_seq: u64,
     /// Transactions so far: tells after a failed commit whether it is in the file all the same.
     pub(super) commits: u64,
+    /// Highest wall time that was trusted.
+    pub(super) wall_high: Option<WallTime>,
+}
+
+/// What is promised to other batches of the same group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) bytes: u64,
+    /// Messages that must arrive.
+    pub(super) messages: usize,
 }
 
 impl Tally {
-    /// Whether payloads of that many bytes fit besides `taken` bytes promised to others.
-    pub(super) fn admit(&self, quota: &Quota, taken: u64, payload_bytes: u64) -> Result<(), Fault> {
-        let used = self.bytes.saturating_add(taken);
+    /// Whether a job with a payload of that many bytes fits besides what is `taken` by others.
+    pub(super) fn admit(&self, quota: &Quota, taken: Taken, payload_bytes: u64) -> Result<(), Fault> {
+        self.admit_messages(quota, taken.messages)?;
+        let used = self.bytes.saturating_add(taken.bytes);
         if used.saturating_add(payload_bytes) <= quota.bytes {
             return Ok(());
         }
@@ -39,6 +51,23 @@ impl Tally {
             "the store holds {used} bytes, limit {}; the job's {payload_bytes} do not fit: fetch and acknowledge results, \
              submit again later, or raise the limit",
             quota.bytes
+        );
+        Err(Fault::new(Code::SpoolFull, text))
+    }
+
+    /// Every job adds messages that must arrive, and nothing ever drops those: so their number must stop the jobs.
+    fn admit_messages(&self, quota: &Quota, taken: usize) -> Result<(), Fault> {
+        // The outbox is counted only when it can matter: this is asked for every job.
+        if self.outbox.len().saturating_add(taken) < quota.messages {
+            return Ok(());
+        }
+        let kept = self.outbox.values().filter(|queued| !queued.droppable).count().saturating_add(taken);
+        if kept < quota.messages {
+            return Ok(());
+        }
+        let text = format!(
+            "{kept} messages that must arrive wait for the broker, limit {}: bring the connection back, submit again later",
+            quota.messages
         );
         Err(Fault::new(Code::SpoolFull, text))
     }
@@ -56,6 +85,8 @@ pub(super) struct Plan {
     pub(super) delivered: Vec<u64>,
     /// Messages that leave because the outbox is full: the oldest droppable ones.
     pub(super) dropped: Vec<u64>,
+    /// Highest wall time afterwards.
+    pub(super) wall_high: Option<WallTime>,
 }
 
 impl Plan {
@@ -79,7 +110,8 @@ impl Plan {
         let excess = after.saturating_sub(quota.messages);
         let old = tally.outbox.iter().filter(|(seq, queued)| queued.droppable && delivered.binary_search(seq).is_err());
         let dropped = old.map(|(seq, _)| *seq).chain(droppable).take(excess).collect();
-        Self { seqs, next_seq, delivered, dropped }
+        let wall_high = batches.iter().filter_map(|batch| batch.at).chain(tally.wall_high).max();
+        Self { seqs, next_seq, delivered, dropped, wall_high }
     }
 }
 
@@ -91,7 +123,7 @@ mod tests {
     fn tally(droppable: &[bool]) -> Tally {
         let outbox: BTreeMap<u64, Queued> =
             (1..).zip(droppable.iter().map(|&droppable| Queued { droppable, bytes: 10 })).collect();
-        Tally { bytes: 10 * outbox.len() as u64, next_seq: outbox.len() as u64 + 1, outbox, commits: 0 }
+        Tally { bytes: 10 * outbox.len() as u64, next_seq: outbox.len() as u64 + 1, outbox, ..Tally::default() }
     }
 
     fn batch(messages: usize, droppable: usize, delivered: &[u64]) -> Batch {
@@ -133,9 +165,31 @@ mod tests {
     #[test]
     fn a_full_store_names_numbers_and_remedy() {
         let tally = Tally { bytes: 90, ..Tally::default() };
-        assert_eq!(tally.admit(&QUOTA, 0, 10), Ok(()));
-        let fault = tally.admit(&QUOTA, 5, 10).unwrap_err();
+        assert_eq!(tally.admit(&QUOTA, Taken::default(), 10), Ok(()));
+        let fault = tally.admit(&QUOTA, Taken { bytes: 5, messages: 0 }, 10).unwrap_err();
         assert_eq!(fault.code, Code::SpoolFull);
         assert!(fault.message.contains("holds 95 bytes, limit 100; the job's 10 do not fit"), "{fault}");
+    }
+
+    #[test]
+    fn an_outbox_full_of_messages_that_must_arrive_refuses_new_work() {
+        let none = Taken::default();
+        assert_eq!(tally(&[false, true, true, true]).admit(&QUOTA, none, 1), Ok(()), "droppable ones make room");
+        assert_eq!(tally(&[false; 3]).admit(&QUOTA, none, 1), Ok(()));
+        let fault = tally(&[false; 4]).admit(&QUOTA, none, 1).unwrap_err();
+        assert_eq!(fault.code, Code::SpoolFull);
+        assert!(fault.message.starts_with("4 messages that must arrive wait for the broker, limit 4"), "{fault}");
+        let group = Taken { bytes: 0, messages: 1 };
+        assert_eq!(tally(&[false; 3]).admit(&QUOTA, group, 1).unwrap_err().code, Code::SpoolFull);
+    }
+
+    #[test]
+    fn trusted_wall_time_only_rises() {
+        let at = |millis| Some(WallTime::from_millis(millis));
+        let marked = |millis| Batch { at: at(millis), ..Batch::default() };
+        let high = |tally: &Tally, batches: &[&Batch]| Plan::new(tally, &QUOTA, batches).wall_high;
+        assert_eq!(high(&Tally::default(), &[&batch(1, 0, &[])]), None);
+        assert_eq!(high(&Tally::default(), &[&marked(7), &marked(5)]), at(7));
+        assert_eq!(high(&Tally { wall_high: at(9), ..Tally::default() }, &[&marked(7)]), at(9));
     }
 }

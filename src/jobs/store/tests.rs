@@ -94,7 +94,7 @@ fn everything_committed_is_there_after_opening_again() {
     let bytes = opened.store.bytes();
     drop(opened);
 
-    let Opened { store, jobs, boot, quarantined } = Store::open(&state, QUOTA).unwrap();
+    let Opened { store, jobs, boot, quarantined, .. } = Store::open(&state, QUOTA).unwrap();
     assert_eq!((boot, quarantined), (2, None));
     assert_eq!(jobs, [job("a"), full_job("b")]);
     assert_eq!(store.payload(&id("a")), Ok(Some(payload(10))));
@@ -198,6 +198,37 @@ fn a_full_outbox_drops_what_may_be_lost_and_counts_it() {
     store.commit(&Batch { messages: vec![message("e"), message("f")], ..Batch::default() }).unwrap();
     assert_eq!((topics(&store).as_str(), store.dropped()), ("adef", 2), "what must arrive stays");
     assert_eq!(store.outbox_len(), 4);
+}
+
+#[test]
+fn an_outbox_full_of_messages_that_must_arrive_refuses_jobs_and_takes_what_ends_them() {
+    let mut store = Disk::default().open(Quota { messages: 3, ..QUOTA }).unwrap().store;
+    let answers = store.commit_many(&[submit("a", 10), submit("b", 0), submit("c", 10), submit("d", 10)]);
+    assert!(answers[..3].iter().all(Result::is_ok));
+    assert_eq!(answers[3].as_ref().unwrap_err().code, Code::SpoolFull, "the group is counted too");
+    assert_eq!(store.admit(0).unwrap_err().code, Code::SpoolFull);
+    assert_eq!(store.commit(&submit("d", 0)).unwrap_err().code, Code::SpoolFull, "however small the input");
+    assert!(store.commit(&Batch { messages: vec![message("end")], ..Batch::default() }).is_ok());
+    store.commit(&Batch { delivered: vec![1, 2], ..Batch::default() }).unwrap();
+    assert!(store.commit(&submit("d", 10)).is_ok());
+    assert_eq!(store.dropped(), 0);
+}
+
+#[test]
+fn the_highest_trusted_wall_time_is_kept() {
+    let disk = Disk::default();
+    let at = |millis| Some(WallTime::from_millis(millis));
+    let mut opened = disk.open(QUOTA).unwrap();
+    assert_eq!(opened.wall_high, None);
+    opened.store.commit(&Batch { at: at(2_000), ..submit("a", 10) }).unwrap();
+    opened.store.commit(&Batch { at: at(1_000), ..submit("b", 10) }).unwrap();
+    opened.store.commit(&submit("c", 10)).unwrap();
+    drop(opened);
+    let mut opened = disk.open(QUOTA).unwrap();
+    assert_eq!(opened.wall_high, at(2_000));
+    opened.store.commit(&Batch { at: at(3_000), ..Batch::default() }).unwrap();
+    drop(opened);
+    assert_eq!(disk.open(QUOTA).unwrap().wall_high, at(3_000));
 }
 
 #[test]

@@ -4,7 +4,8 @@ use redb::{Database, Durability, Table, WriteTransaction};
 
 use super::Batch;
 use super::records::{
-    ITEMS, JOBS, KEY_COMMITS, KEY_NEXT_SEQ, META, OUTBOX, PAYLOADS, RESULTS, encode_job, encode_message, encode_payload,
+    ITEMS, JOBS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_WALL_HIGH, META, OUTBOX, PAYLOADS, RESULTS, encode_job, encode_message,
+    encode_payload,
 };
 use super::recovery::Trouble;
 use super::tally::{Plan, Queued, Tally};
@@ -31,6 +32,7 @@ impl Change {
             tally.outbox.remove(seq);
         }
         tally.next_seq = plan.next_seq;
+        tally.wall_high = plan.wall_high;
         tally.commits += 1;
     }
 }
@@ -45,6 +47,9 @@ pub(super) fn write(database: &Database, tally: &Tally, plan: &Plan, batches: &[
         meta.insert(KEY_COMMITS, tally.commits + 1)?;
         if plan.next_seq != tally.next_seq {
             meta.insert(KEY_NEXT_SEQ, plan.next_seq)?;
+        }
+        if let Some(high) = plan.wall_high.filter(|_| plan.wall_high != tally.wall_high) {
+            meta.insert(KEY_WALL_HIGH, u64::try_from(high.as_millis()).unwrap_or(0))?;
         }
     }
     for batch in batches {
