@@ -22,6 +22,7 @@ use self::suspects::Suspects;
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
 use super::reports::{self, Reports};
+use super::wall::Judged;
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, State, reason};
 use crate::jobs::queue::{self, Capacity, Surroundings};
@@ -46,8 +47,28 @@ const ITEMS_AHEAD: usize = 2;
 pub(super) struct Now {
     /// Monotonic.
     pub mono: Instant,
-    /// Wall.
+    /// Wall, as far as it is known.
     pub wall: WallTime,
+    /// The wall time up to which things are due; none while it is in doubt (see [`wall`](super::wall)).
+    pub due: WallTime,
+}
+
+impl Now {
+    /// A moment whose wall time was judged.
+    pub(super) const fn new(mono: Instant, judged: Judged) -> Self {
+        Self { mono, wall: judged.wall, due: judged.due() }
+    }
+
+    /// A moment whose wall time is beyond doubt.
+    #[cfg(test)]
+    pub(super) const fn sure(mono: Instant, wall: WallTime) -> Self {
+        Self { mono, wall, due: wall }
+    }
+
+    /// Whether the wall time is beyond doubt.
+    pub(super) fn is_sure(self) -> bool {
+        self.due == self.wall
+    }
 }
 
 /// How jobs are handled.
@@ -108,6 +129,10 @@ pub(super) struct Desk {
     /// Jobs that are not durable yet: the store may still refuse them, so they are not started.
     undecided: BTreeSet<JobId>,
     effects: VecDeque<Effect>,
+    /// The last wall time beyond doubt, kept with every commit.
+    mark: Option<WallTime>,
+    /// When it is kept though nothing else is committed.
+    mark_due: Instant,
 }
 
 impl Desk {
@@ -135,6 +160,8 @@ impl Desk {
             suspects: Suspects::default(),
             undecided: BTreeSet::new(),
             effects: VecDeque::new(),
+            mark: None,
+            mark_due: now.mono,
         };
         let interrupted: Vec<JobId> =
             desk.jobs.values().filter(|job| job.state.is_started()).map(|job| job.id.clone()).collect();
@@ -175,7 +202,7 @@ impl Desk {
         let closed = self.reports.closed();
         let free_workers = self.bench.places.iter().filter(|place| place.is_free()).count();
         let surroundings = Surroundings { closed: closed.as_deref(), free_workers };
-        let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.wall)?;
+        let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.due)?;
         Some(format!("{}: {}", waiting.code, waiting.sentence))
     }
 
@@ -372,7 +399,8 @@ impl Desk {
         }
     }
 
-    fn commit(&mut self, batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
+    fn commit(&mut self, mut batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
+        batch.at = batch.at.or(self.mark);
         self.tickets += 1;
         let ticket = self.tickets;
         self.pending.insert(ticket, Pending { ack, submit });

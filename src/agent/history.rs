@@ -29,8 +29,9 @@ pub(super) struct History {
 struct Kept {
     file: File,
     record: Record,
-    /// What was in the file before this start.
-    before: Vec<u8>,
+    /// What was in the file before this start; until the run has begun it is put back when this is dropped: a start
+    /// that fails and says why is no crash.
+    before: Option<Vec<u8>>,
 }
 
 impl History {
@@ -43,6 +44,18 @@ impl History {
             None
         });
         Self { terms, kept }
+    }
+
+    /// The start is over and the run has begun: from now on an end without [`History::end`] is a crash.
+    pub(super) fn begun(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.before = None;
+        }
+    }
+
+    /// Whether this run is in safe mode.
+    pub(super) fn is_safe_mode(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| kept.record.is_safe())
     }
 
     /// Why this run is in safe mode; `None` when it is not.
@@ -70,21 +83,21 @@ impl History {
         self.change(Record::end);
     }
 
-    /// The run could not begin, and said why: that is no crash. What was remembered before stays.
-    pub(super) fn undo(self) {
-        if let Some(kept) = self.kept
-            && let Err(error) =
-                kept.file.write_all_at(&kept.before, 0).and_then(|()| kept.file.set_len(kept.before.len() as u64))
-        {
-            tracing::warn!(%error, "this start will be taken for a crash");
-        }
-    }
-
     fn change(&mut self, change: impl FnOnce(&mut Record)) {
         let Some(kept) = &mut self.kept else { return };
         change(&mut kept.record);
         if let Err(error) = kept.file.write_all_at(&kept.record.encode(), 0) {
             tracing::error!(%error, "the record of crashes cannot be written: the next start may count one too many");
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Some(before) = &self.before else { return };
+        let put_back = self.file.write_all_at(before, 0).and_then(|()| self.file.set_len(before.len() as u64));
+        if let Err(error) = put_back {
+            tracing::warn!(%error, "this start will be taken for a crash");
         }
     }
 }
@@ -104,7 +117,7 @@ fn begin(folder: &Path, terms: Terms, now: Instant) -> io::Result<Kept> {
     }
     let record = Record::start(last.as_ref(), boot, now, terms);
     file.write_all_at(&record.encode(), 0)?;
-    Ok(Kept { file, record, before })
+    Ok(Kept { file, record, before: Some(before) })
 }
 
 /// The name of the kernel's run, from a UUID in text.
@@ -121,31 +134,38 @@ mod tests {
 
     use super::*;
 
+    /// A run that has begun; dropping it is a crash.
+    fn run(folder: &Path, terms: Terms) -> History {
+        let mut history = History::begin(folder, terms);
+        history.begun();
+        history
+    }
+
     const TERMS: Terms = Terms { crashes: 3, window: Duration::from_secs(300), calm: Duration::from_secs(600) };
 
     #[test]
     fn three_starts_without_an_end_are_remembered_and_the_fourth_is_safe() {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..3 {
-            assert_eq!(History::begin(folder.path(), TERMS).safe_mode(), None);
+            assert_eq!(run(folder.path(), TERMS).safe_mode(), None);
         }
-        let mut history = History::begin(folder.path(), TERMS);
+        let mut history = run(folder.path(), TERMS);
         assert!(history.safe_mode().is_some_and(|why| why.contains("3 times")));
         assert!(!history.leave_if_calm());
         history.end();
-        assert_eq!(History::begin(folder.path(), TERMS).safe_mode(), None);
+        assert_eq!(run(folder.path(), TERMS).safe_mode(), None);
     }
 
     #[test]
     fn a_start_that_said_why_it_failed_is_no_crash() {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..10 {
-            History::begin(folder.path(), TERMS).undo();
+            drop(History::begin(folder.path(), TERMS));
         }
         assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), b"");
-        let _crash = History::begin(folder.path(), TERMS);
+        drop(run(folder.path(), TERMS));
         let before = fs::read(folder.path().join(FILE)).unwrap();
-        History::begin(folder.path(), TERMS).undo();
+        drop(History::begin(folder.path(), TERMS));
         assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), before);
     }
 
@@ -154,7 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for garbage in [vec![0; RECORD_BYTES], vec![0xff; 10], b"x".repeat(100_000)] {
             fs::write(folder.path().join(FILE), garbage).unwrap();
-            assert_eq!(History::begin(folder.path(), TERMS).safe_mode(), None);
+            assert_eq!(run(folder.path(), TERMS).safe_mode(), None);
             assert_eq!(fs::metadata(folder.path().join(FILE)).unwrap().len(), RECORD_BYTES as u64);
         }
     }
@@ -165,7 +185,7 @@ mod tests {
         let in_the_way = folder.path().join("file");
         fs::write(&in_the_way, "").unwrap();
         for _ in 0..10 {
-            let mut history = History::begin(&in_the_way.join("state"), TERMS);
+            let mut history = run(&in_the_way.join("state"), TERMS);
             assert_eq!(history.safe_mode(), None);
             history.leave();
             history.end();
@@ -176,7 +196,7 @@ mod tests {
     fn a_full_disk_costs_the_count_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", folder.path().join(FILE)).unwrap();
-        assert_eq!(History::begin(folder.path(), TERMS).safe_mode(), None);
+        assert_eq!(run(folder.path(), TERMS).safe_mode(), None);
     }
 
     #[test]

@@ -147,15 +147,18 @@ mod tests {
 
     fn heard(manager: &UnixDatagram) -> Vec<String> {
         let mut buffer = [0; 2_000];
-        std::iter::from_fn(|| manager.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned()))
-            .collect()
+        std::iter::from_fn(|| {
+            manager.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned())
+        })
+        .collect()
     }
 
     #[test]
     fn a_status_is_told_when_it_changes_and_once_a_second_at_most() {
         let (manager, _folder, mut service) = listened(None);
         for ms in 0..3_000 {
-            service.on_turn(at(ms), Moves::default(), || if ms < 2_000 { "idle".to_owned() } else { format!("{ms}\n…") });
+            service
+                .on_turn(at(ms), Moves::default(), || if ms < 2_000 { "idle".to_owned() } else { format!("{ms}\n…") });
         }
         assert_eq!(heard(&manager), ["STATUS=idle\n", "STATUS=2000 …\n"]);
     }

@@ -12,10 +12,14 @@ use crate::jobs::store::Batch;
 use crate::units::JobId;
 use crate::worker::handle::Work;
 
+/// The wall time is written down this often at least: rarely enough for flash, far more often than it matters.
+const MARK_EVERY: Duration = Duration::from_secs(3600);
+
 impl Desk {
     /// Whatever is due: deadlines, running-time limits, evictions, retention, the next start.
     pub(in crate::agent) fn tick(&mut self, now: Now) {
-        for id in queue::expired(self.jobs.values(), now.wall) {
+        self.keep_mark(now);
+        for id in queue::expired(self.jobs.values(), now.due) {
             self.change(now, &id, Event::Expire);
             self.detach(now, &id, Code::JobExpired);
         }
@@ -25,14 +29,14 @@ impl Desk {
         while !self.draining && self.reports.may_start() && self.budget > 0 {
             let Some(slot) = self.bench.free(self.budget) else { break };
             let durable = self.jobs.values().filter(|job| !self.undecided.contains(&job.id));
-            let Some(id) = queue::next(durable, now.wall).map(|job| job.id.clone()) else { break };
+            let Some(id) = queue::next(durable, now.due).map(|job| job.id.clone()) else { break };
             self.start(now, slot, &id);
         }
     }
 
     /// When [`Desk::tick`] is due at the latest, as time from now.
     pub(in crate::agent) fn next_tick(&self, now: Now) -> Option<Duration> {
-        let by_wall = queue::next_moment(self.jobs.values(), now.wall).map(|at| at.since(now.wall));
+        let by_wall = queue::next_moment(self.jobs.values(), now.due).map(|at| at.since(now.due));
         let by_run = self.bench.runs().filter_map(|(_, run)| {
             let job = self.jobs.get(&run.job)?;
             let limit = run.reaches(job.limits.wall.saturating_sub(job.ran));
@@ -40,6 +44,19 @@ impl Desk {
             limit.into_iter().chain(evict).min().map(|at| at.since(now.mono))
         });
         by_wall.into_iter().chain(by_run).min()
+    }
+
+    /// Remembers the wall time, as long as it is beyond doubt: the next start measures its clock by it.
+    fn keep_mark(&mut self, now: Now) {
+        if !now.is_sure() {
+            self.mark = None;
+            return;
+        }
+        self.mark = Some(now.wall);
+        if self.mark_due <= now.mono {
+            self.mark_due = now.mono.after(MARK_EVERY);
+            self.commit(Batch::default(), None, None);
+        }
     }
 
     fn enforce_wall_limits(&mut self, now: Now) {
@@ -84,7 +101,7 @@ impl Desk {
     }
 
     fn forget_old(&mut self, now: Now) {
-        let forget = queue::forgettable(self.jobs.values(), now.wall, self.settings.retention);
+        let forget = queue::forgettable(self.jobs.values(), now.due, self.settings.retention);
         if !forget.is_empty() {
             for id in &forget {
                 self.jobs.remove(id);
