@@ -54,7 +54,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 10] = [
+const PURE: [&str; 14] = [
     "src/governor/",
     "src/units.rs",
     "src/tensor.rs",
@@ -65,6 +65,10 @@ const PURE: [&str; 10] = [
     "src/link/topics.rs",
     "src/link/messages.rs",
     "src/worker/protocol.rs",
+    "src/agent/wall.rs",
+    "src/agent/crashes.rs",
+    "src/agent/pulse.rs",
+    "src/agent/safeguards.rs",
 ];
 const NOT_IN_PURE: [&str; 7] =
     ["tokio", "async", "std::fs", "std::net", "std::thread", "sys::clock", "std::time::SystemTime"];

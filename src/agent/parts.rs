@@ -61,7 +61,7 @@ impl Agent {
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
         let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let Opened { store, jobs, boot, wall_high, quarantined } = open_store(&settings.jobs.state_dir, quota)?;
+        let Opened { store, jobs, boot, wall_high, quarantined, .. } = open_store(&settings.jobs.state_dir, quota)?;
         tracing::info!(boot, jobs = jobs.len(), "state opened");
         if let Some(old) = quarantined {
             tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside, starting empty");

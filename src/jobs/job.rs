@@ -85,6 +85,8 @@ pub struct Job {
     pub fault: Option<Fault>,
     /// Last change.
     pub changed: WallTime,
+    /// A controller has said that it has the result: nothing but the job itself is kept, against repeats.
+    pub acknowledged: bool,
 }
 
 /// What a job is from the start: all that its sender chose.
@@ -277,12 +279,18 @@ impl Job {
             reason: reason::ACCEPTED.to_owned(),
             fault: None,
             changed: now,
+            acknowledged: false,
         }
     }
 
     /// Whether nothing changes it any more.
     pub const fn is_terminal(&self) -> bool {
         self.state.is_terminal()
+    }
+
+    /// Whether it has ended and its result is still there to be asked for.
+    pub const fn keeps_result(&self) -> bool {
+        self.is_terminal() && !self.acknowledged
     }
 
     /// Whether the deadline has passed at `now`, terminal or not.

@@ -13,7 +13,7 @@ use crate::units::JobId;
 use crate::worker::handle::Work;
 
 /// The wall time is written down this often at least: rarely enough for flash, far more often than it matters.
-const MARK_EVERY: Duration = Duration::from_secs(3600);
+pub(super) const MARK_EVERY: Duration = Duration::from_secs(3600);
 
 impl Desk {
     /// Whatever is due: deadlines, running-time limits, evictions, retention, the next start.
