@@ -53,6 +53,9 @@ struct JobRecord {
     attempt: u32,
     failures: u32,
     crashes: u32,
+    /// Absent in records of earlier versions.
+    #[serde(default)]
+    interruptions: u32,
     done: u32,
     yields: u32,
     suspended_ns: u64,
@@ -103,6 +106,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         attempt: job.attempt,
         failures: job.failures,
         crashes: job.crashes,
+        interruptions: job.interruptions,
         done: job.done,
         yields: job.yields,
         suspended_ns: nanos(job.suspended),
@@ -153,6 +157,7 @@ pub(super) fn decode_job(id: &str, bytes: &[u8]) -> Result<Job, Unreadable> {
         attempt: record.attempt,
         failures: record.failures,
         crashes: record.crashes,
+        interruptions: record.interruptions,
         done: record.done,
         yields: record.yields,
         suspended: Duration::from_nanos(record.suspended_ns),
@@ -266,6 +271,15 @@ mod tests {
         let text = String::from_utf8(encode_job(&job)).unwrap();
         let later = text.replacen('{', r#"{"colour":"blue","#, 1);
         assert_eq!(decode_job("job-1", later.as_bytes()).unwrap(), job);
+    }
+
+    #[test]
+    fn a_job_of_a_version_that_did_not_count_interruptions_has_none() {
+        let text = String::from_utf8(encode_job(&full_job("job-1"))).unwrap();
+        let earlier = text.replace("\"interruptions\":4,", "");
+        assert_ne!(earlier, text);
+        let job = decode_job("job-1", earlier.as_bytes()).unwrap();
+        assert_eq!(job, Job { interruptions: 0, ..full_job("job-1") });
     }
 
     #[test]
