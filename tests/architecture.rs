@@ -54,7 +54,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 14] = [
+const PURE: [&str; 15] = [
     "src/governor/",
     "src/units.rs",
     "src/tensor.rs",
@@ -64,6 +64,7 @@ const PURE: [&str; 14] = [
     "src/ledger",
     "src/link/topics.rs",
     "src/link/messages.rs",
+    "src/link/reconcile.rs",
     "src/worker/protocol.rs",
     "src/agent/wall.rs",
     "src/agent/crashes.rs",

@@ -74,7 +74,10 @@ impl Core {
                 state: self.desk.reports.node_state(self.desk.counts(), self.desk.unacknowledged(), None),
             },
             Command::Describe { job: Some(id) } => match self.desk.job(&id) {
-                Some(job) => Reply::Job(summary(job, self.desk.why_waiting(now, job))),
+                Some(job) => {
+                    let told = summary(job, self.desk.why_waiting(now, job));
+                    Reply::Job(JobSummary { body_digest: Some(job.body.to_string()), ..told })
+                }
                 None => Reply::Error(ErrorBody::from(&unknown(&id))),
             },
             Command::Jobs(query) => return back.map(|back| self.list(now, &query, back)),
@@ -233,6 +236,7 @@ fn summary(job: &Job, waiting: Option<String>) -> JobSummary {
         priority: job.priority,
         deadline: job.deadline,
         waiting,
+        body_digest: None,
         result_kept: Some(job.keeps_result()),
         status: Status::of(job),
     }
