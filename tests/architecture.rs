@@ -54,12 +54,13 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 15] = [
+const PURE: [&str; 16] = [
     "src/governor/",
     "src/units.rs",
     "src/tensor.rs",
     "src/jobs/job.rs",
     "src/jobs/queue.rs",
+    "src/jobs/table",
     "src/load/fusion.rs",
     "src/ledger",
     "src/link/topics.rs",

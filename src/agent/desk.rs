@@ -14,8 +14,8 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +26,9 @@ use super::reports::{self, Reports};
 use super::wall::Judged;
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, State, reason};
-use crate::jobs::queue::{self, Capacity, Surroundings};
+use crate::jobs::queue::{Capacity, Surroundings};
 use crate::jobs::store::Batch;
+use crate::jobs::table::Table;
 use crate::link::messages::{self, Body, Draft, LimitPolicy, OpenJob, OpenJobs};
 use crate::link::{AckToken, Publish};
 use crate::model::library::Library;
@@ -119,7 +120,7 @@ pub(super) struct Desk {
     settings: Settings,
     library: Arc<Library>,
     pub(super) reports: Reports,
-    jobs: BTreeMap<JobId, Job>,
+    jobs: Table,
     bench: Bench,
     budget: u8,
     draining: bool,
@@ -127,8 +128,8 @@ pub(super) struct Desk {
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
     suspects: Suspects,
-    /// Jobs that are not durable yet: the store may still refuse them, so they are not started.
-    undecided: BTreeSet<JobId>,
+    /// When ended jobs are next looked through for those that may be forgotten.
+    forget_at: Instant,
     effects: VecDeque<Effect>,
     /// The last wall time beyond doubt, kept with every commit.
     mark: Option<WallTime>,
@@ -151,7 +152,7 @@ impl Desk {
             settings,
             library,
             reports,
-            jobs: jobs.into_iter().map(|job| (job.id.clone(), job)).collect(),
+            jobs: Table::default(),
             bench: Bench::new(workers),
             budget: 0,
             draining: false,
@@ -159,13 +160,14 @@ impl Desk {
             tokens: 0,
             pending: BTreeMap::new(),
             suspects: Suspects::default(),
-            undecided: BTreeSet::new(),
+            forget_at: now.mono,
             effects: VecDeque::new(),
             mark: None,
             mark_due: now.mono.after(due::MARK_EVERY),
         };
         let interrupted: Vec<JobId> =
-            desk.jobs.values().filter(|job| job.state.is_started()).map(|job| job.id.clone()).collect();
+            jobs.iter().filter(|job| job.state.is_started()).map(|job| job.id.clone()).collect();
+        desk.jobs = Table::new(jobs);
         for id in interrupted {
             desk.change(now, &id, Event::Restart);
         }
@@ -178,29 +180,23 @@ impl Desk {
     }
 
     /// All jobs known.
-    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.values()
-    }
-
-    /// Jobs by id, behind that one or from the first.
-    pub(super) fn jobs_after(&self, after: Option<&JobId>) -> impl Iterator<Item = &Job> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.jobs.range::<JobId, _>((from, Bound::Unbounded)).map(|(_, job)| job)
+    pub(super) fn jobs(&self) -> &Table {
+        &self.jobs
     }
 
     /// Jobs that have ended and whose result nobody has acknowledged.
     pub(super) fn unacknowledged(&self) -> usize {
-        self.jobs.values().filter(|job| job.keeps_result()).count()
+        self.jobs.unacknowledged()
     }
 
     /// The unfinished jobs, as a birth tells them.
     pub(super) fn open_jobs(&self) -> OpenJobs {
-        let open = self.jobs.values().filter(|job| !job.is_terminal());
+        let open = self.jobs.after(None).filter_map(|entry| self.jobs.get_open(entry.id));
         OpenJobs::first(open.map(|job| OpenJob { id: job.id.to_string(), status: job.state, version: job.version }))
     }
 
     /// A job by id.
-    pub(super) fn job(&self, id: &JobId) -> Option<&Job> {
+    pub(super) fn job(&self, id: &JobId) -> Option<Cow<'_, Job>> {
         self.jobs.get(id)
     }
 
@@ -211,16 +207,15 @@ impl Desk {
 
     /// Jobs running (stopped ones included) and waiting.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let queued = self.jobs.values().filter(|job| job.state == State::Queued).count();
-        (self.bench.runs().count(), queued)
+        (self.bench.runs().count(), self.jobs.queued())
     }
 
     /// Why a waiting job is not running, as `code: sentence`; `None` for one that is not waiting.
-    pub(super) fn why_waiting(&self, now: Now, job: &Job) -> Option<String> {
+    pub(super) fn why_waiting(&self, job: &Job) -> Option<String> {
         let closed = self.reports.closed();
         let free_workers = self.bench.places.iter().filter(|place| place.is_free()).count();
         let surroundings = Surroundings { closed: closed.as_deref(), free_workers };
-        let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.due)?;
+        let waiting = self.jobs.why_waiting(job, surroundings)?;
         Some(format!("{}: {}", waiting.code, waiting.sentence))
     }
 
@@ -259,7 +254,7 @@ impl Desk {
     pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
         let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
         if let Some(id) = &pending.submit {
-            self.undecided.remove(id);
+            self.jobs.decide(id);
         }
         match (outcome, pending.submit) {
             (Ok(()), _) => self.effects.push_back(Effect::Outbox),
@@ -358,14 +353,10 @@ impl Desk {
 
     /// Applies an event, and commits the new state with the messages that tell of it.
     fn change(&mut self, now: Now, id: &JobId, event: Event) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
-        if let Err(illegal) = job.apply(event, now.wall) {
-            tracing::error!(job = %id, %illegal, "impossible move, ignored");
-            return;
-        }
+        let Some(job) = self.apply(now, id, event) else { return };
         let passing = matches!(job.state, State::Suspended) || job.reason == reason::RESUMED;
-        let status = vec![self.reports.status(job)];
-        let mut batch = Batch { jobs: vec![job.clone()], ..Batch::default() };
+        let status = vec![self.reports.status(&job)];
+        let mut batch = Batch::default();
         // In a long outage yields come and go: their statuses give way before anything else does.
         if passing {
             batch.droppable = status
@@ -373,13 +364,25 @@ impl Desk {
             batch.messages = status
         }
         if job.is_terminal() {
-            let body = Reports::error_body(job);
-            batch.messages.push(self.reports.result(job, body.clone()));
+            let body = Reports::error_body(&job);
+            batch.messages.push(self.reports.result(&job, body.clone()));
             batch.results.push((id.clone(), body));
             batch.drop_payloads.push(id.clone());
             batch.drop_items.push(id.clone());
         }
+        batch.jobs.push(job);
         self.commit(batch, None, None);
+    }
+
+    /// Applies an event and gives the job as it is then. An impossible one is a defect; it is told and changes nothing.
+    fn apply(&mut self, now: Now, id: &JobId, event: Event) -> Option<Job> {
+        match self.jobs.apply(id, event, now.wall)? {
+            Ok(job) => Some(job),
+            Err(illegal) => {
+                tracing::error!(job = %id, %illegal, "impossible move, ignored");
+                None
+            }
+        }
     }
 
     /// Takes an ended job from its worker, which is killed: nothing else ends a computation at once.
@@ -404,9 +407,8 @@ impl Desk {
     /// job's next change: it counts against the limit, or an item that fits no trough would run for ever.
     fn clear(&mut self, now: Now, slot: usize) -> Option<JobId> {
         let mut run = self.bench.places[slot].run.take()?;
-        if let Some(job) = self.jobs.get_mut(&run.job).filter(|job| !job.is_terminal()) {
-            job.ran = job.ran.saturating_add(run.book(now.mono));
-        }
+        let ran = run.book(now.mono);
+        self.jobs.add_running_time(&run.job, ran);
         self.effects.push_back(Effect::Token { slot, token: 0 });
         Some(run.job)
     }

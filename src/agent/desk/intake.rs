@@ -16,7 +16,7 @@ impl Desk {
     /// A job arrived.
     pub(in crate::agent) fn submit(&mut self, now: Now, id: JobId, message: Publish, ack: Option<AckToken>) {
         let digest = digest(&message.body);
-        if let Some(known) = self.jobs.get(&id) {
+        if let Some(known) = self.jobs.get(&id).as_deref() {
             if known.body == digest {
                 let again = self.reports.status(known);
                 self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
@@ -35,8 +35,7 @@ impl Desk {
                     messages: vec![self.reports.status(&job)],
                     ..Batch::default()
                 };
-                self.jobs.insert(id.clone(), job);
-                self.undecided.insert(id.clone());
+                self.jobs.insert_undecided(job);
                 self.commit(batch, ack, Some(id));
             }
             Err(fault) => {
@@ -66,8 +65,7 @@ impl Desk {
                 format!("the node is in safe mode and takes no new jobs: {why}"),
             ));
         }
-        let open = self.jobs.values().filter(|job| !job.is_terminal()).count();
-        queue::admit(&self.settings.capacity, open, self.jobs.len())?;
+        queue::admit(&self.settings.capacity, self.jobs.open(), self.jobs.len())?;
         let wire = Body::of(message)?;
         let header_bytes = wire.header_bytes;
         let submit = messages::parse_submit(&wire, &self.settings.limits, now.due)?;
@@ -96,7 +94,7 @@ impl Desk {
 
     /// A controller takes a job back. Always ends in the job's terminal status.
     pub(in crate::agent) fn cancel(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
-        match self.jobs.get(id) {
+        match self.jobs.get(id).as_deref() {
             None => self.refuse_unknown(now, id, ack),
             Some(job) if job.is_terminal() => {
                 let again = self.reports.status(job);
@@ -112,15 +110,14 @@ impl Desk {
 
     /// A controller has the result: the data may go. The id stays known until retention ends, against repeats.
     pub(in crate::agent) fn forget(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
-        match self.jobs.get_mut(id) {
-            Some(job) if job.keeps_result() => {
-                job.acknowledged = true;
-                let batch = Batch { jobs: vec![job.clone()], drop_results: vec![id.clone()], ..Batch::default() };
-                self.commit(batch, ack, None);
+        match self.jobs.entry(id).map(|entry| entry.is_open()) {
+            Some(false) if self.jobs.acknowledge(id) => {
+                let (acknowledged, drop_results) = (vec![id.clone()], vec![id.clone()]);
+                self.commit(Batch { acknowledged, drop_results, ..Batch::default() }, ack, None);
             }
             // Again: nothing is left to be forgotten.
-            Some(job) if job.is_terminal() => self.acknowledge(ack),
-            Some(_) => {
+            Some(false) => self.acknowledge(ack),
+            Some(true) => {
                 let text = format!("job {id} has not ended; an ack is only for results");
                 self.refuse_event(now, id.as_str(), &Fault::new(Code::JobMalformed, text), ack);
             }

@@ -143,6 +143,8 @@ pub struct Batch {
     pub drop_payloads: Vec<JobId>,
     /// Jobs whose item outputs are no longer needed.
     pub drop_items: Vec<JobId>,
+    /// Jobs of which a controller has the result: their records say so from now on, whatever else is in them.
+    pub acknowledged: Vec<JobId>,
     /// Results no longer needed.
     pub drop_results: Vec<JobId>,
 }

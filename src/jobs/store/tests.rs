@@ -62,7 +62,7 @@ pub(super) fn full_job(name: &str) -> Job {
         suspended: Duration::from_nanos(1_000_000_001),
         ran: Duration::from_nanos(3),
         cpu: Duration::from_micros(9),
-        reason: "yield".to_owned(),
+        reason: "yield",
         fault: Some(fault),
         changed: NOW.after(Duration::from_secs(9)),
         acknowledged: true,
@@ -371,6 +371,19 @@ proptest! {
         prop_assert_eq!(opened.store.bytes(), bytes, "the running count is the true one");
         prop_assert_eq!(Model::of(&opened.store, &opened.jobs, &names()), model);
     }
+}
+
+#[test]
+fn an_acknowledged_result_marks_the_record_and_leaves_the_rest_of_it() {
+    let disk = Disk::default();
+    let mut opened = disk.open(QUOTA).unwrap();
+    let kept = Job { acknowledged: false, ..full_job("kept") };
+    let jobs = vec![kept.clone(), Job { acknowledged: false, ..full_job("other") }];
+    opened.store.commit(&Batch { jobs: jobs.clone(), ..Batch::default() }).unwrap();
+    let acknowledged = ["kept", "unknown"].map(|id| id.parse().unwrap()).to_vec();
+    opened.store.commit(&Batch { acknowledged, ..Batch::default() }).unwrap();
+    drop(opened);
+    assert_eq!(disk.open(QUOTA).unwrap().jobs, [Job { acknowledged: true, ..kept }, jobs[1].clone()]);
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn jobs_with_and_without_a_deadline_start_in_doubt_and_those_with_a_start_wait()
     world.settle();
     let states = ["plain", "deadline", "later"].map(|name| world.state(name).0);
     assert_eq!(states, [State::InProgress, State::InProgress, State::Queued]);
-    let why = world.desk.why_waiting(world.now, world.job("later")).unwrap();
+    let why = world.desk.why_waiting(&world.job("later")).unwrap();
     assert!(why.contains("not_before"), "{why}");
     world.trust(world.now.wall);
     world.settle();
@@ -88,6 +88,7 @@ fn no_id_is_forgotten_in_doubt() {
     world.submit("a", &json!({}));
     world.settle();
     world.answer(0, 1, 0, Ok(output()));
+    world.pass(Duration::from_secs(60));
     world.doubt(Y2100);
     world.settle();
     assert!(world.desk.job(&id("a")).is_some());
@@ -95,6 +96,7 @@ fn no_id_is_forgotten_in_doubt() {
     world.settle();
     assert_eq!(world.state("a"), (State::Succeeded, 1, 1), "a late copy does not run again");
     world.trust(Y2100);
+    world.pass(Duration::from_secs(60));
     world.settle();
     assert!(world.desk.job(&id("a")).is_none());
 }
