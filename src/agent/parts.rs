@@ -22,7 +22,6 @@ use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Quota, Store};
-use crate::link::heartbeat::Heartbeat;
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
 use crate::load::host::{Host, HostFacts};
@@ -83,9 +82,9 @@ impl Agent {
         let info = inventory(&settings, host, &library, &sentinel, &floor);
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now.wall);
 
-        let (heartbeat, will) = (Heartbeat::default(), reports.will(now.wall));
-        let (commands, link) =
-            mqtt::start_watched(link_settings(&settings, will)?, sys::clock::wall, heartbeat.clone())?;
+        let told = link_settings(&settings, reports.will(now.wall))?;
+        let heartbeat = told.heartbeat.clone();
+        let (commands, link) = mqtt::start(told, sys::clock::wall)?;
         let (worker_events, workers) = mpsc::channel(WORKER_EVENTS_MAX);
         let handles = (0..usize::from(settings.workers.count))
             .map(|slot| {
