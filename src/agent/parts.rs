@@ -209,6 +209,7 @@ fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, E
         password_file: mqtt.password_file.clone(),
         keep_alive: mqtt.keep_alive,
         session_expiry: mqtt.session_expiry,
+        backoff: mqtt::Backoff::STANDARD.up_to(mqtt.reconnect_max),
         subscriptions: topics.node_subscriptions(),
         will: Some(will),
         will_delay_s: WILL_DELAY_S,

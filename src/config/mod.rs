@@ -84,6 +84,8 @@ pub struct Mqtt {
     pub keep_alive: Duration,
     /// How long the broker keeps the session of an absent node.
     pub session_expiry: Duration,
+    /// Longest wait before a lost connection is tried again.
+    pub reconnect_max: Duration,
     /// Whether plaintext to a broker on another machine is accepted.
     pub allow_insecure: bool,
 }

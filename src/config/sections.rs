@@ -22,6 +22,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
+/// Shortest "longest wait" for the broker: below it a broker that is down is only knocked at.
+const RECONNECT_MAX_MIN: Duration = Duration::from_millis(500);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Highest number of a core.
 const CORE_MAX: u64 = 1023;
@@ -104,6 +106,7 @@ fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
     let password_file = section.path("password_file");
     let keep_alive = section.seconds("keep_alive_s", Duration::from_secs(15), Duration::from_secs(5)..=HOUR);
     let session_expiry = section.seconds("session_expiry_s", 7 * DAY, Duration::from_secs(60)..=30 * DAY);
+    let reconnect_max = section.seconds("reconnect_max_s", Duration::from_secs(60), RECONNECT_MAX_MIN..=HOUR);
     let allow_insecure = section.flag("allow_insecure", false);
     let host = section.require("host", host, "\"127.0.0.1\" (the broker)");
     if let Some(host) = &host {
@@ -122,7 +125,8 @@ fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
     }
     section.finish();
     let port = u16::try_from(port).ok()?;
-    Some(Mqtt { host: host?, port, username, password_file, keep_alive, session_expiry, allow_insecure })
+    let host = host?;
+    Some(Mqtt { host, port, username, password_file, keep_alive, session_expiry, reconnect_max, allow_insecure })
 }
 
 /// Whether that host is this machine, as far as its name says.
