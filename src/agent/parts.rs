@@ -7,13 +7,17 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::clocks::Clocks;
 use super::core::{Core, Terms};
+use super::crashes;
 use super::desk::{self, Desk};
+use super::history::History;
 use super::keeper::Keeper;
 use super::pressure::{self, Watcher};
 use super::reports::{self, Impairment, Reports};
+use super::service::Service;
 use super::status::Status;
-use super::{Agent, Error, Mouths, Reload, floor, now};
+use super::{Agent, Error, Mouths, Reload, floor};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Job;
@@ -27,7 +31,7 @@ use crate::sentinel::{self, Sentinel};
 use crate::sys;
 use crate::sys::usage::HostUsage;
 use crate::sys::watched::Watched;
-use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
+use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX, WallTime};
 use crate::worker::cgroup::{Cgroups, Floor};
 use crate::worker::gate::Gate;
 use crate::worker::handle;
@@ -53,15 +57,18 @@ impl Agent {
     /// Makes every part. The sentinel is the first that can act and the workers are the last, so that no worker ever
     /// exists that nobody could stop.
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
+        // Before anything that could crash.
+        let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
         let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
         let opener = Opener::new(&settings.jobs.state_dir, quota);
-        let opened = open_store(&opener)?;
-        let (store, jobs) = match opened {
+        let (store, jobs, wall_high) = match open_store(&opener)? {
             Ok(opened) => told(opened),
-            Err(fault) => (Err(fault), Vec::new()),
+            Err(fault) => (Err(fault), Vec::new(), None),
         };
         let disk = store.as_ref().err().map(|fault| fault.message.clone());
+        let mut clocks = Clocks::start(wall_high);
+        let now = clocks.now();
         let (keeper, answers) = Keeper::start(opener, store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
@@ -75,9 +82,11 @@ impl Agent {
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
         let info = inventory(&settings, host, &library, &sentinel, &floor);
-        let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
+        let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now.wall);
 
-        let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
+        let told = link_settings(&settings, reports.will(now.wall))?;
+        let heartbeat = told.heartbeat.clone();
+        let (commands, link) = mqtt::start(told, sys::clock::wall)?;
         let (worker_events, workers) = mpsc::channel(WORKER_EVENTS_MAX);
         let handles = (0..usize::from(settings.workers.count))
             .map(|slot| {
@@ -89,7 +98,7 @@ impl Agent {
             })
             .collect();
         let places = usize::from(settings.workers.count);
-        let desk = Desk::new(now(), job_settings(&settings), library, reports, places, jobs);
+        let desk = Desk::new(now, job_settings(&settings), library, reports, places, jobs);
         let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
         let (status, asked) = Status::open(&settings.status);
         let mouths = Mouths {
@@ -108,13 +117,38 @@ impl Agent {
             dead_man: settings.sentinel.dead_man,
             memory_calm: settings.memory.calm,
         };
-        let mut core = Core::new(now(), terms, desk, commands.clone(), HostUsage::read);
+        let mut core = Core::new(now, terms, desk, commands.clone(), HostUsage::read);
+        core.set_safe_mode(now, history.safe_mode());
         if disk.is_some() {
-            core.impair(now(), Impairment::Disk, disk);
+            core.impair(now, Impairment::Disk, disk);
         }
-        let agent = Self { settings, reload, core, keeper, link: commands, sentinel, gate, handles, pressure, status };
+        let service = Service::of_environment(now.mono);
+        // From here on an end without a word is a crash.
+        history.begun();
+        let agent = Self {
+            settings,
+            reload,
+            core,
+            keeper,
+            link: commands,
+            sentinel,
+            gate,
+            handles,
+            pressure,
+            status,
+            clocks,
+            history,
+            service,
+            heartbeat,
+        };
         Ok((agent, mouths))
     }
+}
+
+/// When the agent's crashes are too many.
+fn crash_terms(settings: &Settings) -> crashes::Terms {
+    let config::SafeMode { crashes, window, calm } = settings.safe_mode;
+    crashes::Terms { crashes: usize::from(crashes), window, calm }
 }
 
 /// Opens the store, with some patience for its lock: an agent that was killed may still wait for its last write. The
@@ -133,13 +167,13 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
 }
 
 /// Says what was opened, and parts it.
-fn told(opened: Opened) -> (Result<Store, Fault>, Vec<Job>) {
-    let Opened { store, jobs, boot, quarantined, .. } = opened;
+fn told(opened: Opened) -> (Result<Store, Fault>, Vec<Job>, Option<WallTime>) {
+    let Opened { store, jobs, boot, wall_high, quarantined, .. } = opened;
     tracing::info!(boot, jobs = jobs.len(), "state opened");
     if let Some(old) = quarantined {
         tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
     }
-    (Ok(store), jobs)
+    (Ok(store), jobs, wall_high)
 }
 
 /// Reads the models folder; a model with a mistake is left out and said so.
