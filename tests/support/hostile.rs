@@ -8,6 +8,8 @@
 
 #[path = "manners.rs"]
 pub mod manners;
+#[path = "mutation.rs"]
+pub mod mutation;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,9 +22,10 @@ use rumqttc::v5::mqttbytes::v5::{Packet, PingResp, PubAck, Publish, SubAck, Subs
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use manners::{Manners, PubAcks, SubAcks, encoded, puback, publish};
+use mutation::Mutator;
 
 /// Longest packet that it reads.
 const PACKET_BYTES_MAX: u32 = 8 * 1024 * 1024;
@@ -48,6 +51,8 @@ pub struct World {
     next_inbound: u64,
     /// PUBACKs for packets that the connection had not sent, or that were acknowledged before.
     pub stray_acks: usize,
+    /// Packets of a kind that no client of ours sends.
+    pub nonsense: Vec<String>,
     /// PINGREQs so far.
     pub pings: usize,
     /// Largest packet in CONNECT.
@@ -146,7 +151,7 @@ struct Peer {
     last_packet: u16,
     subscribed: bool,
     held_back: Vec<u16>,
-    seen: BTreeSet<u16>,
+    mutator: Option<Mutator>,
 }
 
 impl Peer {
@@ -155,6 +160,7 @@ impl Peer {
         Self {
             stream,
             read: BytesMut::new(),
+            mutator: manners.mutates.map(Mutator::new),
             manners,
             world,
             packets: 0,
@@ -163,13 +169,16 @@ impl Peer {
             last_packet: 0,
             subscribed: false,
             held_back: Vec::new(),
-            seen: BTreeSet::new(),
         }
     }
 
     /// Until the client is gone, or the manners say so.
     async fn serve(mut self) -> Option<()> {
+        let since = Instant::now();
         loop {
+            if self.manners.leaves_after.is_some_and(|span| since.elapsed() >= span) {
+                return None;
+            }
             if self.manners.closes_after.is_some_and(|packets| self.packets >= packets) {
                 return None;
             }
@@ -230,7 +239,7 @@ impl Peer {
                 }
             }
             Packet::Disconnect(_) => return None,
-            other => panic!("the client sent {other:?}"),
+            other => lock(&self.world).nonsense.push(format!("{other:?}")),
         }
         Some(())
     }
@@ -330,6 +339,8 @@ impl Peer {
     }
 
     async fn raw(&mut self, bytes: &[u8]) -> Option<()> {
+        let mutated = self.mutator.as_mut().map(|mutator| mutator.mutate(bytes));
+        let bytes = mutated.as_deref().unwrap_or(bytes);
         if self.manners.trickles {
             for byte in bytes {
                 self.stream.write_all(&[*byte]).await.ok()?;
