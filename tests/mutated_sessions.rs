@@ -15,7 +15,7 @@ mod owner;
 #[allow(dead_code, unreachable_pub)]
 mod random;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use tokio::task::JoinSet;
 
 /// Links that are played to at the same time.
 const LINKS: usize = 100;
+const LINKS_FULL: usize = 400;
 /// Bad sessions of each.
 const SESSIONS: usize = 20;
 /// No session may hold a link for longer, and the good one must come through within it.
@@ -62,8 +63,8 @@ fn mutated(random: &mut Random, corpus: &[Vec<u8>]) -> Manners {
     }
 }
 
-/// All sessions of one link; what went wrong.
-async fn play(seed: u64, sessions: usize) -> Result<usize, String> {
+/// All sessions of one link: how many, and how they ended; or what went wrong.
+async fn play(seed: u64, sessions: usize) -> Result<(usize, BTreeSet<String>), String> {
     let mut random = Random::new(seed);
     let corpus = corpus();
     let broker = Hostile::start((0..sessions).map(|_| mutated(&mut random, &corpus)).collect());
@@ -94,17 +95,25 @@ async fn play(seed: u64, sessions: usize) -> Result<usize, String> {
     };
     let outcome = outcome.await;
     let connections = broker.world().connections;
-    outcome.map(|()| connections).map_err(|error| format!("link of seed {seed}: {error}"))
+    // Without their numbers, reasons are kinds.
+    let kind = |why: &str| why.chars().filter(|sign| !sign.is_ascii_digit()).collect();
+    let ends = owner.downs.iter().map(|(_, why)| kind(why)).collect();
+    outcome.map(|()| (connections, ends)).map_err(|error| format!("link of seed {seed}: {error}"))
 }
 
 /// So many links at the same time; sessions played.
-async fn round(random: &mut Random, links: usize, sessions: usize) -> usize {
+async fn round(random: &mut Random, links: usize, sessions: usize, ends: &mut BTreeSet<String>) -> usize {
     let mut playing = JoinSet::new();
     (0..links).for_each(|_| drop(playing.spawn(play(random.number(), sessions))));
     let (played, failed): (Vec<_>, Vec<_>) = playing.join_all().await.into_iter().partition(Result::is_ok);
     let failed: Vec<String> = failed.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{} of {links} links:\n{}", failed.len(), failed.join("\n"));
-    played.into_iter().flatten().sum()
+    let mut count = 0;
+    for (connections, kinds) in played.into_iter().flatten() {
+        count += connections;
+        ends.extend(kinds);
+    }
+    count
 }
 
 fn resident() -> u64 {
@@ -122,22 +131,29 @@ fn mutated_sessions_neither_panic_nor_stall_nor_fill_memory() {
     }));
     alloc::be_thrifty();
     let mut random = Random::of_run();
-    let rounds = if full() { 50 } else { 1 };
+    let (links, rounds) = if full() { (LINKS_FULL, 13) } else { (LINKS, 1) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (mut sessions, mut before, mut after) = (0, 0, 0);
+    let (mut sessions, mut before, mut after, mut ends) = (0, 0, 0, BTreeSet::new());
     runtime.block_on(async {
         // As many links as ever live at once, so that what stays is growth and not the first use.
-        round(&mut random, LINKS, 2).await;
+        round(&mut random, links, 2, &mut BTreeSet::new()).await;
         before = resident();
         for _ in 0..rounds {
-            sessions += round(&mut random, LINKS, SESSIONS).await;
+            sessions += round(&mut random, links, SESSIONS, &mut ends).await;
         }
         after = resident();
     });
     let mib = |bytes: u64| bytes / 1024 / 1024;
-    eprintln!("{sessions} sessions; resident before {} MiB, after {} MiB", mib(before), mib(after));
+    eprintln!(
+        "{sessions} sessions, {} kinds of end; resident before {} MiB, after {} MiB",
+        ends.len(),
+        mib(before),
+        mib(after)
+    );
     let panics = PANICS.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
     assert!(panics.is_empty(), "{} panics: {panics:#?}", panics.len());
-    assert!(sessions >= LINKS * SESSIONS * rounds, "{sessions}");
+    assert!(sessions >= links * SESSIONS * rounds, "{sessions}");
+    // Otherwise the mutations would not come far.
+    assert!(ends.len() >= 12, "only so many kinds of end: {ends:#?}");
     assert!(after <= before + GROWTH_BYTES_MAX, "grew from {before} to {after} bytes");
 }

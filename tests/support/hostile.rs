@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, PingResp, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{
+    Disconnect, DisconnectReasonCode, Packet, PingResp, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -53,6 +55,8 @@ pub struct World {
     pub stray_acks: usize,
     /// Packets of a kind that no client of ours sends.
     pub nonsense: Vec<String>,
+    /// DISCONNECTs so far.
+    pub disconnects: usize,
     /// PINGREQs so far.
     pub pings: usize,
     /// Largest packet in CONNECT.
@@ -197,6 +201,10 @@ impl Peer {
 
     async fn next_packet(&mut self) -> Option<Packet> {
         loop {
+            // The library writes this, and its own decoder does not read it.
+            if self.read.starts_with(&[0xe0, 0]) {
+                return Some(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection)));
+            }
             if let Ok(packet) = Packet::read(&mut self.read, Some(PACKET_BYTES_MAX)) {
                 self.packets += 1;
                 return Some(packet);
@@ -217,6 +225,7 @@ impl Peer {
                     world.announced_bytes_max = properties.and_then(|properties| properties.max_packet_size);
                     world.announced_alias_max = properties.and_then(|properties| properties.topic_alias_max);
                 }
+                sleep(self.manners.greets_after).await;
                 if let Some(connack) = self.manners.connack.clone() {
                     self.send(&[Packet::ConnAck(connack)]).await?;
                 }
@@ -238,7 +247,10 @@ impl Peer {
                     self.send(&[Packet::PingResp(PingResp)]).await?;
                 }
             }
-            Packet::Disconnect(_) => return None,
+            Packet::Disconnect(_) => {
+                lock(&self.world).disconnects += 1;
+                return None;
+            }
             other => lock(&self.world).nonsense.push(format!("{other:?}")),
         }
         Some(())

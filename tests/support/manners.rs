@@ -48,6 +48,8 @@ pub enum PubAcks {
 pub struct Manners {
     /// The answer to CONNECT; `None`: silence.
     pub connack: Option<ConnAck>,
+    /// It thinks so long before it answers CONNECT.
+    pub greets_after: Duration,
     pub subacks: SubAcks,
     pub pubacks: PubAcks,
     /// Whether pings are answered.
@@ -84,6 +86,7 @@ impl Manners {
     pub fn good() -> Self {
         Self {
             connack: Some(connack(false)),
+            greets_after: Duration::ZERO,
             subacks: SubAcks::Good,
             pubacks: PubAcks::Good,
             pongs: true,
