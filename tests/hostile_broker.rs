@@ -6,7 +6,6 @@
 //! when it is asked to.
 
 #![allow(missing_docs)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/hostile.rs"]
 mod hostile;

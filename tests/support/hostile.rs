@@ -216,7 +216,7 @@ impl Peer {
     }
 
     async fn hear(&mut self, packet: Packet) -> Option<()> {
-        match packet {
+        match &packet {
             Packet::Connect(connect, ..) => {
                 {
                     let mut world = lock(&self.world);
@@ -231,8 +231,8 @@ impl Peer {
                 }
                 self.raw(&self.manners.after_connack.clone()).await?;
             }
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-            Packet::Publish(publish) => self.published(&publish).await?,
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe.clone()).await?,
+            Packet::Publish(publish) => self.published(publish).await?,
             Packet::PubAck(puback) => {
                 if let Some(number) = self.flying.remove(&puback.pkid) {
                     lock(&self.world).inbound.remove(&number);
@@ -251,7 +251,15 @@ impl Peer {
                 lock(&self.world).disconnects += 1;
                 return None;
             }
-            other => lock(&self.world).nonsense.push(format!("{other:?}")),
+            Packet::Auth(_)
+            | Packet::ConnAck(_)
+            | Packet::PingResp(_)
+            | Packet::SubAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_)
+            | Packet::Unsubscribe(_)
+            | Packet::UnsubAck(_) => lock(&self.world).nonsense.push(format!("{packet:?}")),
         }
         Some(())
     }
