@@ -67,6 +67,14 @@ impl Mosquitto {
         log(self.folder.path())
     }
 
+    /// Puts another access list into force.
+    pub fn set_acl(&self, acl: &str) {
+        fs::write(self.folder.path().join("acl"), acl).expect("the ACL can be written");
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a process id is not 0"), rustix::process::Signal::HUP)
+            .expect("the broker can be told");
+    }
+
     /// Kills it (SIGKILL): its memory is lost.
     pub fn kill(&mut self) {
         self.child.kill().expect("the broker can be killed");
