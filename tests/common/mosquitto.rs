@@ -57,6 +57,11 @@ impl Mosquitto {
         self.port
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id is an i32")
+    }
+
     /// Path of its Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
