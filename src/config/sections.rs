@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
-use super::{Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, Sentinel, Settings, Status, Workers, sources};
+use super::{
+    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Workers, sources,
+};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
@@ -63,6 +65,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let cgroup = cgroup(root.section("cgroup"));
     let jobs = jobs(root.section("jobs"));
     let models_dir = models(root.section("models"));
+    let safe_mode = safe_mode(root.section("safe_mode"));
     let status = status(root.section("status"));
     let log = log(root.section("log"));
     Some(Settings {
@@ -76,6 +79,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         cgroup,
         jobs,
         models_dir,
+        safe_mode,
         status,
         log,
     })
@@ -273,6 +277,18 @@ fn models(mut section: Section<'_, '_>) -> PathBuf {
     let folder = section.path("dir").unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
     section.finish();
     folder
+}
+
+fn safe_mode(mut section: Section<'_, '_>) -> SafeMode {
+    let crashes = section.integer("crashes", 5, 0..=16, "crashes (0: no safe mode)");
+    let range = Duration::from_secs(1)..=DAY;
+    let safe_mode = SafeMode {
+        crashes: u8::try_from(crashes).unwrap_or(u8::MAX),
+        window: section.seconds("window_s", Duration::from_secs(300), range.clone()),
+        calm: section.seconds("calm_s", Duration::from_secs(1_800), range),
+    };
+    section.finish();
+    safe_mode
 }
 
 fn status(mut section: Section<'_, '_>) -> Status {
