@@ -24,6 +24,8 @@ mod outbox;
 mod parts;
 mod pressure;
 mod reports;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod telemetry;
 mod yields;

@@ -162,6 +162,22 @@ impl Core {
         }
     }
 
+    /// Everything that may wait in here, for who looks whether it is bounded.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> [(&'static str, usize); 7] {
+        let [waiting, held] = self.courier.queued();
+        let [pending, effects] = self.desk.queued();
+        [
+            ("acts", self.acts.len()),
+            ("replies", self.replies.len()),
+            ("courier", waiting),
+            ("courier's held", held),
+            ("outbox", self.outbox.queued()),
+            ("desk's commits", pending),
+            ("desk's effects", effects),
+        ]
+    }
+
     // ---- the end ----
 
     /// Nothing starts any more, and running jobs go back to the queue.

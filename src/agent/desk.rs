@@ -184,6 +184,12 @@ impl Desk {
         self.pending.is_empty() && self.effects.is_empty()
     }
 
+    /// Commits and effects that wait.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> [usize; 2] {
+        [self.pending.len(), self.effects.len()]
+    }
+
     /// A message that is not for jobs, to be made durable with whatever comes next.
     pub(super) fn report(&mut self, batch: Batch, ack: Option<AckToken>) {
         self.commit(batch, ack, None);
