@@ -7,6 +7,7 @@ use std::time::Duration;
 use common::batch::{assert_whole, at_work, at_work_on, in_a_trough, picture};
 use common::controller::{Controller, media_job, read_json};
 use common::node::{Broker, Node, Setup, cpu, is_alive, models, state, workers_of};
+use common::random::Random;
 use common::wait_for;
 use neap::sys::signal;
 use serde_json::{Value, json};
@@ -35,14 +36,15 @@ fn a_killed_agent_goes_on_from_the_last_finished_item() {
 }
 
 #[test]
-fn an_agent_that_was_killed_counts_as_a_failed_attempt() {
+fn an_agent_that_was_killed_is_no_failure_of_its_job() {
+    // One attempt may fail: a counted failure would be the end of the job.
     let (mut node, controller) = at_work_on(&Setup::new(), &json!({"limits": {"attempts": 1}}));
-    node.kill_agent();
-    node.start_agent();
-    let status = controller.wait_for_state("batch", "FAILED");
-    assert_eq!(status["error"]["code"], "job.attempts_exhausted", "{status}");
-    assert!(status["error"]["message"].as_str().is_some_and(|text| text.contains("limits.attempts")), "{status}");
-    assert_eq!(controller.wait_for_result("batch")["error"]["code"], "job.attempts_exhausted");
+    for next in 2..=3 {
+        node.kill_agent();
+        node.start_agent();
+        controller.wait_for_status("batch", "the next attempt", |status| status["attempt"] == next);
+    }
+    assert_whole(&controller, 3);
 }
 
 #[test]
@@ -190,9 +192,7 @@ fn a_result_from_a_time_without_broker_survives_the_agent_and_arrives() {
 fn forty_jobs_survive_twenty_kills_of_the_agent() {
     const KILLS: usize = 20;
     const JOBS: usize = 40;
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_122);
-    eprintln!("SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::of_run();
     let mut node = Node::prepare(&Setup::new().with("governor", "settle_s", 0.05).with("jobs", "attempts_max", 100));
     let controller = node.controller();
     node.feeder.low();
@@ -242,19 +242,6 @@ fn forty_jobs_survive_twenty_kills_of_the_agent() {
     assert!(agents.iter().all(|agent| workers_of(*agent).is_empty()), "orphans");
     let (code, took) = node.terminate_agent();
     assert_eq!(code, Some(0), "{took:?}");
-}
-
-/// Numbers that look random, from a seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % end
-    }
 }
 
 // ---- SIGHUP ----

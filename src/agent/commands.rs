@@ -9,13 +9,15 @@ use super::keeper::Request;
 use crate::fault::{Code, Fault};
 use crate::governor::Order;
 use crate::jobs::job::Job;
-use crate::link::messages::{self, Command, ErrorBody, JobSummary, Pong, Reply, Status};
-use crate::link::{AckToken, Publish, Qos};
+use crate::link::messages::{self, Command, ErrorBody, JobSummary, JobsPage, JobsQuery, Listing, Pong, Reply, Status};
+use crate::link::{AckToken, Publish, Qos, packet_bytes};
 use crate::telemetry::LogLimit;
 use crate::units::{Instant, JobId};
 
 /// Most command replies that wait for the store at once.
 const WAITING_MAX: usize = 64;
+/// Most bytes of jobs in one reply; the rest is on further pages. A hundred jobs always fit.
+const JOBS_BYTES_MAX: usize = 256 * 1024;
 /// How long a broker keeps a reply.
 const REPLY_EXPIRY_S: u32 = 60;
 /// The site's hold ends by itself after this unless it is renewed (PROTOCOL section 1).
@@ -50,7 +52,7 @@ impl Core {
             }
         };
         if let (Some(reply), Some(back)) = (reply, back) {
-            self.courier.publish(answer(back, &reply));
+            self.reply(back, &reply);
         }
         self.acknowledge(ack);
     }
@@ -69,13 +71,13 @@ impl Core {
             }),
             Command::Describe { job: None } => Reply::Node {
                 info: self.desk.reports.node_info(),
-                state: self.desk.reports.node_state(self.desk.counts()),
+                state: self.desk.reports.node_state(self.desk.counts(), self.desk.unacknowledged(), None),
             },
             Command::Describe { job: Some(id) } => match self.desk.job(&id) {
-                Some(job) => Reply::Job(self.summary(now, job)),
+                Some(job) => Reply::Job(summary(job, self.desk.why_waiting(now, job))),
                 None => Reply::Error(ErrorBody::from(&unknown(&id))),
             },
-            Command::Jobs { max } => Reply::Jobs(self.newest(max).map(|job| self.summary(now, job)).collect()),
+            Command::Jobs(query) => return back.map(|back| self.list(now, &query, back)),
             Command::Result { job } => return self.ask_result(job, back),
             Command::Drain => {
                 self.desk.set_draining(true);
@@ -93,24 +95,32 @@ impl Core {
                 self.hold(now.mono, span);
                 Reply::Done
             }
+            Command::Release => {
+                self.release();
+                Reply::Done
+            }
         })
     }
 
-    fn newest(&self, max: u32) -> impl Iterator<Item = &Job> {
-        let mut jobs: Vec<&Job> = self.desk.jobs().collect();
-        jobs.sort_by_key(|job| (job.is_terminal(), std::cmp::Reverse(job.changed)));
-        jobs.into_iter().take(max as usize)
-    }
-
-    fn summary(&self, now: Now, job: &Job) -> JobSummary {
-        JobSummary {
-            id: job.id.to_string(),
-            model: job.model.name.to_string(),
-            priority: job.priority,
-            deadline: job.deadline,
-            waiting: self.desk.why_waiting(now, job),
-            status: Status::of(job),
-        }
+    /// The jobs asked for, as many as fit into the reply. Why a job waits is told to people only: to find out takes a
+    /// look at all the others.
+    fn list(&self, now: Now, query: &JobsQuery, back: &Address) -> Reply {
+        let empty = answer(back.clone(), &Reply::Jobs(JobsPage::default()));
+        let bytes_max = self.packet_bytes_max.saturating_sub(packet_bytes(&empty)).min(JOBS_BYTES_MAX);
+        let wanted = |job: &&Job| query.lists(!job.is_terminal(), job.keeps_result());
+        let max = query.max as usize;
+        Reply::Jobs(match &query.listing {
+            Listing::Newest => {
+                let mut jobs: Vec<&Job> = self.desk.jobs().filter(wanted).collect();
+                jobs.sort_by_key(|job| (job.is_terminal(), std::cmp::Reverse(job.changed)));
+                let told = jobs.into_iter().map(|job| summary(job, self.desk.why_waiting(now, job)));
+                JobsPage::fill(told, max, bytes_max)
+            }
+            Listing::ById { after } => {
+                let jobs = self.desk.jobs_after(after.as_ref()).filter(wanted);
+                JobsPage::fill(jobs.map(|job| summary(job, None)), max, bytes_max)
+            }
+        })
     }
 
     fn ask_result(&mut self, job: JobId, back: Option<&Address>) -> Option<Reply> {
@@ -144,7 +154,21 @@ impl Core {
                 format!("the result of job {job} is no longer kept; it was acknowledged or its retention ended"),
             ))),
         };
-        self.courier.publish(answer(back, &reply));
+        self.reply(back, &reply);
+    }
+
+    /// Sends a reply, or says why it cannot be sent.
+    fn reply(&mut self, back: Address, reply: &Reply) {
+        let mut message = answer(back.clone(), reply);
+        let (bytes, limit) = (packet_bytes(&message), self.packet_bytes_max);
+        if bytes > limit {
+            let text = format!(
+                "the reply is a packet of {bytes} bytes, and broker and node allow {limit}: raise max_packet_size at the \
+                 broker, or ask for less at once"
+            );
+            message = answer(back, &Reply::Error(ErrorBody::from(&Fault::new(Code::OutputTooLarge, text))));
+        }
+        self.courier.publish(message);
     }
 
     /// The site is held or released. Retained on purpose, so that a node that was away hears of it.
@@ -198,6 +222,18 @@ impl Core {
             return None;
         }
         Some(Address { topic, correlation: message.correlation.clone() })
+    }
+}
+
+fn summary(job: &Job, waiting: Option<String>) -> JobSummary {
+    JobSummary {
+        id: job.id.to_string(),
+        model: job.model.name.to_string(),
+        priority: job.priority,
+        deadline: job.deadline,
+        waiting,
+        result_kept: Some(job.keeps_result()),
+        status: Status::of(job),
     }
 }
 

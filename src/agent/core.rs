@@ -21,7 +21,7 @@ use crate::jobs::store::Batch;
 use crate::link::Link;
 use crate::link::topics::Topics;
 use crate::sys::usage::HostUsage;
-use crate::units::{Instant, WallTime};
+use crate::units::{Instant, PACKET_BYTES_MAX, WallTime};
 use crate::worker::handle::Work;
 
 /// What is to be done, in order.
@@ -67,6 +67,8 @@ pub(super) struct Core {
     pub(super) reply_count: u64,
     pub(super) hold_until: Option<Instant>,
     pub(super) connected: bool,
+    /// Largest packet that may be published, by the last connection.
+    pub(super) packet_bytes_max: usize,
     since: WallTime,
 }
 
@@ -91,6 +93,7 @@ impl Core {
             reply_count: 0,
             hold_until: None,
             connected: false,
+            packet_bytes_max: PACKET_BYTES_MAX,
             since: now.wall,
         }
     }
@@ -119,8 +122,7 @@ impl Core {
         }
         self.settle();
         if self.connected {
-            let counts = self.desk.counts();
-            for message in self.telemetry.due(now, &self.desk.reports, counts, &self.courier) {
+            for message in self.telemetry.due(now, &self.desk, &self.courier) {
                 self.courier.publish(message);
             }
         }

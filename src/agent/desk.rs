@@ -15,6 +15,7 @@ mod suspects;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, State, reason};
 use crate::jobs::queue::{self, Capacity, Surroundings};
 use crate::jobs::store::Batch;
-use crate::link::messages::{self, Body, Draft, LimitPolicy};
+use crate::link::messages::{self, Body, Draft, LimitPolicy, OpenJob, OpenJobs};
 use crate::link::{AckToken, Publish};
 use crate::model::library::Library;
 use crate::units::{Instant, JobId, PACKET_BYTES_MAX, WallTime};
@@ -152,6 +153,23 @@ impl Desk {
     /// All jobs known.
     pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
         self.jobs.values()
+    }
+
+    /// Jobs by id, behind that one or from the first.
+    pub(super) fn jobs_after(&self, after: Option<&JobId>) -> impl Iterator<Item = &Job> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.jobs.range::<JobId, _>((from, Bound::Unbounded)).map(|(_, job)| job)
+    }
+
+    /// Jobs that have ended and whose result nobody has acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.jobs.values().filter(|job| job.keeps_result()).count()
+    }
+
+    /// The unfinished jobs, as a birth tells them.
+    pub(super) fn open_jobs(&self) -> OpenJobs {
+        let open = self.jobs.values().filter(|job| !job.is_terminal());
+        OpenJobs::first(open.map(|job| OpenJob { id: job.id.to_string(), status: job.state, version: job.version }))
     }
 
     /// A job by id.

@@ -84,10 +84,11 @@ impl Core {
             Event::Up { epoch, session_present, packet_bytes_max } => {
                 tracing::info!(epoch, session_present, packet_bytes_max, "connected");
                 self.connected = true;
+                self.packet_bytes_max = packet_bytes_max;
                 self.outbox.up();
                 self.courier.up();
                 self.courier.publish(self.desk.reports.info(now.wall));
-                self.telemetry.state_changed();
+                self.telemetry.born();
             }
             // The link has logged why.
             Event::Down { .. } => {
@@ -136,7 +137,10 @@ impl Core {
             Some(Down::Submit(id)) => self.desk.submit(now, id, message, ack),
             Some(Down::Cancel(id) | Down::Ack(id)) if message.retain => self.desk.refuse_retained(now, &id, ack),
             Some(Down::Cancel(id)) => self.desk.cancel(now, &id, ack),
-            Some(Down::Ack(id)) => self.desk.forget(now, &id, ack),
+            Some(Down::Ack(id)) => {
+                self.desk.forget(now, &id, ack);
+                self.telemetry.state_changed();
+            }
             Some(Down::Command(name)) => self.obey(now, &name, &message, ack),
             Some(Down::FleetHold) => self.fleet_hold(now, &message, ack),
             Some(Down::OwnState) => {

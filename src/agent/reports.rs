@@ -11,7 +11,7 @@ use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoModel, LoadSample, NodeEvent, NodeState, Progress, ResultHead, Status,
+    self, ErrorBody, Info, InfoModel, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -227,7 +227,12 @@ impl Reports {
         }
     }
 
-    pub(super) fn node_state(&self, (running, queued): (usize, usize)) -> NodeState {
+    pub(super) fn node_state(
+        &self,
+        (running, queued): (usize, usize),
+        unacknowledged: usize,
+        open_jobs: Option<OpenJobs>,
+    ) -> NodeState {
         let count = |count| u32::try_from(count).unwrap_or(u32::MAX);
         NodeState::Online {
             session: self.session.clone(),
@@ -236,14 +241,23 @@ impl Reports {
             reason: self.reason(),
             running: count(running),
             queued: count(queued),
+            unacknowledged: count(unacknowledged),
+            open_jobs,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             degraded: self.impairments.iter().map(|(what, why)| format!("{}: {why}", what.as_str())).collect(),
         }
     }
 
     /// Retained state of a living node.
-    pub(super) fn state(&self, counts: (usize, usize), now: WallTime) -> Publish {
-        self.retained("neap.node.state", self.topics.state(), self.node_state(counts).render(), now)
+    pub(super) fn state(
+        &self,
+        counts: (usize, usize),
+        unacknowledged: usize,
+        open_jobs: Option<OpenJobs>,
+        now: WallTime,
+    ) -> Publish {
+        let state = self.node_state(counts, unacknowledged, open_jobs);
+        self.retained("neap.node.state", self.topics.state(), state.render(), now)
     }
 
     /// What the broker says when the node is gone without a word.

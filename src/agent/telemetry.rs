@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use super::courier::Courier;
-use super::desk::Now;
-use super::reports::Reports;
+use super::desk::{Desk, Now};
 use crate::ledger::Ledger;
 use crate::ledger::cause::{Causes, HostDeltas, SLOW};
 use crate::link::Publish;
@@ -49,6 +48,8 @@ pub(super) struct Counters {
 #[derive(Debug)]
 pub(super) struct Telemetry {
     state_due: bool,
+    /// The next state is the first of a connection.
+    birth_due: bool,
     state_at: Option<Instant>,
     counts: (usize, usize),
     load: Option<Utilization>,
@@ -65,6 +66,7 @@ impl Telemetry {
         Self {
             state_due: false,
             state_at: None,
+            birth_due: false,
             counts: (0, 0),
             load: None,
             load_told: None,
@@ -75,7 +77,12 @@ impl Telemetry {
         }
     }
 
-    /// Mode, session or connection changed: the state is told again.
+    /// Connected: the next state is a birth, which lists the open jobs.
+    pub(super) fn born(&mut self) {
+        (self.birth_due, self.state_due) = (true, true);
+    }
+
+    /// Mode, counts or connection changed: the state is told again.
     pub(super) fn state_changed(&mut self) {
         self.state_due = true;
     }
@@ -137,13 +144,8 @@ impl Telemetry {
     }
 
     /// What is to be published now.
-    pub(super) fn due(
-        &mut self,
-        now: Now,
-        reports: &Reports,
-        counts: (usize, usize),
-        courier: &Courier,
-    ) -> Vec<Publish> {
+    pub(super) fn due(&mut self, now: Now, desk: &Desk, courier: &Courier) -> Vec<Publish> {
+        let (reports, counts) = (&desk.reports, desk.counts());
         let mut messages = Vec::new();
         let passed = |since: Option<Instant>, span| since.is_none_or(|since| now.mono.since(since) >= span);
         if counts != self.counts {
@@ -153,7 +155,8 @@ impl Telemetry {
         if self.state_due && passed(self.state_at, STATE_GAP) {
             self.state_due = false;
             self.state_at = Some(now.mono);
-            messages.push(reports.state(counts, now.wall));
+            let open = std::mem::take(&mut self.birth_due).then(|| desk.open_jobs());
+            messages.push(reports.state(counts, desk.unacknowledged(), open, now.wall));
         }
         if let Some(level) = self.load {
             let changed =

@@ -6,7 +6,7 @@ use super::failure::{Class, Failure};
 use super::out::{Out, clean};
 use super::session::Session;
 use super::target::Target;
-use crate::link::messages::{Command, JobSummary, Reply};
+use crate::link::messages::{Command, JobSummary, JobsQuery, Listing, Reply};
 use crate::units::JobId;
 
 /// Arguments of `neap jobs`.
@@ -34,7 +34,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let place = args.target.resolve()?;
     let order = match &args.job {
         Some(job) => Command::Describe { job: Some(job.clone()) },
-        None => Command::Jobs { max: args.max },
+        None => {
+            let listing = Listing::Newest;
+            Command::Jobs(JobsQuery { max: args.max, listing, open: None, unacknowledged: None })
+        }
     };
     let reply = super::block_on(async {
         let state = place.topics.state();
@@ -44,7 +47,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         reply
     })?;
     let jobs = match reply {
-        Reply::Jobs(jobs) => jobs,
+        Reply::Jobs(page) => page.jobs,
         Reply::Job(job) => vec![job],
         Reply::Pong(_) | Reply::Node { .. } | Reply::Result(_) | Reply::Done | Reply::Error(_) => {
             return Err(Failure::new(Class::Data, format!("the node's reply to {} makes no sense", order.name())));

@@ -7,6 +7,9 @@ use crate::units::{Digest, JobId, Name, WallTime};
 
 /// Times a job may kill its worker before it is failed for good, whatever attempts are left.
 pub const CRASHES_MAX: u32 = 2;
+/// Attempts in a row, without a finished item, that may end because the agent did. Many, for a node without power is not
+/// the job's fault: workers are processes of their own, so that what kills the agent as well is next to impossible.
+pub const INTERRUPTIONS_MAX: u32 = 20;
 
 /// The codes that [`Job::reason`] takes; they are part of the protocol and never renamed.
 pub mod reason {
@@ -69,6 +72,8 @@ pub struct Job {
     pub failures: u32,
     /// Times it killed its worker; two are enough.
     pub crashes: u32,
+    /// Attempts since the last finished item that ended because the agent did (power, a kill); no failures.
+    pub interruptions: u32,
     /// Items finished, in order, and journalled.
     pub done: u32,
     /// Times it was stopped for the RAN.
@@ -85,6 +90,8 @@ pub struct Job {
     pub fault: Option<Fault>,
     /// Last change.
     pub changed: WallTime,
+    /// A controller has said that it has the result: nothing but the job itself is kept, against repeats.
+    pub acknowledged: bool,
 }
 
 /// What a job is from the start: all that its sender chose.
@@ -183,7 +190,8 @@ pub enum Event {
         /// How long it stood before; zero when it was running.
         stopped: Duration,
     },
-    /// The agent restarted: back to the queue with attempt + 1, or failed when attempts are used up.
+    /// The agent restarted: back to the queue with attempt + 1, not counted as a failure; failed after
+    /// [`INTERRUPTIONS_MAX`] of them without a finished item.
     Restart,
     /// Taken back by the controller.
     Cancel,
@@ -269,6 +277,7 @@ impl Job {
             attempt: 0,
             failures: 0,
             crashes: 0,
+            interruptions: 0,
             done: 0,
             yields: 0,
             suspended: Duration::ZERO,
@@ -277,12 +286,18 @@ impl Job {
             reason: reason::ACCEPTED.to_owned(),
             fault: None,
             changed: now,
+            acknowledged: false,
         }
     }
 
     /// Whether nothing changes it any more.
     pub const fn is_terminal(&self) -> bool {
         self.state.is_terminal()
+    }
+
+    /// Whether it has ended and its result is still there to be asked for.
+    pub const fn keeps_result(&self) -> bool {
+        self.is_terminal() && !self.acknowledged
     }
 
     /// Whether the deadline has passed at `now`, terminal or not.
@@ -317,6 +332,7 @@ impl Job {
             }
             Event::ItemDone { cpu, ran } if started && self.done < self.items => {
                 self.done += 1;
+                self.interruptions = 0;
                 self.cpu = self.cpu.saturating_add(cpu);
                 self.ran = self.ran.saturating_add(ran);
                 self.enter(self.state, reason::PROGRESS);
@@ -374,16 +390,18 @@ impl Job {
         }
     }
 
-    /// The agent went down during an attempt. That may have been the job's doing, so it counts as a failure.
+    /// The agent went down during an attempt. A pole without power, or an operator's kill, is not the job's failure; only
+    /// a job that is there again and again and never gets an item done may be what ends the agent.
     fn restart(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < self.limits.attempts {
+        self.interruptions = self.interruptions.saturating_add(1);
+        if self.interruptions < INTERRUPTIONS_MAX {
             self.enter(State::Queued, reason::RESTARTED);
             return;
         }
         let text = format!(
-            "the agent restarted during attempt {}; {} failed attempts, limit {}: raise limits.attempts and submit again",
-            self.attempt, self.failures, self.limits.attempts
+            "the agent ended during {} attempts without a finished item between, limit {INTERRUPTIONS_MAX}; the last was \
+             attempt {}: see in the node's log why it ended, and submit the job again, or with smaller items",
+            self.interruptions, self.attempt
         );
         self.fault = Some(Fault::new(Code::JobAttempts, text));
         self.enter(State::Failed, reason::FAILED);

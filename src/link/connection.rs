@@ -431,7 +431,7 @@ fn unfit(message: &Publish, packet_bytes_max: usize) -> Option<String> {
 }
 
 /// Size of the PUBLISH packet, or a few bytes more: optional parts are counted as if they were there.
-pub(super) fn packet_bytes(message: &Publish) -> usize {
+pub fn packet_bytes(message: &Publish) -> usize {
     /// Fixed header, lengths, packet id, payload format, expiry.
     const FRAME: usize = 1 + 4 + 2 + 2 + 4 + 2 + 5;
     /// A property's identifier and the length of its value.

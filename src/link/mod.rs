@@ -27,6 +27,8 @@ use std::fmt;
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+pub use connection::packet_bytes;
+
 use crate::units::WallTime;
 
 /// MQTT quality of service; 2 is never used.

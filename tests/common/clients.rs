@@ -102,6 +102,7 @@ fn parse(line: &str) -> Message {
     Message {
         topic: topic.strip_prefix(BASE).map_or(topic.clone(), |rest| rest.trim_start_matches('/').to_owned()),
         json: serde_json::from_str(&text(&line["payload"])).unwrap_or_default(),
+        body: text(&line["payload"]).into_bytes(),
         retain: line["retain"] == 1,
         properties: user.map(|(key, value)| (key.clone(), text(value))).collect(),
         correlation: line["properties"]["correlation-data"].as_str().map(|data| data.as_bytes().to_vec()),

@@ -22,6 +22,8 @@ pub struct Message {
     pub topic: String,
     /// Body; null when it is not JSON.
     pub json: Value,
+    /// Body as it came.
+    pub body: Vec<u8>,
     /// Kept by the broker, from before we subscribed.
     pub retain: bool,
     /// MQTT user properties.
@@ -161,6 +163,11 @@ impl Controller {
     /// Everything heard so far.
     pub fn messages(&self) -> Vec<Message> {
         self.heard().messages.clone()
+    }
+
+    /// Looks at everything heard so far.
+    pub fn read<T>(&self, look: impl FnOnce(&[Message]) -> T) -> T {
+        look(&self.heard().messages)
     }
 
     /// Waits for something among everything heard.
@@ -369,5 +376,5 @@ async fn live(settings: mqtt::Settings, heard: &Mutex<Heard>, mut orders: Unboun
 fn hear(message: Publish) -> Message {
     let Publish { topic, body, retain, properties, correlation, .. } = message;
     let topic = topic.strip_prefix(BASE).map_or(topic.clone(), |rest| rest.trim_start_matches('/').to_owned());
-    Message { topic, json: serde_json::from_slice(&body).unwrap_or_default(), retain, properties, correlation }
+    Message { topic, json: serde_json::from_slice(&body).unwrap_or_default(), body, retain, properties, correlation }
 }

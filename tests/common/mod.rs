@@ -5,8 +5,10 @@
 pub mod batch;
 pub mod clients;
 pub mod controller;
+pub mod ledger;
 pub mod mosquitto;
 pub mod node;
+pub mod random;
 
 use std::time::Duration;
 

@@ -105,10 +105,14 @@ impl Desk {
 
     /// A controller has the result: the data may go. The id stays known until retention ends, against repeats.
     pub(in crate::agent) fn forget(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
-        match self.jobs.get(id) {
-            Some(job) if job.is_terminal() => {
-                self.commit(Batch { drop_results: vec![id.clone()], ..Batch::default() }, ack, None);
+        match self.jobs.get_mut(id) {
+            Some(job) if job.keeps_result() => {
+                job.acknowledged = true;
+                let batch = Batch { jobs: vec![job.clone()], drop_results: vec![id.clone()], ..Batch::default() };
+                self.commit(batch, ack, None);
             }
+            // Again: nothing is left to be forgotten.
+            Some(job) if job.is_terminal() => self.acknowledge(ack),
             Some(_) => {
                 let text = format!("job {id} has not ended; an ack is only for results");
                 self.refuse_event(now, id.as_str(), &Fault::new(Code::JobMalformed, text), ack);

@@ -1,5 +1,6 @@
 //! The desk against a store that answers when the test says so.
 
+mod acks;
 mod relief;
 mod world;
 

@@ -174,6 +174,8 @@ mod tests {
             reason: "RRU.PrbTotDl 6 < 15 for 30 s".to_owned(),
             running: 1,
             queued: 3,
+            unacknowledged: 2,
+            open_jobs: None,
             version: "0.1.0".to_owned(),
             degraded: vec!["clock: it jumped".to_owned()],
         };

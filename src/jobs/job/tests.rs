@@ -140,14 +140,35 @@ fn evictions_are_not_failures_and_keep_finished_items() {
 }
 
 #[test]
-fn a_restart_uses_up_an_attempt() {
-    let once = after(job(1, 2), &[Event::Start, Event::Restart]);
+fn a_restart_is_told_and_is_no_failure() {
+    let once = after(job(1, 1), &[Event::Start, Event::Restart]);
     assert_eq!((once.state, once.reason.as_str()), (State::Queued, reason::RESTARTED));
-    let twice = after(once, &[Event::Start, Event::Yield, Event::Restart]);
-    assert_eq!(twice.state, State::Failed);
-    let fault = twice.fault.unwrap();
+    assert_eq!((once.attempt, once.failures, once.interruptions), (1, 0, 1));
+    let twice = after(once, &[Event::Start, Event::Yield, Event::Restart, Event::Start, ITEM, Event::Succeed]);
+    assert_eq!(
+        (twice.state, twice.attempt, twice.failures),
+        (State::Succeeded, 3, 0),
+        "one attempt may fail, none did"
+    );
+}
+
+#[test]
+fn a_job_that_is_there_at_every_end_of_the_agent_and_never_gets_an_item_done_is_failed() {
+    let mut job = after(job(2, 1), &[Event::Start]);
+    for _ in 1..INTERRUPTIONS_MAX {
+        job = after(job, &[Event::Restart, Event::Start]);
+    }
+    // A finished item shows that the job is not to blame: counting starts anew.
+    job = after(job, &[ITEM]);
+    for _ in 1..INTERRUPTIONS_MAX {
+        job = after(job, &[Event::Restart, Event::Start]);
+    }
+    assert_eq!(job.state, State::InProgress);
+    job = after(job, &[Event::Restart]);
+    assert_eq!((job.state, job.failures), (State::Failed, 0));
+    let fault = job.fault.unwrap();
     assert_eq!(fault.code, Code::JobAttempts);
-    assert!(fault.message.contains("2 failed attempts, limit 2"), "{}", fault.message);
+    assert!(fault.message.contains("20 attempts") && fault.message.contains("attempt 39"), "{}", fault.message);
 }
 
 #[test]
@@ -207,7 +228,7 @@ proptest! {
             prop_assert!(accepted || job == before);
             prop_assert!(job.done <= job.items && job.done >= before.done);
             prop_assert!(job.attempt >= job.failures && job.failures >= job.crashes);
-            prop_assert!(job.crashes <= CRASHES_MAX);
+            prop_assert!(job.crashes <= CRASHES_MAX && job.interruptions <= INTERRUPTIONS_MAX);
             prop_assert!(job.state != State::Failed || job.fault.is_some());
             prop_assert!(job.state != State::Succeeded || job.done == job.items);
             // A job that waits again has an attempt left: nothing is retried for ever.

@@ -35,7 +35,7 @@ fn acknowledged_commits_survive_a_power_cut_at_any_write_and_no_phantom_appears(
     for seed in 0..6 {
         let run = run(seed, 14);
         let mut random = Random(seed);
-        crash_images(&run.log, run.acknowledged[0].0, &mut random, |point, image| {
+        crash_images(&[], &run.log, run.acknowledged[0].0, &mut random, |point, image| {
             let last = run.acknowledged.iter().rposition(|(length, _)| *length <= point).unwrap();
             let opened = Disk::with(image).open(QUOTA).unwrap();
             assert_eq!(opened.quarantined, None, "seed {seed}, cut after {point} operations");
@@ -55,7 +55,7 @@ fn a_store_recovered_from_a_crash_takes_commits_and_gives_them_back() {
     let run = run(99, 6);
     let (mut cuts, mut random) = (Random(99), Random(98));
     let mut images = 0;
-    crash_images(&run.log, run.acknowledged[0].0, &mut cuts, |_, image| {
+    crash_images(&[], &run.log, run.acknowledged[0].0, &mut cuts, |_, image| {
         images += 1;
         if images % 5 != 0 {
             return;

@@ -5,14 +5,11 @@
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::ops::Bound;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use redb::StorageBackend;
 use redb::backends::FileBackend;
-use redb::{BackendError, StorageBackend};
 
 use super::recovery::Trouble;
 
@@ -40,7 +37,11 @@ pub(super) trait Medium: Debug + Send {
     /// Makes what was created the store, durably.
     fn publish(&self) -> io::Result<()>;
 
-    /// Takes the store out of use without touching its content, and says where it is now.
+    /// Opens the store there is for reading only: nothing can change it through what this gives.
+    fn inspect(&self) -> io::Result<Box<dyn StorageBackend>>;
+
+    /// Gives the store's file a second name that stays when another one takes its place, and says which. Called again
+    /// for the same file, because the agent died in between, it gives the same name.
     fn set_aside(&self, kind: &str) -> io::Result<PathBuf>;
 
     /// Writes the store's bytes to a new file that takes its place. After a failed `fsync` the kernel may hold pages
@@ -82,6 +83,21 @@ impl Folder {
     fn sync_folder(&self) -> io::Result<()> {
         File::open(&self.folder)?.sync_all()
     }
+
+    /// Copies the store to the name that new ones have before they are whole.
+    fn copy(&self) -> io::Result<()> {
+        let mut old = File::open(&self.file)?;
+        let mut new = private(true).truncate(true).open(&self.fresh)?;
+        // Not `fs::copy`: a reflink would share the very blocks that may be missing.
+        let mut chunk = vec![0; 256 * 1024];
+        loop {
+            match old.read(&mut chunk)? {
+                0 => break,
+                length => new.write_all(&chunk[..length])?,
+            }
+        }
+        new.sync_all()
+    }
 }
 
 /// Options for a file that only the agent's user may read: it holds inputs and results.
@@ -122,13 +138,27 @@ impl Medium for Folder {
         self.sync_folder()
     }
 
+    fn inspect(&self) -> io::Result<Box<dyn StorageBackend>> {
+        backend(File::open(&self.file)?)
+    }
+
     fn set_aside(&self, kind: &str) -> io::Result<PathBuf> {
+        let store = fs::metadata(&self.file)?;
         for number in 1..=ASIDE_MAX {
             let aside = self.folder.join(format!("{FILE}.{kind}-{number}"));
-            if !aside.try_exists()? {
-                fs::rename(&self.file, &aside)?;
-                self.sync_folder()?;
-                return Ok(aside);
+            match fs::metadata(&aside) {
+                Ok(found) if (found.dev(), found.ino()) == (store.dev(), store.ino()) => return Ok(aside),
+                Ok(_) => {}
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {
+                    // A file system without hard links gets a copy.
+                    if fs::hard_link(&self.file, &aside).is_err() {
+                        self.copy()?;
+                        fs::rename(&self.fresh, &aside)?;
+                    }
+                    self.sync_folder()?;
+                    return Ok(aside);
+                }
+                Err(err) => return Err(err),
             }
         }
         let text = format!("{ASIDE_MAX} files {FILE}.{kind}-* are kept already, the limit: move them away");
@@ -136,84 +166,11 @@ impl Medium for Folder {
     }
 
     fn renew(&self) -> io::Result<()> {
-        let mut old = File::open(&self.file)?;
-        let mut new = private(true).truncate(true).open(&self.fresh)?;
-        // Not `fs::copy`: a reflink would share the very blocks that may be missing.
-        let mut chunk = vec![0; 256 * 1024];
-        loop {
-            match old.read(&mut chunk)? {
-                0 => break,
-                length => new.write_all(&chunk[..length])?,
-            }
-        }
-        new.sync_all()?;
+        self.copy()?;
         self.publish()
     }
 }
 
 fn backend(file: File) -> io::Result<Box<dyn StorageBackend>> {
     Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
-}
-
-/// A backend that remembers whether a sync failed: the one error after which what is read back proves nothing.
-#[derive(Debug)]
-pub(super) struct Watched {
-    inner: Box<dyn StorageBackend>,
-    sync_failed: Arc<AtomicBool>,
-}
-
-impl Watched {
-    pub(super) fn new(inner: Box<dyn StorageBackend>, sync_failed: Arc<AtomicBool>) -> Self {
-        Self { inner, sync_failed }
-    }
-}
-
-impl StorageBackend for Watched {
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.inner.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.inner.sync_data().inspect_err(|_| self.sync_failed.store(true, Ordering::Relaxed))
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.inner.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.inner.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.query_lock_range(start, end)
-    }
 }

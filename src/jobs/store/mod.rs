@@ -1,23 +1,32 @@
 //! What must survive a crash, and how is it kept? Jobs, their inputs and outputs, and the messages not yet delivered.
 //!
-//! # Layout
+//! # Layout, schema 2
 //!
-//! One redb file, `jobs.redb` in the state directory (0700; the file 0600), beside it `jobs.lock`, locked as long as
-//! an agent runs. Tables:
+//! One redb file (format 3), `jobs.redb` in the state directory (0700; the file 0600), beside it `jobs.lock`, locked as
+//! long as an agent runs. Tables:
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | text | number: `schema`, `boots` (runs of the agent), `commits` (transactions), `next_seq`, `wall_high` (ms since 1970) |
-//! | `jobs` | job id | JSON: [`Job`], durations in ns, moments in ms since 1970 |
-//! | `payloads` | job id | frame: content type and header length, then the submit's body |
-//! | `items` | (job id, index) | output of one finished item, as the caller encoded it |
-//! | `results` | job id | body of the result, as it was published |
-//! | `outbox` | sequence number | frame: topic, expiry, properties, droppable, then the message's body |
+//! | `meta` | text | u64: `schema`, `boots` (runs of the agent), `commits` (transactions), `next_seq`, `wall_high` (ms since 1970; absent before the first), `crc` |
+//! | `jobs` | job id | JSON: [`Job`], durations in ns, moments in ms since 1970; then the seal |
+//! | `payloads` | job id | frame: content type and header length, then the submit's body; then the seal |
+//! | `items` | (job id, index u32) | output of one finished item, as the caller encoded it; then the seal |
+//! | `results` | job id | body of the result, as it was published; then the seal |
+//! | `outbox` | sequence number u64 | frame: topic, expiry, properties, droppable, then the message's body; then the seal |
 //!
 //! A frame is a JSON head behind its length (four bytes, little-endian), then the body byte for byte. Heads and jobs are
 //! JSON because an operator can read them, a field can be added without a migration (older versions skip it), and the
-//! time goes to the sync, not to the encoding. A change that an older reader would misread raises `schema`. Checksums
-//! are redb's: XXH3 with 128 bits over every page, from the root down.
+//! time goes to the sync, not to the encoding.
+//!
+//! A seal is a CRC-32 (IEEE 802.3, as in zlib) in four bytes, little-endian, over: the table's name, a zero byte, the
+//! key as redb stores it (text: UTF-8; numbers: little-endian; an item's: length of the id as one byte, the id, the index
+//! in four bytes), the value before the seal. An id of 254 bytes or more would have a longer length; ids are shorter.
+//! The row `crc` of `meta` is the same checksum over all its other rows in the order of their keys: key, a zero byte,
+//! the number in eight bytes. Besides, redb keeps checksums of its own: XXH3 with 128 bits over every page, from the root
+//! down.
+//!
+//! Schema 1 is the same without the seals and without `crc`. A store of it is brought up to date when it is opened, in
+//! one transaction. A change that an older reader would misread raises `schema`.
 //!
 //! # Transactions
 //!
@@ -40,15 +49,18 @@
 //! whether the transaction is in it, and the caller gets that answer. If it was the sync that failed, the file is copied
 //! to a new one first, because the kernel may believe that pages are written which are not.
 
+mod backend;
 mod medium;
+mod meta;
+mod migrate;
 mod records;
 mod recovery;
+mod seal;
 mod tally;
 mod transaction;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use redb::{ReadTransaction, ReadableDatabase};
 
@@ -56,6 +68,7 @@ use self::medium::{Folder, Medium};
 use self::records::{ITEMS, OUTBOX, PAYLOADS, RESULTS, decode_message, decode_payload};
 use self::recovery::{Contents, Live, Started, Trouble, contained};
 pub use self::recovery::{Quarantined, panic_is_contained};
+use self::seal::unsealed;
 use self::tally::{Plan, Taken, Tally};
 use super::job::Job;
 use crate::fault::Fault;
@@ -146,6 +159,9 @@ pub struct Opened {
     pub store: Store,
     /// Every job in it, in order of id. Those under way belong to a run that ended: apply `Restart` to them.
     pub jobs: Vec<Job>,
+    /// Those of them that have not ended and whose input is not in the store: nothing but damage takes it away, and they
+    /// can only fail.
+    pub without_input: Vec<JobId>,
     /// Which run of the agent on this store this is, from 1.
     pub boot: u64,
     /// The highest wall time that any run trusted ([`Batch::at`]): the clock cannot truly be before it.
@@ -188,10 +204,11 @@ impl Store {
 
     fn open_on(medium: Box<dyn Medium>, quota: Quota) -> Result<Opened, Fault> {
         let started = recovery::start(&*medium)?;
-        let Started { live, contents: Contents { jobs, tally }, boot, quarantined } = started;
-        let wall_high = tally.wall_high;
+        let Started { live, contents, boot, quarantined } = started;
+        let Contents { jobs, tally, without_input, .. } = contents;
+        let wall_high = tally.meta.wall_high;
         let store = Self { medium, live: Some(live), renew: false, quota, tally, dropped: 0 };
-        Ok(Opened { store, jobs, boot, wall_high, quarantined })
+        Ok(Opened { store, jobs, without_input, boot, wall_high, quarantined })
     }
 
     /// Whether a job with a payload of that many bytes can be stored now: to be asked before it is accepted.
@@ -248,7 +265,7 @@ impl Store {
 
     fn write(&mut self, plan: &Plan, batches: &[&Batch]) -> Result<(), Fault> {
         let Some(live) = &self.live else { return Err(self.closed()) };
-        let trouble = match contained(|| transaction::write(&live.database, &self.tally, plan, batches)) {
+        let trouble = match contained(|| transaction::write(&live.database, plan, batches)) {
             Ok(change) => {
                 change.settle(plan, &mut self.tally);
                 self.dropped += plan.dropped.len() as u64;
@@ -257,12 +274,12 @@ impl Store {
             Err(trouble) => trouble,
         };
         let fault = trouble.fault(self.medium.path());
-        let expected = self.tally.commits + 1;
+        let expected = plan.meta.commits;
         if let Some(live) = self.live.take() {
-            self.renew |= live.sync_failed.load(Ordering::Relaxed);
+            self.renew |= live.control.sync_failed();
             recovery::close(live);
         }
-        if self.reopen().is_ok() && self.tally.commits == expected {
+        if self.reopen().is_ok() && self.tally.meta.commits == expected {
             self.dropped += plan.dropped.len() as u64;
             return Ok(());
         }
@@ -294,7 +311,8 @@ impl Store {
     pub fn payload(&self, id: &JobId) -> Result<Option<Payload>, Fault> {
         self.read(|transaction| {
             let value = transaction.open_table(PAYLOADS)?.get(id.as_str())?;
-            Ok(value.map(|value| decode_payload(value.value())).transpose()?)
+            let Some(record) = value else { return Ok(None) };
+            Ok(Some(decode_payload(unsealed(PAYLOADS, &id.as_str(), record.value())?)?))
         })
     }
 
@@ -311,7 +329,7 @@ impl Store {
                 if key.value().1 != expected {
                     return Err(Trouble::Corrupt(format!("job {id} has no item {expected}")));
                 }
-                outputs.push(output.value().to_vec());
+                outputs.push(unsealed(ITEMS, &key.value(), output.value())?.to_vec());
             }
             Ok(outputs)
         })
@@ -323,7 +341,9 @@ impl Store {
     /// `state.io` or `state.corrupt` when it cannot be read.
     pub fn result(&self, id: &JobId) -> Result<Option<Vec<u8>>, Fault> {
         self.read(|transaction| {
-            Ok(transaction.open_table(RESULTS)?.get(id.as_str())?.map(|body| body.value().to_vec()))
+            let body = transaction.open_table(RESULTS)?.get(id.as_str())?;
+            let body = body.map(|body| Ok::<_, Trouble>(unsealed(RESULTS, &id.as_str(), body.value())?.to_vec()));
+            body.transpose()
         })
     }
 
@@ -337,7 +357,8 @@ impl Store {
             let mut messages = Vec::new();
             for entry in outbox.range(after.saturating_add(1)..)?.take(max) {
                 let (seq, record) = entry?;
-                messages.push((seq.value(), decode_message(record.value())?.0));
+                let seq = seq.value();
+                messages.push((seq, decode_message(unsealed(OUTBOX, &seq, record.value())?)?.0));
             }
             Ok(messages)
         })
@@ -377,6 +398,8 @@ impl Store {
 mod corruption_tests;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 mod test_medium;
 #[cfg(test)]

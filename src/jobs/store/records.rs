@@ -9,27 +9,17 @@ use redb::TableDefinition;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::seal::Sealed;
 use super::{Message, Payload};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Job, Limits, ModelRef, State};
 use crate::units::WallTime;
 
-/// The layout that this version writes, and the newest it reads.
-pub(super) const SCHEMA: u64 = 1;
-
-pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-pub(super) const JOBS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("jobs");
-pub(super) const PAYLOADS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("payloads");
-pub(super) const ITEMS: TableDefinition<'_, (&str, u32), &[u8]> = TableDefinition::new("items");
-pub(super) const RESULTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("results");
-pub(super) const OUTBOX: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("outbox");
-
-/// Keys of the `meta` table.
-pub(super) const KEY_SCHEMA: &str = "schema";
-pub(super) const KEY_BOOTS: &str = "boots";
-pub(super) const KEY_COMMITS: &str = "commits";
-pub(super) const KEY_NEXT_SEQ: &str = "next_seq";
-pub(super) const KEY_WALL_HIGH: &str = "wall_high";
+pub(super) const JOBS: Sealed<&str> = TableDefinition::new("jobs");
+pub(super) const PAYLOADS: Sealed<&str> = TableDefinition::new("payloads");
+pub(super) const ITEMS: Sealed<(&str, u32)> = TableDefinition::new("items");
+pub(super) const RESULTS: Sealed<&str> = TableDefinition::new("results");
+pub(super) const OUTBOX: Sealed<u64> = TableDefinition::new("outbox");
 
 /// A value that does not read back, with the reason.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +27,7 @@ pub(super) const KEY_WALL_HIGH: &str = "wall_high";
 pub(super) struct Unreadable(String);
 
 impl Unreadable {
-    fn new(what: &str, why: impl std::fmt::Display) -> Self {
+    pub(super) fn new(what: &str, why: impl std::fmt::Display) -> Self {
         Self(format!("{what}: {why}"))
     }
 }
@@ -63,6 +53,9 @@ struct JobRecord {
     attempt: u32,
     failures: u32,
     crashes: u32,
+    /// Absent in records of earlier versions.
+    #[serde(default)]
+    interruptions: u32,
     done: u32,
     yields: u32,
     suspended_ns: u64,
@@ -72,6 +65,8 @@ struct JobRecord {
     fault_code: Option<String>,
     fault_text: Option<String>,
     changed_ms: i64,
+    #[serde(default)]
+    acknowledged: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,6 +106,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         attempt: job.attempt,
         failures: job.failures,
         crashes: job.crashes,
+        interruptions: job.interruptions,
         done: job.done,
         yields: job.yields,
         suspended_ns: nanos(job.suspended),
@@ -120,6 +116,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         fault_code: job.fault.as_ref().map(|fault| fault.code.as_str().to_owned()),
         fault_text: job.fault.as_ref().map(|fault| fault.message.clone()),
         changed_ms: job.changed.as_millis(),
+        acknowledged: job.acknowledged,
     })
 }
 
@@ -160,6 +157,7 @@ pub(super) fn decode_job(id: &str, bytes: &[u8]) -> Result<Job, Unreadable> {
         attempt: record.attempt,
         failures: record.failures,
         crashes: record.crashes,
+        interruptions: record.interruptions,
         done: record.done,
         yields: record.yields,
         suspended: Duration::from_nanos(record.suspended_ns),
@@ -168,6 +166,7 @@ pub(super) fn decode_job(id: &str, bytes: &[u8]) -> Result<Job, Unreadable> {
         reason: record.reason,
         fault,
         changed: WallTime::from_millis(record.changed_ms),
+        acknowledged: record.acknowledged,
     })
 }
 
@@ -272,6 +271,15 @@ mod tests {
         let text = String::from_utf8(encode_job(&job)).unwrap();
         let later = text.replacen('{', r#"{"colour":"blue","#, 1);
         assert_eq!(decode_job("job-1", later.as_bytes()).unwrap(), job);
+    }
+
+    #[test]
+    fn a_job_of_a_version_that_did_not_count_interruptions_has_none() {
+        let text = String::from_utf8(encode_job(&full_job("job-1"))).unwrap();
+        let earlier = text.replace("\"interruptions\":4,", "");
+        assert_ne!(earlier, text);
+        let job = decode_job("job-1", earlier.as_bytes()).unwrap();
+        assert_eq!(job, Job { interruptions: 0, ..full_job("job-1") });
     }
 
     #[test]

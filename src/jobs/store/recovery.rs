@@ -9,19 +9,19 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
+use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 
-use super::medium::{Medium, Watched};
-use super::records::{
-    ITEMS, JOBS, KEY_BOOTS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_SCHEMA, KEY_WALL_HIGH, META, OUTBOX, PAYLOADS, RESULTS,
-    SCHEMA, Unreadable, decode_job, decode_message, decode_payload,
-};
+use super::backend::{Control, Watched};
+use super::medium::Medium;
+use super::meta::{META, Meta, SCHEMA, SCHEMA_UNSEALED};
+use super::migrate;
+use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, Unreadable, decode_job, decode_message, decode_payload};
+use super::seal::{Sealed, unsealed};
 use super::tally::{Queued, Tally};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Job;
-use crate::units::WallTime;
+use crate::units::JobId;
 
 /// Memory that redb may use for pages, in bytes; its own default of a gigabyte is more than a node has to spare.
 const CACHE_BYTES: usize = 1024 * 1024;
@@ -136,11 +136,11 @@ pub(super) fn contained<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<
     })
 }
 
-/// An open database and whether one of its syncs failed.
+/// An open database and the hold on its backend.
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) database: Database,
-    pub(super) sync_failed: Arc<AtomicBool>,
+    pub(super) control: Arc<Control>,
 }
 
 /// What a store held when it was opened.
@@ -148,6 +148,9 @@ pub(super) struct Live {
 pub(super) struct Contents {
     pub(super) jobs: Vec<Job>,
     pub(super) tally: Tally,
+    /// Jobs that have not ended and whose input is not there.
+    pub(super) without_input: Vec<JobId>,
+    schema: u64,
 }
 
 /// A store that could not be used and lies beside the new one.
@@ -155,7 +158,7 @@ pub(super) struct Contents {
 pub struct Quarantined {
     /// Where it is now; nothing in it was changed by the agent.
     pub path: PathBuf,
-    /// Why: `state.corrupt` or `state.version`.
+    /// Why: `state.corrupt` or `state.version`; the sentence says what became of its records.
     pub fault: Fault,
 }
 
@@ -195,22 +198,35 @@ pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
 /// An empty store. It takes its name only when it is whole, so a file of that name always has a schema.
 fn create(medium: &dyn Medium, quarantined: Option<Quarantined>) -> Result<Started, Trouble> {
     let live = open_database(|| medium.create())?;
-    checked(live, quarantined, |database| {
-        lay_out(database)?;
-        medium.publish()?;
-        Ok(())
-    })
+    let made = contained(|| {
+        live.control.release()?;
+        lay_out(&live.database)?;
+        let contents = read_all(&live.database)?;
+        Ok(contents)
+    });
+    begin(live, made, quarantined, || Ok(medium.publish()?))
 }
 
 /// The store that is there, for a new run.
 fn resume(medium: &dyn Medium) -> Result<Started, Trouble> {
-    checked(open_database(|| medium.open())?, None, |_| Ok(()))
+    let (live, contents) = reopen(medium)?;
+    begin(live, Ok(contents), None, || Ok(()))
 }
 
 /// The store that is there, for the run that already used it.
 pub(super) fn reopen(medium: &dyn Medium) -> Result<(Live, Contents), Trouble> {
     let live = open_database(|| medium.open())?;
-    match contained(|| read_all(&live.database)) {
+    let read = contained(|| {
+        let contents = read_all(&live.database)?;
+        // It is sound: what opening it has to write may go to the file now.
+        live.control.release()?;
+        if contents.schema == SCHEMA {
+            return Ok(contents);
+        }
+        migrate::seal_all(&live.database, &contents.tally.meta)?;
+        read_all(&live.database)
+    });
+    match read {
         Ok(contents) => Ok((live, contents)),
         Err(trouble) => {
             close(live);
@@ -219,20 +235,22 @@ pub(super) fn reopen(medium: &dyn Medium) -> Result<(Live, Contents), Trouble> {
     }
 }
 
-fn checked(
+/// Counts the run, and lets `publish` do what comes after the first transaction.
+fn begin(
     live: Live,
+    contents: Result<Contents, Trouble>,
     quarantined: Option<Quarantined>,
-    prepare: impl FnOnce(&Database) -> Result<(), Trouble>,
+    publish: impl FnOnce() -> Result<(), Trouble>,
 ) -> Result<Started, Trouble> {
-    let outcome = contained(|| {
-        prepare(&live.database)?;
-        let mut contents = read_all(&live.database)?;
-        let boot = count_boot(&live.database)?;
-        contents.tally.commits += 1;
-        Ok((contents, boot))
+    let outcome = contents.and_then(|mut contents| {
+        let meta = &mut contents.tally.meta;
+        *meta = Meta { boots: meta.boots + 1, commits: meta.commits + 1, ..*meta };
+        contained(|| write_meta(&live.database, meta))?;
+        publish()?;
+        Ok(contents)
     });
     match outcome {
-        Ok((contents, boot)) => Ok(Started { live, contents, boot, quarantined }),
+        Ok(contents) => Ok(Started { boot: contents.tally.meta.boots, live, contents, quarantined }),
         Err(trouble) => {
             close(live);
             Err(trouble)
@@ -249,25 +267,23 @@ pub(super) fn close(live: Live) {
     });
 }
 
-/// Opens with redb's check of every page: a damaged file is an error then, where a plain open would trust it.
+/// Opens with redb's check of every page: a damaged file is an error then, where a plain open would trust it. Nothing
+/// is written to the file before its [`Control`] is released.
 fn open_database(backend: impl FnOnce() -> io::Result<Box<dyn redb::StorageBackend>>) -> Result<Live, Trouble> {
-    let sync_failed = Arc::new(AtomicBool::new(false));
-    let watched = Watched::new(backend()?, Arc::clone(&sync_failed));
+    let (watched, control) = Watched::holding(backend()?);
     let database = contained(|| {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
         Ok(builder.create_with_backend(watched)?)
     })?;
-    Ok(Live { database, sync_failed })
+    Ok(Live { database, control })
 }
 
 /// Writes the schema number and makes all tables, empty.
 fn lay_out(database: &Database) -> Result<(), Trouble> {
     let transaction = database.begin_write()?;
     {
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(KEY_SCHEMA, SCHEMA)?;
-        meta.insert(KEY_NEXT_SEQ, 1)?;
+        Meta::default().write(&mut transaction.open_table(META)?)?;
         transaction.open_table(JOBS)?;
         transaction.open_table(PAYLOADS)?;
         transaction.open_table(ITEMS)?;
@@ -277,63 +293,66 @@ fn lay_out(database: &Database) -> Result<(), Trouble> {
     Ok(transaction.commit()?)
 }
 
-fn count_boot(database: &Database) -> Result<u64, Trouble> {
+fn write_meta(database: &Database, meta: &Meta) -> Result<(), Trouble> {
     let transaction = database.begin_write()?;
-    let boot = {
-        let mut meta = transaction.open_table(META)?;
-        let number = |key: &str| Ok::<u64, Trouble>(meta.get(key)?.map_or(0, |value| value.value()));
-        let (boot, commits) = (number(KEY_BOOTS)? + 1, number(KEY_COMMITS)? + 1);
-        meta.insert(KEY_BOOTS, boot)?;
-        meta.insert(KEY_COMMITS, commits)?;
-        boot
-    };
-    transaction.commit()?;
-    Ok(boot)
+    meta.write(&mut transaction.open_table(META)?)?;
+    Ok(transaction.commit()?)
 }
 
 /// Reads every record once: what does not read back is found now, not in the middle of a job.
 fn read_all(database: &Database) -> Result<Contents, Trouble> {
     let transaction = database.begin_read()?;
-    let (commits, next_seq, wall_high) = read_meta(&transaction)?;
-    let mut jobs = Vec::new();
-    for entry in transaction.open_table(JOBS)?.iter()? {
-        let (id, record) = entry?;
-        jobs.push(decode_job(id.value(), record.value())?);
-    }
-    let mut bytes = 0;
-    for entry in transaction.open_table(PAYLOADS)?.iter()? {
-        let (_, value) = entry?;
-        decode_payload(value.value())?;
-        bytes += value.value().len() as u64;
-    }
-    for entry in transaction.open_table(ITEMS)?.iter()? {
-        bytes += entry?.1.value().len() as u64;
-    }
-    for entry in transaction.open_table(RESULTS)?.iter()? {
-        bytes += entry?.1.value().len() as u64;
-    }
-    let mut outbox = BTreeMap::new();
-    for entry in transaction.open_table(OUTBOX)?.iter()? {
-        let (seq, value) = entry?;
-        let (_, droppable) = decode_message(value.value())?;
-        outbox.insert(seq.value(), Queued { droppable, bytes: value.value().len() as u64 });
-    }
-    bytes += outbox.values().map(|queued| queued.bytes).sum::<u64>();
-    Ok(Contents { jobs, tally: Tally { bytes, outbox, next_seq, commits, wall_high } })
-}
-
-/// Checks the schema first: of a newer one no other table may be touched.
-fn read_meta(transaction: &ReadTransaction) -> Result<(u64, u64, Option<WallTime>), Trouble> {
+    // Checks the schema first: of a newer one no other table may be touched.
     if !transaction.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(Trouble::Corrupt("it has no schema number".to_owned()));
     }
-    let meta = transaction.open_table(META)?;
-    let number = |key: &str| Ok::<_, Trouble>(meta.get(key)?.map(|value| value.value()));
-    match number(KEY_SCHEMA)? {
-        Some(SCHEMA) => {}
-        Some(newer) if newer > SCHEMA => return Err(Trouble::Newer(newer)),
-        Some(_) | None => return Err(Trouble::Corrupt("it has no schema number that was ever used".to_owned())),
+    let (meta, schema) = Meta::read(&transaction.open_table(META)?)?;
+    let mut jobs = Vec::new();
+    for entry in transaction.open_table(JOBS)?.iter()? {
+        let (id, record) = entry?;
+        jobs.push(decode_job(id.value(), value_of(schema, JOBS, &id.value(), record.value())?)?);
     }
-    let wall_high = number(KEY_WALL_HIGH)?.and_then(|millis| i64::try_from(millis).ok()).map(WallTime::from_millis);
-    Ok((number(KEY_COMMITS)?.unwrap_or(0), number(KEY_NEXT_SEQ)?.unwrap_or(1), wall_high))
+    let mut open = jobs.iter().filter(|job| !job.is_terminal()).map(|job| &job.id).peekable();
+    let mut without_input = Vec::new();
+    let mut bytes = 0;
+    for entry in transaction.open_table(PAYLOADS)?.iter()? {
+        let (id, record) = entry?;
+        decode_payload(value_of(schema, PAYLOADS, &id.value(), record.value())?)?;
+        bytes += record.value().len() as u64;
+        // Both come in the order of ids.
+        while let Some(job) = open.next_if(|job| job.as_str() <= id.value()) {
+            if job.as_str() < id.value() {
+                without_input.push(job.clone());
+            }
+        }
+    }
+    without_input.extend(open.cloned());
+    for entry in transaction.open_table(ITEMS)?.iter()? {
+        let (key, record) = entry?;
+        value_of(schema, ITEMS, &key.value(), record.value())?;
+        bytes += record.value().len() as u64;
+    }
+    for entry in transaction.open_table(RESULTS)?.iter()? {
+        let (id, record) = entry?;
+        value_of(schema, RESULTS, &id.value(), record.value())?;
+        bytes += record.value().len() as u64;
+    }
+    let mut outbox = BTreeMap::new();
+    for entry in transaction.open_table(OUTBOX)?.iter()? {
+        let (seq, record) = entry?;
+        let (_, droppable) = decode_message(value_of(schema, OUTBOX, &seq.value(), record.value())?)?;
+        outbox.insert(seq.value(), Queued { droppable, bytes: record.value().len() as u64 });
+    }
+    bytes += outbox.values().map(|queued| queued.bytes).sum::<u64>();
+    Ok(Contents { jobs, tally: Tally { bytes, outbox, meta }, without_input, schema })
+}
+
+/// The value of a record in a store of that schema.
+fn value_of<'r, K: redb::Key + 'static>(
+    schema: u64,
+    table: Sealed<K>,
+    key: &K::SelfType<'_>,
+    record: &'r [u8],
+) -> Result<&'r [u8], Unreadable> {
+    if schema == SCHEMA_UNSEALED { Ok(record) } else { unsealed(table, key, record) }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::meta::Meta;
 use super::{Batch, Quota};
 use crate::fault::{Code, Fault};
-use crate::units::WallTime;
 
 /// One message of the outbox, without its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +23,8 @@ pub(super) struct Tally {
     pub(super) bytes: u64,
     /// Messages by sequence number.
     pub(super) outbox: BTreeMap<u64, Queued>,
-    /// Sequence number of the next message.
-    pub(super) next_seq: u64,
-    /// Transactions so far: tells after a failed commit whether it is in the file all the same.
-    pub(super) commits: u64,
-    /// Highest wall time that was trusted.
-    pub(super) wall_high: Option<WallTime>,
+    /// Its numbers of itself.
+    pub(super) meta: Meta,
 }
 
 /// What is promised to other batches of the same group.
@@ -79,19 +75,17 @@ impl Tally {
 pub(super) struct Plan {
     /// Sequence numbers of each batch's messages, kept ones first.
     pub(super) seqs: Vec<Range<u64>>,
-    /// The first number that is free afterwards.
-    pub(super) next_seq: u64,
+    /// The store's numbers afterwards.
+    pub(super) meta: Meta,
     /// Messages that leave because they were delivered.
     pub(super) delivered: Vec<u64>,
     /// Messages that leave because the outbox is full: the oldest droppable ones.
     pub(super) dropped: Vec<u64>,
-    /// Highest wall time afterwards.
-    pub(super) wall_high: Option<WallTime>,
 }
 
 impl Plan {
     pub(super) fn new(tally: &Tally, quota: &Quota, batches: &[&Batch]) -> Self {
-        let mut next_seq = tally.next_seq;
+        let mut next_seq = tally.meta.next_seq;
         let mut droppable: Vec<u64> = Vec::new();
         let mut seqs = Vec::with_capacity(batches.len());
         for batch in batches {
@@ -105,13 +99,14 @@ impl Plan {
         delivered.sort_unstable();
         delivered.dedup();
         delivered.retain(|seq| tally.outbox.contains_key(seq));
-        let added = usize::try_from(next_seq - tally.next_seq).unwrap_or(usize::MAX);
+        let added = usize::try_from(next_seq - tally.meta.next_seq).unwrap_or(usize::MAX);
         let after = (tally.outbox.len() - delivered.len()).saturating_add(added);
         let excess = after.saturating_sub(quota.messages);
         let old = tally.outbox.iter().filter(|(seq, queued)| queued.droppable && delivered.binary_search(seq).is_err());
         let dropped = old.map(|(seq, _)| *seq).chain(droppable).take(excess).collect();
-        let wall_high = batches.iter().filter_map(|batch| batch.at).chain(tally.wall_high).max();
-        Self { seqs, next_seq, delivered, dropped, wall_high }
+        let wall_high = batches.iter().filter_map(|batch| batch.at).chain(tally.meta.wall_high).max();
+        let meta = Meta { next_seq, wall_high, commits: tally.meta.commits + 1, ..tally.meta };
+        Self { seqs, meta, delivered, dropped }
     }
 }
 
@@ -119,11 +114,13 @@ impl Plan {
 mod tests {
     use super::*;
     use crate::jobs::store::tests::message;
+    use crate::units::WallTime;
 
     fn tally(droppable: &[bool]) -> Tally {
         let outbox: BTreeMap<u64, Queued> =
             (1..).zip(droppable.iter().map(|&droppable| Queued { droppable, bytes: 10 })).collect();
-        Tally { bytes: 10 * outbox.len() as u64, next_seq: outbox.len() as u64 + 1, outbox, ..Tally::default() }
+        let meta = Meta { next_seq: outbox.len() as u64 + 1, ..Meta::default() };
+        Tally { bytes: 10 * outbox.len() as u64, outbox, meta }
     }
 
     fn batch(messages: usize, droppable: usize, delivered: &[u64]) -> Batch {
@@ -141,8 +138,8 @@ mod tests {
     #[test]
     fn numbers_run_on_across_batches() {
         let (first, second) = (batch(2, 1, &[]), batch(1, 0, &[]));
-        let plan = Plan::new(&Tally { next_seq: 7, ..Tally::default() }, &QUOTA, &[&first, &second]);
-        assert_eq!((plan.seqs, plan.next_seq, plan.dropped), (vec![7..10, 10..11], 11, vec![]));
+        let plan = Plan::new(&tally(&[true; 6]), &Quota { messages: 99, ..QUOTA }, &[&first, &second]);
+        assert_eq!((plan.seqs, plan.meta.next_seq, plan.dropped), (vec![7..10, 10..11], 11, vec![]));
     }
 
     #[test]
@@ -187,9 +184,12 @@ mod tests {
     fn trusted_wall_time_only_rises() {
         let at = |millis| Some(WallTime::from_millis(millis));
         let marked = |millis| Batch { at: at(millis), ..Batch::default() };
-        let high = |tally: &Tally, batches: &[&Batch]| Plan::new(tally, &QUOTA, batches).wall_high;
+        let high = |tally: &Tally, batches: &[&Batch]| Plan::new(tally, &QUOTA, batches).meta.wall_high;
         assert_eq!(high(&Tally::default(), &[&batch(1, 0, &[])]), None);
         assert_eq!(high(&Tally::default(), &[&marked(7), &marked(5)]), at(7));
-        assert_eq!(high(&Tally { wall_high: at(9), ..Tally::default() }, &[&marked(7)]), at(9));
+        assert_eq!(
+            high(&Tally { meta: Meta { wall_high: at(9), ..Meta::default() }, ..Tally::default() }, &[&marked(7)]),
+            at(9)
+        );
     }
 }

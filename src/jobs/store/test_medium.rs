@@ -160,10 +160,13 @@ impl Medium for Disk {
         Ok(())
     }
 
+    fn inspect(&self) -> io::Result<Box<dyn StorageBackend>> {
+        Medium::open(self)
+    }
+
     fn set_aside(&self, kind: &str) -> io::Result<PathBuf> {
         let mut state = self.state();
-        let store = state.store.take().ok_or(io::ErrorKind::NotFound)?;
-        let bytes = store.lock().unwrap().live.clone();
+        let bytes = state.store.as_ref().ok_or(io::ErrorKind::NotFound)?.lock().unwrap().live.clone();
         state.aside.push((kind.to_owned(), bytes));
         Ok(PathBuf::from(format!("/memory/jobs.redb.{kind}-{}", state.aside.len())))
     }
@@ -235,8 +238,14 @@ impl StorageBackend for Backend {
 }
 
 /// Every state in which a power cut during `log` may leave the file, one at random for each point from `from` on.
-pub(super) fn crash_images(log: &[Op], from: usize, random: &mut Random, mut check: impl FnMut(usize, Vec<u8>)) {
-    let mut synced = Vec::new();
+pub(super) fn crash_images(
+    before: &[u8],
+    log: &[Op],
+    from: usize,
+    random: &mut Random,
+    mut check: impl FnMut(usize, Vec<u8>),
+) {
+    let mut synced = before.to_vec();
     let mut last_sync = 0;
     for (point, op) in log.iter().enumerate() {
         if matches!(op, Op::Sync) {

@@ -1,17 +1,16 @@
 //! What does one commit write? A group of batches as one redb transaction, so one sync.
 
-use redb::{Database, Durability, Table, WriteTransaction};
+use redb::{Database, Durability, Table, TableHandle, WriteTransaction};
 
 use super::Batch;
-use super::records::{
-    ITEMS, JOBS, KEY_COMMITS, KEY_NEXT_SEQ, KEY_WALL_HIGH, META, OUTBOX, PAYLOADS, RESULTS, encode_job, encode_message,
-    encode_payload,
-};
+use super::meta::META;
+use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, encode_job, encode_message, encode_payload};
 use super::recovery::Trouble;
+use super::seal::{SEAL_BYTES, seal};
 use super::tally::{Plan, Queued, Tally};
 use crate::units::JobId;
 
-type Values<'t, K> = Table<'t, K, &'static [u8]>;
+pub(super) type Values<'t, K> = Table<'t, K, &'static [u8]>;
 
 /// What a transaction changed besides the plan of the outbox.
 #[derive(Debug, Default)]
@@ -31,27 +30,16 @@ impl Change {
         for seq in plan.delivered.iter().chain(&plan.dropped) {
             tally.outbox.remove(seq);
         }
-        tally.next_seq = plan.next_seq;
-        tally.wall_high = plan.wall_high;
-        tally.commits += 1;
+        tally.meta = plan.meta;
     }
 }
 
 /// Writes the batches, in order, and makes them durable.
-pub(super) fn write(database: &Database, tally: &Tally, plan: &Plan, batches: &[&Batch]) -> Result<Change, Trouble> {
+pub(super) fn write(database: &Database, plan: &Plan, batches: &[&Batch]) -> Result<Change, Trouble> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let mut change = Change::default();
-    {
-        let mut meta = transaction.open_table(META)?;
-        meta.insert(KEY_COMMITS, tally.commits + 1)?;
-        if plan.next_seq != tally.next_seq {
-            meta.insert(KEY_NEXT_SEQ, plan.next_seq)?;
-        }
-        if let Some(high) = plan.wall_high.filter(|_| plan.wall_high != tally.wall_high) {
-            meta.insert(KEY_WALL_HIGH, u64::try_from(high.as_millis()).unwrap_or(0))?;
-        }
-    }
+    plan.meta.write(&mut transaction.open_table(META)?)?;
     for batch in batches {
         write_jobs(&transaction, batch, &mut change)?;
     }
@@ -69,7 +57,7 @@ fn write_jobs(transaction: &WriteTransaction, batch: &Batch, change: &mut Change
             jobs.remove(id.as_str())?;
         }
         for job in &batch.jobs {
-            jobs.insert(job.id.as_str(), encode_job(job).as_slice())?;
+            put(&mut jobs, job.id.as_str(), encode_job(job), None)?;
         }
     }
     if !(batch.forget.is_empty() && batch.drop_payloads.is_empty() && batch.payloads.is_empty()) {
@@ -78,7 +66,7 @@ fn write_jobs(transaction: &WriteTransaction, batch: &Batch, change: &mut Change
             take_out(&mut payloads, id.as_str(), change)?;
         }
         for (id, payload) in &batch.payloads {
-            put(&mut payloads, id.as_str(), &encode_payload(payload), change)?;
+            put(&mut payloads, id.as_str(), encode_payload(payload), Some(change))?;
         }
     }
     if !(batch.forget.is_empty() && batch.drop_items.is_empty() && batch.items.is_empty()) {
@@ -87,7 +75,7 @@ fn write_jobs(transaction: &WriteTransaction, batch: &Batch, change: &mut Change
             take_out_items(&mut items, id, change)?;
         }
         for (id, index, output) in &batch.items {
-            put(&mut items, (id.as_str(), *index), output, change)?;
+            put(&mut items, (id.as_str(), *index), output.clone(), Some(change))?;
         }
     }
     if !(batch.forget.is_empty() && batch.drop_results.is_empty() && batch.results.is_empty()) {
@@ -96,7 +84,7 @@ fn write_jobs(transaction: &WriteTransaction, batch: &Batch, change: &mut Change
             take_out(&mut results, id.as_str(), change)?;
         }
         for (id, body) in &batch.results {
-            put(&mut results, id.as_str(), body, change)?;
+            put(&mut results, id.as_str(), body.clone(), Some(change))?;
         }
     }
     Ok(())
@@ -114,8 +102,8 @@ fn write_outbox(
         let droppable = batch.droppable.iter().map(|message| (message, true));
         for (seq, (message, droppable)) in seqs.clone().zip(kept.chain(droppable)) {
             let record = encode_message(message, droppable);
-            put(&mut outbox, seq, &record, change)?;
-            change.messages.push((seq, Queued { droppable, bytes: record.len() as u64 }));
+            change.messages.push((seq, Queued { droppable, bytes: (record.len() + SEAL_BYTES) as u64 }));
+            put(&mut outbox, seq, record, Some(change))?;
         }
     }
     for seq in plan.delivered.iter().chain(&plan.dropped) {
@@ -124,15 +112,19 @@ fn write_outbox(
     Ok(())
 }
 
-fn put<'k, K: redb::Key + 'static>(
+/// Seals a value and stores it; counted in `change`, unless it is a job, which the quota does not count.
+pub(super) fn put<K: redb::Key + 'static>(
     table: &mut Values<'_, K>,
-    key: impl std::borrow::Borrow<K::SelfType<'k>>,
-    value: &[u8],
-    change: &mut Change,
+    key: K::SelfType<'_>,
+    value: Vec<u8>,
+    change: Option<&mut Change>,
 ) -> Result<(), Trouble> {
-    let old = table.insert(key, value)?.map_or(0, |old| old.value().len());
-    change.added += value.len() as u64;
-    change.removed += old as u64;
+    let record = seal(table.name(), K::as_bytes(&key).as_ref(), value);
+    let old = table.insert(&key, record.as_slice())?.map_or(0, |old| old.value().len());
+    if let Some(change) = change {
+        change.added += record.len() as u64;
+        change.removed += old as u64;
+    }
     Ok(())
 }
 

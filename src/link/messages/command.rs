@@ -1,18 +1,16 @@
-//! Commands, `down/cmd/{name}`, and the replies to them; and the site's hold.
+//! What is asked of a node? Commands, `down/cmd/{name}`, and the site's hold.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use super::node::StateWire;
-use super::{BadMessage, ErrorBody, Info, NodeState, Status, millis, parse, render, status, time};
+use super::{millis, render};
 use crate::fault::{Code, Fault};
 use crate::link::json;
-use crate::units::{JobId, WallTime};
+use crate::units::JobId;
 
 /// Most jobs in one reply.
-const JOBS_IN_REPLY_MAX: u32 = 1000;
+pub const JOBS_IN_REPLY_MAX: u32 = 1000;
 /// Largest body of a command, in bytes.
 const COMMAND_BYTES_MAX: usize = 4096;
 /// Longest hold that can be asked for.
@@ -29,10 +27,7 @@ pub enum Command {
         job: Option<JobId>,
     },
     /// Which jobs does it know?
-    Jobs {
-        /// At most so many, 1 to 1000.
-        max: u32,
-    },
+    Jobs(JobsQuery),
     /// Say the result of this job again.
     Result {
         /// The job.
@@ -44,9 +39,56 @@ pub enum Command {
     Resume,
     /// Run nothing.
     Hold {
-        /// For so long; until resumed otherwise.
+        /// For so long; until resumed or released otherwise.
         span: Option<Duration>,
     },
+    /// End of a hold; a drain stays.
+    Release,
+}
+
+/// Which jobs are asked for.
+///
+/// On the wire `{"max":100,"after":"<job id>","open":true,"unacknowledged":true}`, all of it optional.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobsQuery {
+    /// At most so many, 1 to 1000; a reply may hold fewer, because it must fit a packet.
+    pub max: u32,
+    /// In which order, and from where on.
+    pub listing: Listing,
+    /// `true`: list the unfinished ones. `false`: leave them out.
+    pub open: Option<bool>,
+    /// The same for those that have ended and whose result nobody has acknowledged.
+    pub unacknowledged: Option<bool>,
+}
+
+/// In which order jobs are listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// Unfinished ones first, then those that changed last: for people. There is no next page.
+    Newest,
+    /// By id: for those who page. On the wire `"after":"<last id>"`, and `"after":""` for the first page.
+    ById {
+        /// Behind this one; from the first one otherwise.
+        after: Option<JobId>,
+    },
+}
+
+impl JobsQuery {
+    /// Everything that still matters to a controller, page by page: what is unfinished, and every result it has not
+    /// acknowledged.
+    pub const fn unsettled(after: Option<JobId>, max: u32) -> Self {
+        Self { max, listing: Listing::ById { after }, open: Some(true), unacknowledged: Some(true) }
+    }
+
+    /// Whether a job of that kind is listed. Several `true` add up; `false` leaves out; nothing said lists everything.
+    pub const fn lists(&self, is_open: bool, is_unacknowledged: bool) -> bool {
+        let open = (matches!(self.open, Some(true)), matches!(self.open, Some(false)));
+        let results = (matches!(self.unacknowledged, Some(true)), matches!(self.unacknowledged, Some(false)));
+        if open.0 || results.0 {
+            return (open.0 && is_open) || (results.0 && is_unacknowledged);
+        }
+        !((open.1 && is_open) || (results.1 && is_unacknowledged))
+    }
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -65,6 +107,12 @@ struct DescribeWire {
 struct JobsWire {
     #[serde(skip_serializing_if = "Option::is_none")]
     max: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unacknowledged: Option<bool>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -76,27 +124,28 @@ struct HoldWire {
 
 impl Command {
     /// Every command's name.
-    pub const NAMES: [&'static str; 7] = ["ping", "describe", "jobs", "result", "drain", "resume", "hold"];
+    pub const NAMES: [&'static str; 8] = ["ping", "describe", "jobs", "result", "drain", "resume", "hold", "release"];
 
     /// Last level of its topic.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Ping => "ping",
             Self::Describe { .. } => "describe",
-            Self::Jobs { .. } => "jobs",
+            Self::Jobs(_) => "jobs",
             Self::Result { .. } => "result",
             Self::Drain => "drain",
             Self::Resume => "resume",
             Self::Hold { .. } => "hold",
+            Self::Release => "release",
         }
     }
 
     /// The body.
     pub fn render(&self) -> Vec<u8> {
         match self {
-            Self::Ping | Self::Drain | Self::Resume => render(&Nothing {}),
+            Self::Ping | Self::Drain | Self::Resume | Self::Release => render(&Nothing {}),
             Self::Describe { job } => render(&DescribeWire { job: job.as_ref().map(ToString::to_string) }),
-            Self::Jobs { max } => render(&JobsWire { max: Some(*max) }),
+            Self::Jobs(query) => render(&query.to_wire()),
             Self::Result { job } => render(&DescribeWire { job: Some(job.to_string()) }),
             Self::Hold { span } => render(&HoldWire { for_ms: span.map(millis) }),
         }
@@ -112,18 +161,12 @@ pub fn parse_command(name: &str, body: &[u8]) -> Result<Command, Fault> {
         "ping" => read::<Nothing>(name, body).map(|_| Command::Ping),
         "drain" => read::<Nothing>(name, body).map(|_| Command::Drain),
         "resume" => read::<Nothing>(name, body).map(|_| Command::Resume),
+        "release" => read::<Nothing>(name, body).map(|_| Command::Release),
         "describe" => {
             let wire: DescribeWire = read(name, body)?;
             Ok(Command::Describe { job: wire.job.map(|id| job_id(&id)).transpose()? })
         }
-        "jobs" => {
-            let max = read::<JobsWire>(name, body)?.max.unwrap_or(JOBS_IN_REPLY_MAX);
-            if !(1..=JOBS_IN_REPLY_MAX).contains(&max) {
-                let text = format!("jobs: max {max} is not allowed; use 1 to {JOBS_IN_REPLY_MAX}");
-                return Err(Fault::new(Code::JobMalformed, text));
-            }
-            Ok(Command::Jobs { max })
-        }
+        "jobs" => JobsQuery::from_wire(read(name, body)?).map(Command::Jobs),
         "result" => match read::<DescribeWire>(name, body)?.job {
             Some(id) => Ok(Command::Result { job: job_id(&id)? }),
             None => Err(Fault::new(Code::JobMalformed, "result: needs {\"job\":\"<id>\"}")),
@@ -134,6 +177,31 @@ pub fn parse_command(name: &str, body: &[u8]) -> Result<Command, Fault> {
             let text = format!("command {name:?} is unknown; use one of {}", Command::NAMES.join(", "));
             Err(Fault::new(Code::JobUnsupported, text))
         }
+    }
+}
+
+impl JobsQuery {
+    fn to_wire(&self) -> JobsWire {
+        let after = match &self.listing {
+            Listing::Newest => None,
+            Listing::ById { after: None } => Some(String::new()),
+            Listing::ById { after: Some(id) } => Some(id.to_string()),
+        };
+        JobsWire { max: Some(self.max), after, open: self.open, unacknowledged: self.unacknowledged }
+    }
+
+    fn from_wire(wire: JobsWire) -> Result<Self, Fault> {
+        let max = wire.max.unwrap_or(JOBS_IN_REPLY_MAX);
+        if !(1..=JOBS_IN_REPLY_MAX).contains(&max) {
+            let text = format!("jobs: max {max} is not allowed; use 1 to {JOBS_IN_REPLY_MAX}, and after for the rest");
+            return Err(Fault::new(Code::JobMalformed, text));
+        }
+        let listing = match wire.after.as_deref() {
+            None => Listing::Newest,
+            Some("") => Listing::ById { after: None },
+            Some(id) => Listing::ById { after: Some(job_id(id)?) },
+        };
+        Ok(Self { max, listing, open: wire.open, unacknowledged: wire.unacknowledged })
     }
 }
 
@@ -172,157 +240,6 @@ fn job_id(text: &str) -> Result<JobId, Fault> {
     text.parse().map_err(|error: crate::units::BadName| Fault::new(Code::JobMalformed, error.to_string()))
 }
 
-// ---- replies ----
-
-/// What a node answers.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reply {
-    /// To `ping`.
-    Pong(Pong),
-    /// To `describe`.
-    Node {
-        /// Inventory.
-        info: Info,
-        /// State.
-        state: NodeState,
-    },
-    /// To `describe` with a job.
-    Job(JobSummary),
-    /// To `jobs`.
-    Jobs(Vec<JobSummary>),
-    /// To `result`: the body that the result topic carries, for [`super::parse_result`].
-    Result(Vec<u8>),
-    /// To `drain`, `resume`, `hold`.
-    Done,
-    /// To anything that could not be done.
-    Error(ErrorBody),
-}
-
-/// Answer to `ping`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pong {
-    /// This run of the agent.
-    pub session: String,
-    /// Version of the agent.
-    pub version: String,
-    /// The node's clock.
-    #[serde(with = "time::required")]
-    pub at: WallTime,
-}
-
-/// One job in a reply.
-#[derive(Clone, Debug, PartialEq)]
-pub struct JobSummary {
-    /// Identity.
-    pub id: String,
-    /// Model asked for.
-    pub model: String,
-    /// 0 to 9.
-    pub priority: u8,
-    /// After this the result has no value.
-    pub deadline: Option<WallTime>,
-    /// Why it is not running, when it waits.
-    pub waiting: Option<String>,
-    /// Where it stands.
-    pub status: Status,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ReplyWire {
-    Pong(Pong),
-    Node(Box<NodeWire>),
-    Job(Box<SummaryWire>),
-    Jobs(Vec<SummaryWire>),
-    Result(Box<RawValue>),
-    Done(bool),
-    Error(ErrorBody),
-}
-
-#[derive(Serialize, Deserialize)]
-struct NodeWire {
-    info: Info,
-    state: StateWire,
-}
-
-#[derive(Serialize, Deserialize)]
-struct SummaryWire {
-    id: String,
-    model: String,
-    priority: u8,
-    #[serde(skip_serializing_if = "Option::is_none", with = "time::optional", default)]
-    deadline: Option<WallTime>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waiting: Option<String>,
-    #[serde(flatten)]
-    status: status::Wire,
-}
-
-impl Reply {
-    /// The body: an object whose one member names the kind of reply.
-    pub fn render(&self) -> Vec<u8> {
-        render(&match self {
-            Self::Pong(pong) => ReplyWire::Pong(pong.clone()),
-            Self::Node { info, state } => {
-                ReplyWire::Node(Box::new(NodeWire { info: info.clone(), state: state.to_wire() }))
-            }
-            Self::Job(job) => ReplyWire::Job(Box::new(job.to_wire())),
-            Self::Jobs(jobs) => ReplyWire::Jobs(jobs.iter().map(JobSummary::to_wire).collect()),
-            Self::Result(body) => match serde_json::from_slice(body) {
-                Ok(raw) => ReplyWire::Result(raw),
-                Err(error) => {
-                    let fault = Fault::new(Code::StateCorrupt, format!("the stored result is not JSON: {error}"));
-                    ReplyWire::Error(ErrorBody::from(&fault))
-                }
-            },
-            Self::Done => ReplyWire::Done(true),
-            Self::Error(error) => ReplyWire::Error(error.clone()),
-        })
-    }
-
-    /// Reads a body.
-    ///
-    /// # Errors
-    /// When it is not a reply.
-    pub fn parse(body: &[u8]) -> Result<Self, BadMessage> {
-        Ok(match parse("reply", body)? {
-            ReplyWire::Pong(pong) => Self::Pong(pong),
-            ReplyWire::Node(node) => Self::Node { info: node.info, state: NodeState::from_wire(node.state)? },
-            ReplyWire::Job(job) => Self::Job(JobSummary::from_wire(*job)?),
-            ReplyWire::Jobs(jobs) => {
-                Self::Jobs(jobs.into_iter().map(JobSummary::from_wire).collect::<Result<_, BadMessage>>()?)
-            }
-            ReplyWire::Result(raw) => Self::Result(raw.get().as_bytes().to_vec()),
-            ReplyWire::Done(_) => Self::Done,
-            ReplyWire::Error(error) => Self::Error(error),
-        })
-    }
-}
-
-impl JobSummary {
-    fn to_wire(&self) -> SummaryWire {
-        SummaryWire {
-            id: self.id.clone(),
-            model: self.model.clone(),
-            priority: self.priority,
-            deadline: self.deadline,
-            waiting: self.waiting.clone(),
-            status: self.status.to_wire(),
-        }
-    }
-
-    fn from_wire(wire: SummaryWire) -> Result<Self, BadMessage> {
-        Ok(Self {
-            id: wire.id,
-            model: wire.model,
-            priority: wire.priority,
-            deadline: wire.deadline,
-            waiting: wire.waiting,
-            status: Status::from_wire(wire.status)?,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,12 +251,15 @@ mod tests {
             Command::Ping,
             Command::Describe { job: None },
             Command::Describe { job: Some(job.clone()) },
-            Command::Jobs { max: 10 },
+            Command::Jobs(JobsQuery { max: 10, listing: Listing::Newest, open: None, unacknowledged: None }),
+            Command::Jobs(JobsQuery { open: Some(false), ..JobsQuery::unsettled(None, 1000) }),
+            Command::Jobs(JobsQuery::unsettled(Some(job.clone()), 1)),
             Command::Result { job },
             Command::Drain,
             Command::Resume,
             Command::Hold { span: None },
             Command::Hold { span: Some(Duration::from_secs(900)) },
+            Command::Release,
         ] {
             assert_eq!(parse_command(command.name(), &command.render()).unwrap(), command);
             assert!(Command::NAMES.contains(&command.name()));
@@ -348,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_empty_body_is_enough_where_nothing_is_needed() {
-        for name in ["ping", "describe", "jobs", "drain", "resume", "hold"] {
+        for name in ["ping", "describe", "jobs", "drain", "resume", "hold", "release"] {
             assert!(parse_command(name, b"").is_ok(), "{name}");
         }
         assert!(parse_command("result", b"").unwrap_err().message.contains("job"));
@@ -361,6 +281,8 @@ mod tests {
             ("hold", r#"{"for":1}"#, Code::JobMalformed, "`for`"),
             ("hold", r#"{"for_ms":99999999999}"#, Code::JobLimitExceedsPolicy, "99999999999"),
             ("jobs", r#"{"max":0}"#, Code::JobMalformed, "1 to 1000"),
+            ("jobs", r#"{"after":"a b"}"#, Code::JobMalformed, "a b"),
+            ("jobs", r#"{"offset":1}"#, Code::JobMalformed, "offset"),
             ("describe", r#"{"job":"a b"}"#, Code::JobMalformed, "a b"),
             ("ping", "x", Code::JobMalformed, "ping"),
         ] {
@@ -379,29 +301,32 @@ mod tests {
     }
 
     #[test]
-    fn every_reply_survives() {
-        let at = WallTime::from_millis(1_764_000_000_000);
-        let status = Status::parse(br#"{"status":"QUEUED","version":1,"attempt":0,"at":"2026-11-22T01:10:07.311Z","reason":"accepted","progress":{"done":0,"total":1},"yields":0,"suspended_ms":0}"#).unwrap();
-        let job = JobSummary {
-            id: "j1".to_owned(),
-            model: "m".to_owned(),
-            priority: 5,
-            deadline: Some(at),
-            waiting: Some("load".to_owned()),
-            status,
+    fn a_page_is_asked_for_as_the_protocol_writes_it() {
+        let Command::Jobs(query) = parse_command("jobs", br#"{"max":5,"after":"","open":true}"#).unwrap() else {
+            panic!("another command");
         };
-        for reply in [
-            Reply::Pong(Pong { session: "s".to_owned(), version: "0.1.0".to_owned(), at }),
-            Reply::Node { info: Info::default(), state: NodeState::death("s") },
-            Reply::Job(job.clone()),
-            Reply::Jobs(vec![job.clone(), JobSummary { deadline: None, waiting: None, ..job }]),
-            Reply::Result(br#"{"id":"j1","outputs":[]}"#.to_vec()),
-            Reply::Done,
-            Reply::Error(ErrorBody::from(&Fault::new(Code::JobUnknown, "no job"))),
-        ] {
-            let body = reply.render();
-            assert_eq!(Reply::parse(&body).unwrap(), reply, "{}", String::from_utf8_lossy(&body));
-        }
-        assert!(matches!(Reply::parse(&Reply::Result(b"oops".to_vec()).render()).unwrap(), Reply::Error(_)));
+        assert_eq!((query.max, &query.listing), (5, &Listing::ById { after: None }));
+        let body = Command::Jobs(JobsQuery::unsettled(Some("j1".parse().unwrap()), 100)).render();
+        assert_eq!(String::from_utf8(body).unwrap(), r#"{"max":100,"after":"j1","open":true,"unacknowledged":true}"#);
+        let Command::Jobs(query) = parse_command("jobs", b"").unwrap() else { panic!("another command") };
+        assert_eq!((query.max, query.listing), (JOBS_IN_REPLY_MAX, Listing::Newest));
+    }
+
+    #[test]
+    fn what_is_asked_for_adds_up_and_what_is_not_wanted_is_left_out() {
+        // Of an unfinished job, one with a result, one whose result was acknowledged.
+        let listed = |open, unacknowledged| {
+            let query = JobsQuery { open, unacknowledged, ..JobsQuery::unsettled(None, 1) };
+            [(true, false), (false, true), (false, false)].map(|(open, result)| query.lists(open, result))
+        };
+        assert_eq!(listed(None, None), [true, true, true]);
+        assert_eq!(listed(Some(true), None), [true, false, false]);
+        assert_eq!(listed(None, Some(true)), [false, true, false]);
+        assert_eq!(listed(Some(true), Some(true)), [true, true, false]);
+        assert_eq!(listed(Some(false), None), [false, true, true]);
+        assert_eq!(listed(Some(false), Some(true)), [false, true, false]);
+        assert_eq!(listed(None, Some(false)), [true, false, true]);
+        assert_eq!(listed(Some(true), Some(false)), [true, false, false]);
+        assert_eq!(listed(Some(false), Some(false)), [false, false, true]);
     }
 }

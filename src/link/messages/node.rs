@@ -1,11 +1,20 @@
-//! What a node says about itself: `up/state` (birth, mode, death, Will) and `up/info` (inventory).
+//! What does a node say about itself? `up/state` (birth, mode, death, Will) and `up/info` (inventory).
+//!
+//! The first state after each connect is the birth: it lists the unfinished jobs, so that a controller sees at once
+//! which of its jobs the node has. Later states carry counts only, because the broker keeps the last one: who comes
+//! later asks with the `jobs` command.
 
 use serde::{Deserialize, Serialize};
 
 use super::{BadMessage, parse, render, time};
+use crate::jobs::job::State;
 use crate::units::WallTime;
 
 const WHAT: &str = "node state";
+/// Most jobs that a birth lists.
+const OPEN_JOBS_MAX: usize = 256;
+/// Most bytes that they take: a birth must pass a broker with the smallest packet limit that the link allows.
+const OPEN_JOBS_BYTES_MAX: usize = 12 * 1024;
 
 /// Birth and mode, or death, of a node; retained.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +33,10 @@ pub enum NodeState {
         running: u32,
         /// Jobs waiting.
         queued: u32,
+        /// Jobs that have ended and whose result nobody has acknowledged.
+        unacknowledged: u32,
+        /// In a birth: the unfinished jobs.
+        open_jobs: Option<OpenJobs>,
         /// Version of the agent.
         version: String,
         /// What keeps the node from its best, as `cause: sentence`; empty when all is well.
@@ -36,6 +49,80 @@ pub enum NodeState {
         /// `lost` (the Will) or `shutdown`.
         cause: String,
     },
+}
+
+/// The unfinished jobs at a node's birth.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpenJobs {
+    /// How many there are.
+    pub total: u32,
+    /// The first of them, by id. When there are more, the `jobs` command lists those after the last one here.
+    pub jobs: Vec<OpenJob>,
+}
+
+/// One unfinished job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenJob {
+    /// Identity.
+    pub id: String,
+    /// Where it stands.
+    pub status: State,
+    /// Version of its status.
+    pub version: u64,
+}
+
+impl OpenJobs {
+    /// Of these jobs, in order of id, as many as a birth may list.
+    pub fn first(jobs: impl IntoIterator<Item = OpenJob>) -> Self {
+        let mut open = Self::default();
+        let mut bytes = 0;
+        for job in jobs {
+            open.total = open.total.saturating_add(1);
+            // What does not fit ends the list, so that whoever pages on from its end misses nothing.
+            bytes += if bytes > OPEN_JOBS_BYTES_MAX { 0 } else { render(&job.to_wire()).len() + 1 };
+            if bytes <= OPEN_JOBS_BYTES_MAX && open.jobs.len() < OPEN_JOBS_MAX {
+                open.jobs.push(job);
+            }
+        }
+        open
+    }
+}
+
+impl OpenJobs {
+    fn from_wire(wire: OpenJobsWire) -> Result<Self, BadMessage> {
+        let jobs = wire.jobs.into_iter().map(OpenJob::from_wire).collect::<Result<_, _>>()?;
+        Ok(Self { total: wire.total, jobs })
+    }
+}
+
+impl OpenJob {
+    fn to_wire(&self) -> OpenJobWire {
+        OpenJobWire { id: self.id.clone(), status: self.status.as_str().to_owned(), version: self.version }
+    }
+
+    fn from_wire(wire: OpenJobWire) -> Result<Self, BadMessage> {
+        let status = State::parse(&wire.status)
+            .ok_or_else(|| BadMessage::new(WHAT, format!("state {:?} is unknown", wire.status)))?;
+        Ok(Self { id: wire.id, status, version: wire.version })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct OpenJobsWire {
+    total: u32,
+    jobs: Vec<OpenJobWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OpenJobWire {
+    id: String,
+    status: String,
+    version: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -52,10 +139,14 @@ pub(super) struct StateWire {
     running: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     queued: Option<u32>,
+    #[serde(skip_serializing_if = "is_zero", default)]
+    unacknowledged: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     degraded: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    open_jobs: Option<OpenJobsWire>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<String>,
 }
@@ -100,20 +191,38 @@ impl NodeState {
             reason: None,
             running: None,
             queued: None,
+            unacknowledged: 0,
             version: None,
             degraded: Vec::new(),
+            open_jobs: None,
             cause: None,
         };
         match self.clone() {
-            Self::Online { session: _, since, mode, reason, running, queued, version, degraded } => StateWire {
+            Self::Online {
+                session: _,
+                since,
+                mode,
+                reason,
+                running,
+                queued,
+                unacknowledged,
+                open_jobs,
+                version,
+                degraded,
+            } => StateWire {
                 online: true,
                 since: Some(since),
                 mode: Some(mode),
                 reason: Some(reason),
                 running: Some(running),
                 queued: Some(queued),
+                unacknowledged,
                 version: Some(version),
                 degraded,
+                open_jobs: open_jobs.map(|open| OpenJobsWire {
+                    total: open.total,
+                    jobs: open.jobs.iter().map(OpenJob::to_wire).collect(),
+                }),
                 ..nothing
             },
             Self::Offline { session: _, cause } => StateWire { cause: Some(cause), ..nothing },
@@ -135,6 +244,8 @@ impl NodeState {
             reason: wire.reason.unwrap_or_default(),
             running: wire.running.unwrap_or_default(),
             queued: wire.queued.unwrap_or_default(),
+            unacknowledged: wire.unacknowledged,
+            open_jobs: wire.open_jobs.map(OpenJobs::from_wire).transpose()?,
             version: wire.version.unwrap_or_default(),
             degraded: wire.degraded,
         })
@@ -233,6 +344,32 @@ mod tests {
         let text = r#"{"online":true,"session":"01JD","since":"2026-11-22T01:02:03.120Z","mode":"trough","reason":"RRU.PrbTotDl 6 < 15 for 30 s","running":1,"queued":3,"version":"0.1.0"}"#;
         let state = NodeState::parse(text.as_bytes()).unwrap();
         assert_eq!(String::from_utf8(state.render()).unwrap(), text);
+    }
+
+    fn open(count: u64, id: impl Fn(u64) -> String) -> OpenJobs {
+        OpenJobs::first((0..count).map(|number| OpenJob { id: id(number), status: State::Queued, version: number }))
+    }
+
+    #[test]
+    fn a_birth_lists_the_open_jobs_and_a_later_state_counts_them() {
+        let text = r#"{"online":true,"session":"01JD","since":"2026-11-22T01:02:03.120Z","mode":"busy","reason":"","running":1,"queued":0,"unacknowledged":2,"version":"0.1.0","open_jobs":{"total":1,"jobs":[{"id":"j1","status":"SUSPENDED","version":4}]}}"#;
+        let state = NodeState::parse(text.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(state.render()).unwrap(), text);
+        let NodeState::Online { unacknowledged: 2, open_jobs: Some(open), .. } = state else { panic!("{state:?}") };
+        assert_eq!((open.total, open.jobs[0].status), (1, State::Suspended));
+        assert!(NodeState::parse(text.replace("SUSPENDED", "LOST").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_list_of_a_birth_has_a_limit_and_ends_where_it_is_cut() {
+        let short = open(1000, |number| format!("{number:04}"));
+        assert_eq!((short.total, short.jobs.len()), (1000, OPEN_JOBS_MAX));
+        let long = open(100_000, |number| format!("{number:064}"));
+        let bytes: usize = long.jobs.iter().map(|job| render(&job.to_wire()).len() + 1).sum();
+        assert!(long.total == 100_000 && bytes <= OPEN_JOBS_BYTES_MAX && long.jobs.len() > 90, "{bytes}");
+        let gapless = long.jobs.iter().zip(0..).all(|(job, number)| job.version == number);
+        assert!(gapless, "nothing before the cut is left out");
+        assert_eq!(open(0, |_| String::new()), OpenJobs::default());
     }
 
     #[test]
