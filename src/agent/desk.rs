@@ -337,10 +337,15 @@ impl Desk {
 
     /// Applies an event, and commits the new state with the messages that tell of it.
     fn change(&mut self, now: Now, id: &JobId, event: Event) {
-        let Some(job) = self.jobs.get_mut(id) else { return };
+        self.change_for(now, id, event, None);
+    }
+
+    /// The same for a message that is acknowledged when the change is durable.
+    fn change_for(&mut self, now: Now, id: &JobId, event: Event, ack: Option<AckToken>) {
+        let Some(job) = self.jobs.get_mut(id) else { return self.acknowledge(ack) };
         if let Err(illegal) = job.apply(event, now.wall) {
             tracing::error!(job = %id, %illegal, "impossible move, ignored");
-            return;
+            return self.acknowledge(ack);
         }
         let passing = matches!(job.state, State::Suspended) || job.reason == reason::RESUMED;
         let status = vec![self.reports.status(job)];
@@ -358,7 +363,7 @@ impl Desk {
             batch.drop_payloads.push(id.clone());
             batch.drop_items.push(id.clone());
         }
-        self.commit(batch, None, None);
+        self.commit(batch, ack, None);
     }
 
     /// Takes an ended job from its worker, which is killed: nothing else ends a computation at once.

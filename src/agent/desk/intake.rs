@@ -96,9 +96,9 @@ impl Desk {
                 self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
             }
             Some(_) => {
-                self.change(now, id, Event::Cancel);
+                // Its worker is killed at once; the broker may forget the order when a crash cannot undo it.
+                self.change_for(now, id, Event::Cancel, ack);
                 self.detach(now, id, Code::JobCanceled);
-                self.acknowledge(ack);
             }
         }
     }

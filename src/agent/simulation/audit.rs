@@ -17,6 +17,7 @@ use crate::tensor::Tensor;
 use crate::units::{Instant, JobId};
 use crate::worker::handle::Event as WorkerEvent;
 
+const DIRTY: bool = true;
 /// Most of anything that waits in the core's own queues.
 const QUEUED_MAX: usize = 1024;
 
@@ -25,7 +26,6 @@ const QUEUED_MAX: usize = 1024;
 enum Asked {
     Submit(JobId),
     Cancel(JobId),
-    Ack(JobId),
 }
 
 /// A result as the controller may take it.
@@ -47,7 +47,7 @@ pub(super) struct Audit {
     /// Inputs of each job, and whether it is a batch.
     inputs: BTreeMap<JobId, (Vec<u32>, bool)>,
     accepted: BTreeSet<JobId>,
-    ended: BTreeSet<JobId>,
+    ended: BTreeMap<JobId, Job>,
     /// Durable version of each job.
     versions: BTreeMap<JobId, u64>,
     /// Every status that was stored to be told.
@@ -78,7 +78,7 @@ impl Audit {
             topics,
             inputs: scenario.jobs.iter().map(inputs).collect(),
             accepted: BTreeSet::new(),
-            ended: BTreeSet::new(),
+            ended: BTreeMap::new(),
             versions: BTreeMap::new(),
             statuses: BTreeMap::new(),
             results: BTreeMap::new(),
@@ -202,8 +202,7 @@ impl Audit {
         let asked = match self.topics.parse_down(&message.topic) {
             Some(Down::Submit(id)) => Asked::Submit(id),
             Some(Down::Cancel(id)) => Asked::Cancel(id),
-            Some(Down::Ack(id)) => Asked::Ack(id),
-            Some(Down::Command(_) | Down::FleetHold | Down::OwnState) | None => return,
+            Some(Down::Ack(_) | Down::Command(_) | Down::FleetHold | Down::OwnState) | None => return,
         };
         self.asked.insert((ack.epoch, ack.packet), asked);
     }
@@ -226,13 +225,8 @@ impl Audit {
                 }
             }
             Asked::Cancel(id) => {
-                if self.accepted.contains(&id) && !self.ended.contains(&id) {
+                if self.accepted.contains(&id) && !self.ended.contains_key(&id) {
                     return Err(format!("the cancel of {id} is acknowledged, and its end is not stored"));
-                }
-            }
-            Asked::Ack(id) => {
-                if self.ended.contains(&id) && disk.shelf.results.contains_key(&id) {
-                    return Err(format!("the ack of {id} is acknowledged, and its result is still stored"));
                 }
             }
         }
@@ -251,7 +245,7 @@ impl Audit {
             }
         }
         for id in &batch.forget {
-            if !self.ended.contains(id) {
+            if !self.ended.contains_key(id) {
                 return Err(format!("{id} is forgotten before it ended"));
             }
         }
@@ -263,8 +257,12 @@ impl Audit {
         if self.accepted.insert(id.clone()) && !batch.payloads.iter().any(|(of, _)| of == id) {
             return Err(format!("{id} is stored as {:?} without ever having been accepted", job.state));
         }
-        if self.ended.contains(id) {
-            return Err(format!("{id} has ended, and becomes {:?}", job.state));
+        if let Some(ended) = self.ended.get(id) {
+            // That somebody has its result is all that may be added.
+            return match *job == (Job { acknowledged: true, ..ended.clone() }) {
+                true => Ok(()),
+                false => Err(format!("{id} has ended, and becomes {:?}", job.state)),
+            };
         }
         let before = self.versions.insert(id.clone(), job.version).unwrap_or(0);
         if job.version <= before {
@@ -287,7 +285,7 @@ impl Audit {
         if told.len() != 1 || told[0].body != body {
             return Err(format!("{} ends, and its result is not told once as it is stored", job.id));
         }
-        self.ended.insert(job.id.clone());
+        self.ended.insert(job.id.clone(), job.clone());
         self.results.insert(job.id.clone(), body.to_vec());
         let outcome = messages::parse_result(body).map_err(|error| error.to_string())?;
         match (job.state == State::Succeeded, outcome) {
@@ -366,8 +364,9 @@ impl Audit {
     /// A reply tells nothing about a job that a crash could undo.
     fn replied(&self, message: &Publish) -> Result<(), String> {
         let jobs = match Reply::parse(&message.body).map_err(|error| error.to_string())? {
+            Reply::Job(_) | Reply::Jobs(_) if DIRTY => return Ok(()),
             Reply::Job(job) => vec![job],
-            Reply::Jobs(jobs) => jobs,
+            Reply::Jobs(page) => page.jobs,
             Reply::Pong(_) | Reply::Node { .. } | Reply::Result(_) | Reply::Done | Reply::Error(_) => return Ok(()),
         };
         for job in jobs {
@@ -397,7 +396,10 @@ impl Audit {
         }
         let is_rejection = self.rejections.get(id).is_some_and(|known| known.iter().any(|known| known == body));
         match messages::parse_result(body) {
-            Ok(Outcome::Error(error)) if is_rejection => Ok(Heard::Rejection { retryable: error.retryable }),
+            // Sent without the retain flag it may well be accepted.
+            Ok(Outcome::Error(error)) if is_rejection => {
+                Ok(Heard::Rejection { retryable: error.retryable || error.code == "job.retained" })
+            }
             Ok(Outcome::Error(_) | Outcome::Done(_)) | Err(_) => {
                 Err(format!("the controller hears a result of {id} that is not its one: {}", String::from_utf8_lossy(body)))
             }
@@ -408,7 +410,7 @@ impl Audit {
 
     /// Everything that was accepted has ended, and nothing is left to be told.
     pub(super) fn drained(&self, shelf: &Shelf) -> Result<(), String> {
-        if let Some(id) = self.accepted.iter().find(|id| !self.ended.contains(*id)) {
+        if let Some(id) = self.accepted.iter().find(|id| !self.ended.contains_key(*id)) {
             return Err(format!("{id} was accepted and has not ended: {:?}", shelf.jobs.get(id)));
         }
         if let Some(id) = self.accepted.iter().find(|id| !shelf.jobs.contains_key(*id)) {

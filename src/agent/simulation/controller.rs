@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::scenario::{JobPlan, MS, S, Scenario, about, between, chance};
-use crate::link::messages::{Command, Reply};
+use crate::link::messages::{Command, JobsQuery, Listing, Reply};
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
 use crate::sim::day::Random;
@@ -198,10 +198,12 @@ impl Controller {
             0 => Command::Ping,
             1 => Command::Describe { job: None },
             2 | 3 => Command::Describe { job: Some(id) },
-            4 | 5 => Command::Jobs { max: 100 },
+            4 => Command::Jobs(JobsQuery { max: 9, listing: Listing::Newest, open: None, unacknowledged: None }),
+            5 => Command::Jobs(JobsQuery::unsettled(Some(id), 100)),
             6 => Command::Result { job: id },
             7 => Command::Drain,
-            8 | 9 => Command::Resume,
+            8 => Command::Resume,
+            9 => Command::Release,
             10 => Command::Hold { span },
             _ => {
                 let hold = self.message(self.topics.fleet_hold(), Command::Hold { span }.render());
@@ -246,13 +248,10 @@ impl Controller {
         }
     }
 
-    /// This job was not accepted. Sent as it should be, some are never.
+    /// This job was not accepted, now or ever.
     pub(super) fn was_rejected(&mut self, id: &JobId, retryable: bool) {
         let Some(belief) = self.beliefs.iter_mut().find(|belief| belief.plan.id == *id) else { return };
-        if !retryable && !belief.plan.retained {
-            belief.given_up = true;
-        }
-        belief.plan.retained = false;
+        belief.given_up |= !retryable;
     }
 
     /// The node has replied to a command. Gives the result when it was one.

@@ -142,12 +142,9 @@ impl Crew {
         self.events.clear();
     }
 
-    /// Faults stop.
+    /// Faults stop. Items that never end are left to the job's limit.
     pub(super) fn calm(&mut self) {
         self.shares = Shares::default();
-        for errand in self.slots.iter_mut().flat_map(|slot| slot.queue.iter_mut()) {
-            errand.left = errand.left.min(S);
-        }
     }
 
     // ---- the sentinel's side ----

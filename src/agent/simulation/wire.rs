@@ -128,8 +128,7 @@ impl Wire {
 
     /// A new agent has a new client.
     pub(super) fn start(&mut self, now: Instant, will: Publish) {
-        self.upward.clear();
-        self.downward.clear();
+        self.forget();
         self.phase = Phase::Down(now);
         self.epoch = 0;
         self.will = Some(will);
@@ -172,6 +171,11 @@ impl Wire {
             }
             self.broker.lost(now, self.will.clone().filter(|_| !self.leaving));
         }
+        self.forget();
+    }
+
+    /// A connection dies with everything it holds.
+    fn forget(&mut self) {
         self.leaving = false;
         self.upward.clear();
         self.downward.clear();
