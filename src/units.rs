@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 // ---- limits: every queue, buffer, message and table has one ----
@@ -191,8 +192,10 @@ impl BadName {
 }
 
 /// Identity of a job, chosen by its sender: `[A-Za-z0-9._-]{1,64}`, safe in topics, files and logs.
+///
+/// Shared: indices name a job as often as they like.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(String);
+pub struct JobId(Arc<str>);
 
 impl JobId {
     /// The id as text.
@@ -209,7 +212,7 @@ impl FromStr for JobId {
         if text.is_empty() || text.len() > JOB_ID_CHARS_MAX || !text.chars().all(legal) {
             return Err(BadName::new("job id", text, "1 to 64 of A-Z a-z 0-9 . _ -"));
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 

@@ -52,7 +52,7 @@ fn subcommands(prefix: &[&str]) -> Vec<String> {
 fn the_help_of_every_command_shows_examples_that_begin_with_its_name() {
     let mut commands: Vec<Vec<String>> = vec![Vec::new()];
     commands.extend(subcommands(&[]).into_iter().map(|name| vec![name]));
-    for group in ["models", "bench"] {
+    for group in ["models", "bench", "order"] {
         commands.extend(subcommands(&[group]).into_iter().map(|name| vec![group.to_owned(), name]));
     }
     assert!(commands.len() >= 13, "only {commands:?}");

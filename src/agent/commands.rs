@@ -9,6 +9,7 @@ use super::keeper::Request;
 use crate::fault::{Code, Fault};
 use crate::governor::Order;
 use crate::jobs::job::Job;
+use crate::jobs::table::Entry;
 use crate::link::messages::{self, Command, ErrorBody, JobSummary, JobsPage, JobsQuery, Listing, Pong, Reply, Status};
 use crate::link::{AckToken, Publish, Qos, packet_bytes};
 use crate::telemetry::LogLimit;
@@ -73,11 +74,14 @@ impl Core {
                 info: self.desk.reports.node_info(),
                 state: self.desk.reports.node_state(self.desk.counts(), self.desk.unacknowledged(), None),
             },
-            Command::Describe { job: Some(id) } => match self.desk.job(&id) {
-                Some(job) => Reply::Job(summary(job, self.desk.why_waiting(now, job))),
+            Command::Describe { job: Some(id) } => match self.desk.told_job(&id) {
+                Some(job) => {
+                    let told = summary(&job, self.desk.why_waiting(&job));
+                    Reply::Job(JobSummary { body_digest: Some(job.body.to_string()), ..told })
+                }
                 None => Reply::Error(ErrorBody::from(&unknown(&id))),
             },
-            Command::Jobs(query) => return back.map(|back| self.list(now, &query, back)),
+            Command::Jobs(query) => return back.map(|back| self.list(&query, back)),
             Command::Result { job } => return self.ask_result(job, back),
             Command::Drain => {
                 self.desk.set_draining(true);
@@ -102,23 +106,24 @@ impl Core {
         })
     }
 
-    /// The jobs asked for, as many as fit into the reply. Why a job waits is told to people only: to find out takes a
-    /// look at all the others.
-    fn list(&self, now: Now, query: &JobsQuery, back: &Address) -> Reply {
+    /// The jobs asked for, as many as fit into the reply. Why a job waits is told to people only.
+    fn list(&self, query: &JobsQuery, back: &Address) -> Reply {
         let empty = answer(back.clone(), &Reply::Jobs(JobsPage::default()));
         let bytes_max = self.packet_bytes_max.saturating_sub(packet_bytes(&empty)).min(JOBS_BYTES_MAX);
-        let wanted = |job: &&Job| query.lists(!job.is_terminal(), job.keeps_result());
+        let wanted = |entry: &Entry<'_>| query.lists(entry.is_open(), entry.keeps_result());
         let max = query.max as usize;
         Reply::Jobs(match &query.listing {
             Listing::Newest => {
-                let mut jobs: Vec<&Job> = self.desk.jobs().filter(wanted).collect();
-                jobs.sort_by_key(|job| (job.is_terminal(), std::cmp::Reverse(job.changed)));
-                let told = jobs.into_iter().map(|job| summary(job, self.desk.why_waiting(now, job)));
+                // One more, to know whether there are more.
+                let jobs = self.desk.jobs().newest(max.saturating_add(1), wanted);
+                let told = jobs.iter().filter_map(|entry| self.desk.told(entry.job()));
+                let told = told.map(|job| summary(&job, self.desk.why_waiting(&job)));
                 JobsPage::fill(told, max, bytes_max)
             }
             Listing::ById { after } => {
-                let jobs = self.desk.jobs_after(after.as_ref()).filter(wanted);
-                JobsPage::fill(jobs.map(|job| summary(job, None)), max, bytes_max)
+                let jobs = self.desk.jobs().after(after.as_ref()).filter(wanted);
+                let told = jobs.filter_map(|entry| self.desk.told(entry.job()));
+                JobsPage::fill(told.map(|job| summary(&job, None)), max, bytes_max)
             }
         })
     }
@@ -126,7 +131,7 @@ impl Core {
     fn ask_result(&mut self, job: JobId, back: Option<&Address>) -> Option<Reply> {
         let back = back?;
         let refuse = |fault: &Fault| Some(Reply::Error(ErrorBody::from(fault)));
-        match self.desk.job(&job) {
+        match self.desk.told_job(&job) {
             None => return refuse(&unknown(&job)),
             Some(known) if !known.is_terminal() => {
                 let text = format!("job {job} is {}; its result comes when it ends", known.state.as_str());
@@ -232,6 +237,7 @@ fn summary(job: &Job, waiting: Option<String>) -> JobSummary {
         priority: job.priority,
         deadline: job.deadline,
         waiting,
+        body_digest: None,
         result_kept: Some(job.keeps_result()),
         status: Status::of(job),
     }

@@ -11,22 +11,25 @@ mod outcome;
 mod outputs;
 mod relief;
 mod suspects;
+mod unsettled;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::suspects::Suspects;
+use self::unsettled::{Later, Unsettled};
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
 use super::reports::{self, Reports};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, State, reason};
-use crate::jobs::queue::{self, Capacity, Surroundings};
+use crate::jobs::queue::{Capacity, Surroundings};
 use crate::jobs::store::Batch;
+use crate::jobs::table::Table;
 use crate::link::messages::{self, Body, Draft, LimitPolicy, OpenJob, OpenJobs};
 use crate::link::{AckToken, Publish};
 use crate::model::library::Library;
@@ -90,6 +93,8 @@ pub(super) enum Effect {
 struct Pending {
     ack: Option<AckToken>,
     submit: Option<JobId>,
+    /// Jobs as they are when it is durable.
+    jobs: Vec<Job>,
 }
 
 /// The desk.
@@ -98,16 +103,19 @@ pub(super) struct Desk {
     settings: Settings,
     library: Arc<Library>,
     pub(super) reports: Reports,
-    jobs: BTreeMap<JobId, Job>,
+    jobs: Table,
     bench: Bench,
     budget: u8,
     draining: bool,
     tickets: u64,
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
+    unsettled: Unsettled,
+    /// What arrived for jobs that the store may still refuse.
+    later: BTreeMap<JobId, Vec<Later>>,
     suspects: Suspects,
-    /// Jobs that are not durable yet: the store may still refuse them, so they are not started.
-    undecided: BTreeSet<JobId>,
+    /// When ended jobs are next looked through for those that may be forgotten.
+    forget_at: Instant,
     effects: VecDeque<Effect>,
 }
 
@@ -126,19 +134,22 @@ impl Desk {
             settings,
             library,
             reports,
-            jobs: jobs.into_iter().map(|job| (job.id.clone(), job)).collect(),
+            jobs: Table::default(),
             bench: Bench::new(workers),
             budget: 0,
             draining: false,
             tickets: 0,
             tokens: 0,
             pending: BTreeMap::new(),
+            unsettled: Unsettled::default(),
+            later: BTreeMap::new(),
             suspects: Suspects::default(),
-            undecided: BTreeSet::new(),
+            forget_at: now.mono,
             effects: VecDeque::new(),
         };
         let interrupted: Vec<JobId> =
-            desk.jobs.values().filter(|job| job.state.is_started()).map(|job| job.id.clone()).collect();
+            jobs.iter().filter(|job| job.state.is_started()).map(|job| job.id.clone()).collect();
+        desk.jobs = Table::new(jobs);
         for id in interrupted {
             desk.change(now, &id, Event::Restart);
         }
@@ -151,29 +162,34 @@ impl Desk {
     }
 
     /// All jobs known.
-    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job> {
-        self.jobs.values()
-    }
-
-    /// Jobs by id, behind that one or from the first.
-    pub(super) fn jobs_after(&self, after: Option<&JobId>) -> impl Iterator<Item = &Job> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.jobs.range::<JobId, _>((from, Bound::Unbounded)).map(|(_, job)| job)
+    pub(super) fn jobs(&self) -> &Table {
+        &self.jobs
     }
 
     /// Jobs that have ended and whose result nobody has acknowledged.
     pub(super) fn unacknowledged(&self) -> usize {
-        self.jobs.values().filter(|job| job.keeps_result()).count()
+        self.jobs.unacknowledged()
+    }
+
+    /// A job by id, as it may be told.
+    pub(super) fn told_job(&self, id: &JobId) -> Option<Cow<'_, Job>> {
+        self.told(self.jobs.get(id)?)
+    }
+
+    /// The job as it may be told: as the store has it. `None`: nobody shall know of it yet.
+    pub(super) fn told<'a>(&'a self, job: Cow<'a, Job>) -> Option<Cow<'a, Job>> {
+        self.unsettled.told(job)
     }
 
     /// The unfinished jobs, as a birth tells them.
     pub(super) fn open_jobs(&self) -> OpenJobs {
-        let open = self.jobs.values().filter(|job| !job.is_terminal());
+        let open = self.jobs.after(None).filter(|entry| entry.is_open()).filter_map(|entry| self.told(entry.job()));
         OpenJobs::first(open.map(|job| OpenJob { id: job.id.to_string(), status: job.state, version: job.version }))
     }
 
-    /// A job by id.
-    pub(super) fn job(&self, id: &JobId) -> Option<&Job> {
+    /// A job by id, as it is.
+    #[cfg(test)]
+    pub(super) fn job(&self, id: &JobId) -> Option<Cow<'_, Job>> {
         self.jobs.get(id)
     }
 
@@ -184,16 +200,15 @@ impl Desk {
 
     /// Jobs running (stopped ones included) and waiting.
     pub(super) fn counts(&self) -> (usize, usize) {
-        let queued = self.jobs.values().filter(|job| job.state == State::Queued).count();
-        (self.bench.runs().count(), queued)
+        (self.bench.runs().count(), self.jobs.queued())
     }
 
     /// Why a waiting job is not running, as `code: sentence`; `None` for one that is not waiting.
-    pub(super) fn why_waiting(&self, now: Now, job: &Job) -> Option<String> {
+    pub(super) fn why_waiting(&self, job: &Job) -> Option<String> {
         let closed = self.reports.closed();
         let free_workers = self.bench.places.iter().filter(|place| place.is_free()).count();
         let surroundings = Surroundings { closed: closed.as_deref(), free_workers };
-        let waiting = queue::why_waiting(job, self.jobs.values(), surroundings, now.wall)?;
+        let waiting = self.jobs.why_waiting(job, surroundings)?;
         Some(format!("{}: {}", waiting.code, waiting.sentence))
     }
 
@@ -237,8 +252,12 @@ impl Desk {
     /// When the store refused something other than a submit: promises can no longer be kept.
     pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
         let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
-        if let Some(id) = &pending.submit {
-            self.undecided.remove(id);
+        for job in pending.jobs {
+            self.unsettled.settled(job, outcome.is_ok());
+        }
+        let submit = pending.submit.clone();
+        if let Some(id) = &submit {
+            self.jobs.decide(id);
         }
         match (outcome, pending.submit) {
             (Ok(()), _) => self.effects.push_back(Effect::Outbox),
@@ -255,7 +274,21 @@ impl Desk {
             (Err(fault), None) => return Err(fault),
         }
         self.acknowledge(pending.ack);
+        if let Some(id) = submit {
+            self.decided(now, &id);
+        }
         Ok(())
+    }
+
+    /// The store has taken a job or refused it: what arrived for it meanwhile finds it there, or does not.
+    fn decided(&mut self, now: Now, id: &JobId) {
+        for later in self.later.remove(id).unwrap_or_default() {
+            match later {
+                // Whether it was taken has just been told.
+                Later::Again(ack) => self.acknowledge(ack),
+                Later::Cancel(ack) => self.cancel(now, id, ack),
+            }
+        }
     }
 
     /// The input of a job that is to start was read.
@@ -342,14 +375,10 @@ impl Desk {
 
     /// The same for a message that is acknowledged when the change is durable.
     fn change_for(&mut self, now: Now, id: &JobId, event: Event, ack: Option<AckToken>) {
-        let Some(job) = self.jobs.get_mut(id) else { return self.acknowledge(ack) };
-        if let Err(illegal) = job.apply(event, now.wall) {
-            tracing::error!(job = %id, %illegal, "impossible move, ignored");
-            return self.acknowledge(ack);
-        }
+        let Some(job) = self.apply(now, id, event) else { return self.acknowledge(ack) };
         let passing = matches!(job.state, State::Suspended) || job.reason == reason::RESUMED;
-        let status = vec![self.reports.status(job)];
-        let mut batch = Batch { jobs: vec![job.clone()], ..Batch::default() };
+        let status = vec![self.reports.status(&job)];
+        let mut batch = Batch::default();
         // In a long outage yields come and go: their statuses give way before anything else does.
         if passing {
             batch.droppable = status
@@ -357,13 +386,26 @@ impl Desk {
             batch.messages = status
         }
         if job.is_terminal() {
-            let body = Reports::error_body(job);
-            batch.messages.push(self.reports.result(job, body.clone()));
+            let body = Reports::error_body(&job);
+            batch.messages.push(self.reports.result(&job, body.clone()));
             batch.results.push((id.clone(), body));
             batch.drop_payloads.push(id.clone());
             batch.drop_items.push(id.clone());
         }
+        batch.jobs.push(job);
         self.commit(batch, ack, None);
+    }
+
+    /// Applies an event and gives the job as it is then. An impossible one is a defect; it is told and changes nothing.
+    fn apply(&mut self, now: Now, id: &JobId, event: Event) -> Option<Job> {
+        self.unsettled.before(self.jobs.get_open(id));
+        match self.jobs.apply(id, event, now.wall)? {
+            Ok(job) => Some(job),
+            Err(illegal) => {
+                tracing::error!(job = %id, %illegal, "impossible move, ignored");
+                None
+            }
+        }
     }
 
     /// Takes an ended job from its worker, which is killed: nothing else ends a computation at once.
@@ -388,9 +430,8 @@ impl Desk {
     /// job's next change: it counts against the limit, or an item that fits no trough would run for ever.
     fn clear(&mut self, now: Now, slot: usize) -> Option<JobId> {
         let mut run = self.bench.places[slot].run.take()?;
-        if let Some(job) = self.jobs.get_mut(&run.job).filter(|job| !job.is_terminal()) {
-            job.ran = job.ran.saturating_add(run.book(now.mono));
-        }
+        let ran = run.book(now.mono);
+        self.jobs.add_running_time(&run.job, ran);
         self.effects.push_back(Effect::Token { slot, token: 0 });
         Some(run.job)
     }
@@ -404,7 +445,8 @@ impl Desk {
     fn commit(&mut self, batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
         self.tickets += 1;
         let ticket = self.tickets;
-        self.pending.insert(ticket, Pending { ack, submit });
+        batch.jobs.iter().for_each(|job| self.unsettled.asked(job));
+        self.pending.insert(ticket, Pending { ack, submit, jobs: batch.jobs.clone() });
         self.effects.push_back(Effect::Ask(Ask::Commit { ticket, batch: Box::new(batch) }));
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::failure::{Class, Failure};
 use super::out::Out;
-use super::session::Session;
+use super::session::{REPLY_WAIT, Session};
 use super::target::Target;
 use crate::jobs::job::State;
 use crate::link::messages::{Command, Reply, Status};
@@ -56,7 +56,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 
 async fn cancel(args: &Args, session: &mut Session, job: &JobId) -> Result<(), Failure> {
     // A node says nothing about a job it does not know: ask first.
-    let Reply::Job(known) = session.request(&Command::Describe { job: Some(job.clone()) }).await? else {
+    let order = Command::Describe { job: Some(job.clone()) };
+    let Reply::Job(known) = session.request(&order, REPLY_WAIT).await? else {
         return Err(Failure::new(Class::Data, "the node's reply to describe makes no sense"));
     };
     let ended = if known.status.status.is_terminal() {

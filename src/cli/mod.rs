@@ -10,8 +10,10 @@ mod check;
 pub mod demo;
 pub mod failure;
 mod feed;
+mod follow;
 mod jobs;
 mod models;
+mod order;
 mod out;
 mod ransim;
 mod result;
@@ -71,6 +73,8 @@ enum Command {
     Result(result::Args),
     /// Takes jobs back.
     Cancel(cancel::Args),
+    /// Tells a node to answer, to drain, to hold still, to go on.
+    Order(order::Args),
     /// Shows what happens on the nodes right now.
     Watch(watch::Args),
     /// Shows how fast the agent of this machine gave way, and what delayed it.
@@ -110,6 +114,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Jobs(args) => jobs::run(&args),
         Command::Result(args) => result::run(&args),
         Command::Cancel(args) => cancel::run(&args),
+        Command::Order(args) => order::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),

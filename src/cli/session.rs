@@ -1,10 +1,13 @@
-//! One controller's connection, from connect to goodbye.
+//! How does a command talk to a node? One controller's connection, from connect to goodbye.
+//!
+//! A broker that restarts forgets what it had acknowledged. So a command for the node is asked again after each connect
+//! and every few seconds until the reply is there: every command may be carried out twice without harm.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::failure::{Class, Failure};
 use super::out::clean;
@@ -16,8 +19,10 @@ use crate::sys::clock;
 
 /// Longest wait for the broker: connection, acknowledgement.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
-/// Longest wait for a node's reply to a command.
-const REPLY_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for a node's reply to a command, unless the person says otherwise.
+pub(super) const REPLY_WAIT: Duration = Duration::from_secs(10);
+/// A command without reply is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// How long the broker keeps a command for a node that is just connecting, in seconds.
 const COMMAND_EXPIRY_S: u32 = 60;
 /// How long the broker keeps a cancel or an acknowledgement for an absent node, in seconds.
@@ -37,6 +42,35 @@ pub(super) struct Session {
     reply_topic: String,
     inbox: VecDeque<Publish>,
     tokens: u64,
+    is_up: bool,
+    /// Taken from the link, and perhaps not yet acknowledged: whoever waits for events may stop waiting at any point.
+    taken: Option<Event>,
+}
+
+/// What a connection has to tell.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// A message.
+    Message(Publish),
+    /// It is up again.
+    Up,
+    /// It is lost; the link restores it.
+    Down {
+        /// Why, for people.
+        why: String,
+    },
+    /// The broker has the message of that token.
+    Delivered {
+        /// Of [`Session::post`].
+        token: u64,
+    },
+    /// It will not take it.
+    Refused {
+        /// Of [`Session::post`].
+        token: u64,
+        /// Why.
+        why: String,
+    },
 }
 
 impl Session {
@@ -49,7 +83,8 @@ impl Session {
         link.subscriptions = all.map(|filter| (filter, Qos::AtLeastOnce)).collect();
         let (commands, events) =
             mqtt::start(link, clock::wall).map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
-        let mut session = Self { commands, events, topics, reply_topic, inbox: VecDeque::new(), tokens: 0 };
+        let inbox = VecDeque::new();
+        let mut session = Self { commands, events, topics, reply_topic, inbox, tokens: 0, is_up: false, taken: None };
         let up = async {
             loop {
                 match session.event().await? {
@@ -69,16 +104,14 @@ impl Session {
 
     /// Publishes and waits until the broker has it.
     pub(super) async fn send(&mut self, message: Publish) -> Result<(), Failure> {
-        self.tokens += 1;
-        let mine = self.tokens;
         let topic = message.topic.clone();
-        self.command(Command::Publish { message: message.clone(), token: Some(mine) }).await?;
+        let mine = self.post(message.clone()).await?;
         let delivered = async {
             loop {
                 match self.event().await? {
                     Event::Delivered { token } if token == mine => return Ok(()),
                     Event::Refused { token, why } if token == mine => {
-                        return Err(Failure::new(Class::NoPermission, format!("the broker refused {topic}: {why}")));
+                        return Err(refused(&topic, &why));
                     }
                     // What was not delivered before the connection ended is offered again.
                     Event::Up { .. } => {
@@ -103,19 +136,43 @@ impl Session {
         self.send(message(topic, Vec::new(), BARE_EXPIRY_S)).await
     }
 
+    /// Whether the broker is reached.
+    pub(super) const fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    /// Publishes without waiting for anybody; the token comes back with what the broker says of it. While the
+    /// connection is down the message is lost.
+    pub(super) async fn post(&mut self, message: Publish) -> Result<u64, Failure> {
+        self.tokens += 1;
+        self.command(Command::Publish { message, token: Some(self.tokens) }).await?;
+        Ok(self.tokens)
+    }
+
+    /// The next thing that happens. May be given up at any point.
+    pub(super) async fn hear(&mut self) -> Result<Heard, Failure> {
+        if let Some(message) = self.inbox.pop_front() {
+            return Ok(Heard::Message(message));
+        }
+        loop {
+            return Ok(match self.event().await? {
+                Event::Received(received) => Heard::Message(received.message),
+                Event::Up { .. } => Heard::Up,
+                Event::Down { why, retry_in_ms } => Heard::Down { why: format!("{why}; again in {retry_in_ms} ms") },
+                Event::Delivered { token } => Heard::Delivered { token },
+                Event::Refused { token, why } => Heard::Refused { token, why },
+                Event::Closed => continue,
+            });
+        }
+    }
+
     /// The next message. A connection that is lost is told on standard error, and restored by the link.
     pub(super) async fn next(&mut self) -> Result<Publish, Failure> {
         loop {
-            if let Some(message) = self.inbox.pop_front() {
-                return Ok(message);
-            }
-            match self.event().await? {
-                Event::Received(received) => return Ok(received.message),
-                Event::Down { why, retry_in_ms } => {
-                    Failure::new(Class::Unavailable, format!("connection lost: {why}; again in {retry_in_ms} ms"))
-                        .report();
-                }
-                Event::Up { .. } | Event::Delivered { .. } | Event::Refused { .. } | Event::Closed => {}
+            match self.hear().await? {
+                Heard::Message(message) => return Ok(message),
+                Heard::Down { why } => drop(lost(&why).report()),
+                Heard::Up | Heard::Delivered { .. } | Heard::Refused { .. } => {}
             }
         }
     }
@@ -145,8 +202,8 @@ impl Session {
         found.ok().transpose()
     }
 
-    /// Sends a command to the node and waits for its reply.
-    pub(super) async fn request(&mut self, order: &Order) -> Result<Reply, Failure> {
+    /// A command to the node, and the mark that its reply will bear.
+    pub(super) fn order(&self, order: &Order) -> (Publish, Vec<u8>) {
         let correlation = messages::new_id().into_bytes();
         let message = Publish {
             content_type: Some(messages::JSON.to_owned()),
@@ -154,21 +211,67 @@ impl Session {
             correlation: Some(correlation.clone()),
             ..message(self.topics.command(order.name()), order.render(), COMMAND_EXPIRY_S)
         };
-        self.send(message).await?;
-        let topic = self.reply_topic.clone();
-        let is_reply = |message: &Publish| message.topic == topic && message.correlation.as_ref() == Some(&correlation);
-        let Some(message) = self.find(REPLY_WAIT, is_reply).await? else {
-            return Err(self.unanswered());
+        (message, correlation)
+    }
+
+    /// Whether a message is the reply with that mark.
+    pub(super) fn is_reply(&self, message: &Publish, correlation: &[u8]) -> bool {
+        message.topic == self.reply_topic && message.correlation.as_deref() == Some(correlation)
+    }
+
+    /// Sends a command to the node and waits for its reply, asking again where the command or the reply may be lost.
+    pub(super) async fn request(&mut self, order: &Order, wait: Duration) -> Result<Reply, Failure> {
+        let (message, correlation) = self.order(order);
+        let topic = message.topic.clone();
+        let until = Instant::now() + wait;
+        let mut others = VecDeque::new();
+        let mut last = None;
+        let mut token = self.post(message.clone()).await?;
+        let mut again = Instant::now() + ASK_AGAIN;
+        let reply = loop {
+            let heard = tokio::select! {
+                heard = self.hear() => heard?,
+                () = sleep_until(again.min(until)) => {
+                    if Instant::now() >= until {
+                        break None;
+                    }
+                    token = self.post(message.clone()).await?;
+                    again = Instant::now() + ASK_AGAIN;
+                    continue;
+                }
+            };
+            match heard {
+                Heard::Message(message) if self.is_reply(&message, &correlation) => {
+                    let reply = Reply::parse(&message.body);
+                    match reply.map_err(|error| Failure::new(Class::Data, error.to_string()))? {
+                        // It may pass: there is time to ask again.
+                        Reply::Error(error) if error.retryable => last = Some(failed(&error)),
+                        reply => break Some(reply),
+                    }
+                }
+                Heard::Message(message) if others.len() < INBOX_MAX => others.push_back(message),
+                Heard::Message(_) => return Err(overflow()),
+                Heard::Up => {
+                    token = self.post(message.clone()).await?;
+                    again = Instant::now() + ASK_AGAIN;
+                }
+                Heard::Down { why } => drop(lost(&why).report()),
+                Heard::Refused { token: of, why } if of == token => return Err(refused(&topic, &why)),
+                Heard::Refused { .. } | Heard::Delivered { .. } => {}
+            }
         };
-        match Reply::parse(&message.body).map_err(|error| Failure::new(Class::Data, error.to_string()))? {
-            Reply::Error(error) => Err(failed(&error)),
-            reply @ (Reply::Pong(_)
-            | Reply::Node { .. }
-            | Reply::Job(_)
-            | Reply::Jobs(_)
-            | Reply::Result(_)
-            | Reply::Done) => Ok(reply),
+        others.append(&mut self.inbox);
+        self.inbox = others;
+        match reply {
+            Some(Reply::Error(error)) => Err(failed(&error)),
+            Some(reply) => Ok(reply),
+            None => Err(last.unwrap_or_else(|| self.unanswered(wait))),
         }
+    }
+
+    /// The last message of that topic that came while something else was waited for.
+    pub(super) fn latest(&self, topic: &str) -> Option<&Publish> {
+        self.inbox.iter().rev().find(|message| message.topic == topic)
     }
 
     /// Says goodbye to the broker; a lost goodbye harms nobody.
@@ -185,26 +288,37 @@ impl Session {
     }
 
     async fn event(&mut self) -> Result<Event, Failure> {
-        let event = self.events.recv().await.ok_or_else(ended)?;
-        if let Event::Received(received) = &event
+        if self.taken.is_none() {
+            self.taken = Some(self.events.recv().await.ok_or_else(ended)?);
+        }
+        if let Some(Event::Received(received)) = &self.taken
             && let Some(ack) = received.ack
         {
             self.command(Command::Ack(ack)).await?;
+        }
+        let event = self.taken.take().ok_or_else(ended)?;
+        match &event {
+            Event::Up { .. } => self.is_up = true,
+            Event::Down { .. } | Event::Closed => self.is_up = false,
+            Event::Received(_) | Event::Delivered { .. } | Event::Refused { .. } => {}
         }
         Ok(event)
     }
 
     /// The failure of a node that does not reply, with the last it said about itself when that is known.
-    fn unanswered(&self) -> Failure {
-        let state = self.topics.state();
-        let last = self.inbox.iter().rev().find(|message| message.topic == state);
+    fn unanswered(&self, wait: Duration) -> Failure {
+        if !self.is_up {
+            let text = format!("the broker is not reached, and {} s are over", wait.as_secs_f64());
+            return Failure::new(Class::Unavailable, text);
+        }
+        let last = self.latest(&self.topics.state());
         let known = match last.and_then(|message| NodeState::parse(&message.body).ok()) {
             Some(NodeState::Online { mode, .. }) => format!("it calls itself online ({})", clean(&mode, 40)),
             Some(NodeState::Offline { cause, .. }) => format!("it is offline ({})", clean(&cause, 40)),
             None => "no such node has been seen at this broker: check --node and --root".to_owned(),
         };
         let (site, node) = (self.topics.site(), self.topics.node());
-        let text = format!("node {site}/{node} did not answer within {} s: {known}", REPLY_WAIT.as_secs());
+        let text = format!("node {site}/{node} did not answer within {} s: {known}", wait.as_secs_f64());
         Failure::new(Class::Unavailable, text)
     }
 
@@ -242,6 +356,16 @@ fn unreachable(broker: &str, why: &str) -> Failure {
     let denied = ["NotAuthorized", "BadUserNamePassword", "Banned"].iter().any(|reason| why.contains(reason));
     let class = if denied { Class::NoPermission } else { Class::Unavailable };
     Failure::new(class, format!("no connection to the broker {broker}: {why}"))
+}
+
+/// The remark that the connection is lost.
+pub(super) fn lost(why: &str) -> Failure {
+    Failure::new(Class::Unavailable, format!("connection lost: {why}"))
+}
+
+/// The failure of a message that the broker does not take.
+pub(super) fn refused(topic: &str, why: &str) -> Failure {
+    Failure::new(Class::NoPermission, format!("the broker refused {topic}: {why}"))
 }
 
 fn overflow() -> Failure {

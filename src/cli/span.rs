@@ -3,6 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::link::reconcile::ROUND_EVERY_BOUNDS;
+
 /// Longest span on the command line: a year.
 const SPAN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -37,6 +39,14 @@ pub(super) fn positive(text: &str) -> Result<Span, String> {
     if span.0.is_zero() { Err("must be above zero".to_owned()) } else { Ok(span) }
 }
 
+/// A time between two questions, for clap.
+pub(super) fn round(text: &str) -> Result<Span, String> {
+    let (shortest, longest) = ROUND_EVERY_BOUNDS;
+    let span: Span = text.parse()?;
+    let rule = || format!("must be {} ms to {} s", shortest.as_millis(), longest.as_secs());
+    if (shortest..=longest).contains(&span.0) { Ok(span) } else { Err(rule()) }
+}
+
 /// As [`positive`]; a number without a unit counts as seconds.
 pub(super) fn seconds(text: &str) -> Result<Span, String> {
     let bare = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
@@ -61,7 +71,7 @@ mod tests {
         for text in ["", "30", "s", "-1s", "1.5h", "1 s", "99999999999999999999s", "400d"] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
-        assert!(positive("0s").is_err());
+        assert!(positive("0s").is_err() && round("10ms").is_err() && round("2h").is_err() && round("1s").is_ok());
         assert!(seconds("").is_err());
     }
 

@@ -37,6 +37,16 @@ pub mod reason {
     pub const CANCELED: &str = "canceled";
     /// Its deadline passed.
     pub const DEADLINE: &str = "deadline";
+    /// One that this version does not know.
+    pub const OTHER: &str = "other";
+
+    const ALL: [&str; 12] =
+        [ACCEPTED, STARTED, PROGRESS, YIELD, RESUMED, EVICTED, RESTARTED, RETRY, DONE, FAILED, CANCELED, DEADLINE];
+
+    /// The code of that text; [`OTHER`] for what a later version wrote.
+    pub fn parse(text: &str) -> &'static str {
+        ALL.into_iter().find(|code| *code == text).unwrap_or(OTHER)
+    }
 }
 
 /// One job as the node knows it. Its input stays in the store until an attempt starts.
@@ -84,8 +94,8 @@ pub struct Job {
     pub ran: Duration,
     /// CPU time spent, all attempts.
     pub cpu: Duration,
-    /// Why it is where it is: a short code such as `accepted`, `started`, `yield`, `resumed`, `evicted`, `done`.
-    pub reason: String,
+    /// Why it is where it is: a code of [`reason`], such as `accepted`, `started`, `yield`, `resumed`, `evicted`, `done`.
+    pub reason: &'static str,
     /// What ended it, when it ended badly; or the last attempt's fault.
     pub fault: Option<Fault>,
     /// Last change.
@@ -283,7 +293,7 @@ impl Job {
             suspended: Duration::ZERO,
             ran: Duration::ZERO,
             cpu: Duration::ZERO,
-            reason: reason::ACCEPTED.to_owned(),
+            reason: reason::ACCEPTED,
             fault: None,
             changed: now,
             acknowledged: false,
@@ -371,9 +381,9 @@ impl Job {
         Ok(())
     }
 
-    fn enter(&mut self, state: State, reason: &str) {
+    fn enter(&mut self, state: State, reason: &'static str) {
         self.state = state;
-        reason.clone_into(&mut self.reason);
+        self.reason = reason;
     }
 
     /// An attempt ended in a fault: again, if that can help and is still allowed, else never.

@@ -79,9 +79,13 @@ pub fn next_moment<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -
 ///
 /// That is `keep` after they ended, but not before [`DEDUP_AFTER_DEADLINE`] has passed since their deadline.
 pub fn forgettable<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime, keep: Duration) -> Vec<JobId> {
-    let has_rested = |job: &Job| job.is_terminal() && job.changed.after(keep) <= now;
-    let id_is_safe = |job: &Job| job.deadline.is_none_or(|deadline| deadline.after(DEDUP_AFTER_DEADLINE) <= now);
-    ids(jobs.into_iter().filter(|job| has_rested(job) && id_is_safe(job)))
+    ids(jobs.into_iter().filter(|job| job.is_terminal() && may_forget(job.changed, job.deadline, now, keep)))
+}
+
+/// Whether a job that ended at `ended` may be forgotten.
+pub(super) fn may_forget(ended: WallTime, deadline: Option<WallTime>, now: WallTime, keep: Duration) -> bool {
+    let id_is_safe = deadline.is_none_or(|deadline| deadline.after(DEDUP_AFTER_DEADLINE) <= now);
+    ended.after(keep) <= now && id_is_safe
 }
 
 fn ids<'a>(jobs: impl Iterator<Item = &'a Job>) -> Vec<JobId> {
@@ -115,6 +119,34 @@ pub fn why_waiting<'a>(
     surroundings: Surroundings<'_>,
     now: WallTime,
 ) -> Option<Waiting> {
+    waiting(job, surroundings, now, || {
+        let mut ahead = Ahead::default();
+        for other in jobs.into_iter().filter(|other| is_ready(other, now) && rank(other) < rank(job)) {
+            match other.priority > job.priority {
+                true => ahead.above += 1,
+                false => ahead.earlier += 1,
+            }
+        }
+        ahead
+    })
+}
+
+/// Jobs that go before another one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ahead {
+    /// Of higher priority.
+    pub(super) above: usize,
+    /// Of the same priority.
+    pub(super) earlier: usize,
+}
+
+/// The same, when it is known how many jobs go before it.
+pub(super) fn waiting(
+    job: &Job,
+    surroundings: Surroundings<'_>,
+    now: WallTime,
+    ahead: impl FnOnce() -> Ahead,
+) -> Option<Waiting> {
     if job.state != State::Queued {
         return None;
     }
@@ -128,13 +160,7 @@ pub fn why_waiting<'a>(
     if let Some(reason) = surroundings.closed {
         return waiting("mode", reason.to_owned());
     }
-    let (mut above, mut earlier) = (0usize, 0usize);
-    for other in jobs.into_iter().filter(|other| is_ready(other, now) && rank(other) < rank(job)) {
-        match other.priority > job.priority {
-            true => above += 1,
-            false => earlier += 1,
-        }
-    }
+    let Ahead { above, earlier } = ahead();
     match (above + earlier, surroundings.free_workers) {
         (0, 0) => waiting("no_worker", "no free worker".to_owned()),
         (ahead, free) if ahead < free => waiting("next", "a free worker takes it next".to_owned()),

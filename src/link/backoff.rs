@@ -71,7 +71,7 @@ impl Delays {
 }
 
 /// `random / 2^64` of `span`.
-fn fraction(span: Duration, random: u64) -> Duration {
+pub(super) fn fraction(span: Duration, random: u64) -> Duration {
     let nanos = (span.as_nanos() * u128::from(random)) >> 64;
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }

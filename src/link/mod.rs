@@ -3,7 +3,7 @@
 //! [`topics`] and [`messages`] (with [`tensors`] and [`json`] below it) are pure: names and bodies of the protocol.
 //! [`mqtt`] is the client, and the only file that names rumqttc; agent and command line drive it through [`Command`]
 //! and hear of it through [`Event`]. Its decisions are pure too: `connection`, [`settings`],
-//! [`backoff`], [`inflight`].
+//! [`backoff`], [`inflight`]. [`reconcile`] is the controller's side of it all: what it asks when a broker has forgotten.
 
 pub mod topics;
 
@@ -22,6 +22,8 @@ mod connection;
 pub mod backoff;
 
 pub mod inflight;
+
+pub mod reconcile;
 
 use std::fmt;
 

@@ -27,6 +27,12 @@ use rustix::process::Pid;
 /// One above the highest process id that Linux gives out (`PID_MAX_LIMIT`). Far greater ones overflow into the ids of other CPU clocks.
 const PID_MAX: i32 = 4 * 1024 * 1024;
 
+/// Any number, evenly spread: the seed of the standard library's hash maps. For jitter, not for secrets.
+pub fn random() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
 /// Refuses process ids that would name a group or every process (`kill(0)`, `kill(-1)`), or that cannot be.
 fn target(pid: i32) -> io::Result<Pid> {
     let valid = (1..=PID_MAX).contains(&pid).then_some(pid);

@@ -7,15 +7,20 @@ use super::super::bench::Run;
 use super::{Ask, Desk, Effect, ITEMS_AHEAD, Now};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Event;
-use crate::jobs::queue;
 use crate::jobs::store::Batch;
 use crate::units::JobId;
 use crate::worker::handle::Work;
 
+/// Time between two looks through the ended jobs. Retention is in hours, so nobody waits for it to the second.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+/// Most jobs that are forgotten at once: they are one commit.
+const FORGET_MAX: usize = 1000;
+
 impl Desk {
     /// Whatever is due: deadlines, running-time limits, evictions, retention, the next start.
     pub(in crate::agent) fn tick(&mut self, now: Now) {
-        for id in queue::expired(self.jobs.values(), now.wall) {
+        self.jobs.look(now.wall);
+        for id in self.jobs.expired() {
             self.change(now, &id, Event::Expire);
             self.detach(now, &id, Code::JobExpired);
         }
@@ -24,17 +29,16 @@ impl Desk {
         self.forget_old(now);
         while !self.draining && self.reports.may_start() && self.budget > 0 {
             let Some(slot) = self.bench.free(self.budget) else { break };
-            let durable = self.jobs.values().filter(|job| !self.undecided.contains(&job.id));
-            let Some(id) = queue::next(durable, now.wall).map(|job| job.id.clone()) else { break };
+            let Some(id) = self.jobs.next().map(|job| job.id.clone()) else { break };
             self.start(now, slot, &id);
         }
     }
 
     /// When [`Desk::tick`] is due at the latest, as time from now.
     pub(in crate::agent) fn next_tick(&self, now: Now) -> Option<Duration> {
-        let by_wall = queue::next_moment(self.jobs.values(), now.wall).map(|at| at.since(now.wall));
+        let by_wall = self.jobs.next_moment().map(|at| at.since(now.wall));
         let by_run = self.bench.runs().filter_map(|(_, run)| {
-            let job = self.jobs.get(&run.job)?;
+            let job = self.jobs.get_open(&run.job)?;
             let limit = run.reaches(job.limits.wall.saturating_sub(job.ran));
             let evict = run.stands_for(self.settings.evict_after);
             limit.into_iter().chain(evict).min().map(|at| at.since(now.mono))
@@ -47,7 +51,7 @@ impl Desk {
             .bench
             .runs()
             .filter_map(|(slot, run)| {
-                let job = self.jobs.get(&run.job)?;
+                let job = self.jobs.get_open(&run.job)?;
                 let limit = job.limits.wall;
                 let due = run.reaches(limit.saturating_sub(job.ran))?;
                 let text = || {
@@ -84,7 +88,11 @@ impl Desk {
     }
 
     fn forget_old(&mut self, now: Now) {
-        let forget = queue::forgettable(self.jobs.values(), now.wall, self.settings.retention);
+        if now.mono < self.forget_at {
+            return;
+        }
+        self.forget_at = now.mono.after(FORGET_EVERY);
+        let forget = self.jobs.forgettable(self.settings.retention, FORGET_MAX);
         if !forget.is_empty() {
             for id in &forget {
                 self.jobs.remove(id);
@@ -94,7 +102,7 @@ impl Desk {
     }
 
     fn start(&mut self, now: Now, slot: usize, id: &JobId) {
-        let Some(model) = self.jobs.get(id).map(|job| job.model.clone()) else { return };
+        let Some(model) = self.jobs.get_open(id).map(|job| job.model.clone()) else { return };
         match self.library.find(&model.name, model.version, model.digest.as_ref()) {
             Ok(entry) => {
                 self.tokens += 1;
@@ -116,7 +124,7 @@ impl Desk {
     pub(in crate::agent) fn feed(&mut self, slot: usize) {
         let place = &mut self.bench.places[slot];
         let Some(run) = place.run.as_mut() else { return };
-        let Some(limits) = self.jobs.get(&run.job).map(|job| job.limits) else { return };
+        let Some(limits) = self.jobs.get_open(&run.job).map(|job| job.limits) else { return };
         while place.open.len() < ITEMS_AHEAD
             && let Some(request) = run.requests.get_mut(run.next)
         {

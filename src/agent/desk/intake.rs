@@ -1,6 +1,7 @@
 //! What does a controller want? Submit, cancel, ack.
 
 use super::outputs;
+use super::unsettled::Later;
 use super::{Desk, Now};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, Spec};
@@ -15,8 +16,10 @@ impl Desk {
     /// A job arrived.
     pub(in crate::agent) fn submit(&mut self, now: Now, id: JobId, message: Publish, ack: Option<AckToken>) {
         let digest = digest(&message.body);
-        if let Some(known) = self.jobs.get(&id) {
-            if known.body == digest {
+        if let Some(known) = self.jobs.get(&id).as_deref() {
+            if known.body == digest && self.jobs.is_undecided(&id) {
+                self.later.entry(id).or_default().push(Later::Again(ack));
+            } else if known.body == digest {
                 let again = self.reports.status(known);
                 self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
             } else {
@@ -34,8 +37,7 @@ impl Desk {
                     messages: vec![self.reports.status(&job)],
                     ..Batch::default()
                 };
-                self.jobs.insert(id.clone(), job);
-                self.undecided.insert(id.clone());
+                self.jobs.insert_undecided(job);
                 self.commit(batch, ack, Some(id));
             }
             Err(fault) => {
@@ -59,8 +61,7 @@ impl Desk {
             let text = "the node takes no new jobs; send it elsewhere, or here after a resume";
             return Err(Fault::new(Code::NodeDraining, text));
         }
-        let open = self.jobs.values().filter(|job| !job.is_terminal()).count();
-        queue::admit(&self.settings.capacity, open, self.jobs.len())?;
+        queue::admit(&self.settings.capacity, self.jobs.open(), self.jobs.len())?;
         let wire = Body::of(message)?;
         let header_bytes = wire.header_bytes;
         let submit = messages::parse_submit(&wire, &self.settings.limits, now.wall)?;
@@ -89,8 +90,11 @@ impl Desk {
 
     /// A controller takes a job back. Always ends in the job's terminal status.
     pub(in crate::agent) fn cancel(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
-        match self.jobs.get(id) {
+        match self.jobs.get(id).as_deref() {
             None => self.refuse_unknown(now, id, ack),
+            Some(_) if self.jobs.is_undecided(id) => {
+                self.later.entry(id.clone()).or_default().push(Later::Cancel(ack));
+            }
             Some(job) if job.is_terminal() => {
                 let again = self.reports.status(job);
                 self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
@@ -105,15 +109,14 @@ impl Desk {
 
     /// A controller has the result: the data may go. The id stays known until retention ends, against repeats.
     pub(in crate::agent) fn forget(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
-        match self.jobs.get_mut(id) {
-            Some(job) if job.keeps_result() => {
-                job.acknowledged = true;
-                let batch = Batch { jobs: vec![job.clone()], drop_results: vec![id.clone()], ..Batch::default() };
-                self.commit(batch, ack, None);
+        match self.jobs.entry(id).map(|entry| entry.is_open()) {
+            Some(false) if self.jobs.acknowledge(id) => {
+                let (acknowledged, drop_results) = (vec![id.clone()], vec![id.clone()]);
+                self.commit(Batch { acknowledged, drop_results, ..Batch::default() }, ack, None);
             }
             // Again: nothing is left to be forgotten.
-            Some(job) if job.is_terminal() => self.acknowledge(ack),
-            Some(_) => {
+            Some(false) => self.acknowledge(ack),
+            Some(true) => {
                 let text = format!("job {id} has not ended; an ack is only for results");
                 self.refuse_event(now, id.as_str(), &Fault::new(Code::JobMalformed, text), ack);
             }

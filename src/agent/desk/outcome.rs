@@ -87,15 +87,12 @@ impl Desk {
         if report {
             run.reported = now.mono;
         }
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if let Err(illegal) = job.apply(Event::ItemDone { cpu, ran }, now.wall) {
-            tracing::error!(job = %id, %illegal, "item finished in an impossible state");
-            return;
-        }
-        let mut batch = Batch { jobs: vec![job.clone()], items: vec![(id, item, body)], ..Batch::default() };
+        let Some(job) = self.apply(now, &id, Event::ItemDone { cpu, ran }) else { return };
+        let mut batch = Batch { items: vec![(id, item, body)], ..Batch::default() };
         if report {
-            batch.droppable.push(self.reports.status(job));
+            batch.droppable.push(self.reports.status(&job));
         }
+        batch.jobs.push(job);
         self.commit(batch, None, None);
         self.finish_if_complete(now, slot);
     }
@@ -123,15 +120,11 @@ impl Desk {
             self.change(now, &id, Event::Fault(Fault::new(Code::ItemsFailed, text)));
             return;
         }
-        let Some(job) = self.jobs.get_mut(&id) else { return };
-        if let Err(illegal) = job.apply(Event::Succeed, now.wall) {
-            tracing::error!(job = %id, %illegal, "job finished in an impossible state");
-            return;
-        }
-        let body = Reports::result_body(job, &model.manifest, &bodies, batch);
+        let Some(job) = self.apply(now, &id, Event::Succeed) else { return };
+        let body = Reports::result_body(&job, &model.manifest, &bodies, batch);
         let batch = Batch {
-            jobs: vec![job.clone()],
-            messages: vec![self.reports.status(job), self.reports.result(job, body.clone())],
+            messages: vec![self.reports.status(&job), self.reports.result(&job, body.clone())],
+            jobs: vec![job],
             results: vec![(id.clone(), body)],
             drop_payloads: vec![id.clone()],
             drop_items: vec![id],

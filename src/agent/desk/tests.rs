@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use self::world::*;
 use super::*;
+use crate::jobs::job::INTERRUPTIONS_MAX;
 use crate::tensor::Tensor;
 use crate::worker::handle::Output;
 
@@ -137,7 +138,7 @@ fn a_repeat_tells_the_status_again_and_another_body_is_a_conflict() {
     world.settle();
     let alarm: Value = serde_json::from_slice(&world.messages[told + 1].body).unwrap();
     assert_eq!((&alarm["event"], &alarm["code"]), (&json!("alarm"), &json!("job.id_conflict")));
-    assert_eq!(*world.job("a"), before);
+    assert_eq!(world.job("a"), before);
     assert!(world.news().contains(&Seen::Ack(3)), "both are acknowledged");
 }
 
@@ -331,16 +332,16 @@ fn the_end_of_an_idle_worker_or_of_another_attempt_costs_nothing() {
 }
 
 #[test]
-fn jobs_of_an_agent_that_ended_are_queued_again_or_fail_when_attempts_are_used_up() {
+fn jobs_of_an_agent_that_ended_are_queued_again_or_fail_when_it_ended_with_them_too_often() {
     let mut before = World::new(1);
     before.submit("again", &json!({}));
     before.settle();
     let again = before.job("again").clone();
     let mut last = again.clone();
-    (last.id, last.limits.attempts) = (id("last"), 1);
+    (last.id, last.interruptions) = (id("last"), INTERRUPTIONS_MAX - 1);
     let mut world = World::with(1, vec![again, last]);
     world.settle();
-    assert_eq!((world.state("again"), world.job("again").failures), ((State::Queued, 1, 0), 1));
+    assert_eq!((world.state("again"), world.job("again").interruptions), ((State::Queued, 1, 0), 1));
     assert_eq!((world.state("last").0, world.code("last")), (State::Failed, Some(Code::JobAttempts)));
     assert_eq!(world.jobs[&id("again")].state, State::Queued, "and the store knows");
 }

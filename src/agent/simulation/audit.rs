@@ -17,7 +17,6 @@ use crate::tensor::Tensor;
 use crate::units::{Instant, JobId};
 use crate::worker::handle::Event as WorkerEvent;
 
-const DIRTY: bool = true;
 /// Most of anything that waits in the core's own queues.
 const QUEUED_MAX: usize = 1024;
 
@@ -184,7 +183,7 @@ impl Audit {
 
     /// Everything that may pile up in the core.
     pub(super) fn bounds(&self, core: &Core, scenario: &Scenario) -> Result<(), String> {
-        let (jobs, open) = (core.desk.jobs().count(), core.desk.jobs().filter(|job| !job.is_terminal()).count());
+        let (jobs, open) = (core.desk.jobs().len(), core.desk.jobs().open());
         if jobs > scenario.capacity.jobs_max || open > scenario.capacity.open_max {
             return Err(format!("{jobs} jobs are known, {open} of them open; limits {:?}", scenario.capacity));
         }
@@ -244,6 +243,12 @@ impl Audit {
                 return Err(format!("an item of {id} is journalled without its job"));
             }
         }
+        for id in &batch.acknowledged {
+            match self.ended.get_mut(id) {
+                Some(ended) => ended.acknowledged = true,
+                None => return Err(format!("{id} is acknowledged before it ended")),
+            }
+        }
         for id in &batch.forget {
             if !self.ended.contains_key(id) {
                 return Err(format!("{id} is forgotten before it ended"));
@@ -257,12 +262,8 @@ impl Audit {
         if self.accepted.insert(id.clone()) && !batch.payloads.iter().any(|(of, _)| of == id) {
             return Err(format!("{id} is stored as {:?} without ever having been accepted", job.state));
         }
-        if let Some(ended) = self.ended.get(id) {
-            // That somebody has its result is all that may be added.
-            return match *job == (Job { acknowledged: true, ..ended.clone() }) {
-                true => Ok(()),
-                false => Err(format!("{id} has ended, and becomes {:?}", job.state)),
-            };
+        if self.ended.contains_key(id) {
+            return Err(format!("{id} has ended, and becomes {:?}", job.state));
         }
         let before = self.versions.insert(id.clone(), job.version).unwrap_or(0);
         if job.version <= before {
@@ -364,7 +365,6 @@ impl Audit {
     /// A reply tells nothing about a job that a crash could undo.
     fn replied(&self, message: &Publish) -> Result<(), String> {
         let jobs = match Reply::parse(&message.body).map_err(|error| error.to_string())? {
-            Reply::Job(_) | Reply::Jobs(_) if DIRTY => return Ok(()),
             Reply::Job(job) => vec![job],
             Reply::Jobs(page) => page.jobs,
             Reply::Pong(_) | Reply::Node { .. } | Reply::Result(_) | Reply::Done | Reply::Error(_) => return Ok(()),

@@ -45,6 +45,11 @@ impl Shelf {
         for id in batch.forget.iter().chain(&batch.drop_results) {
             self.results.remove(id);
         }
+        for id in &batch.acknowledged {
+            if let Some(job) = self.jobs.get_mut(id) {
+                job.acknowledged = true;
+            }
+        }
         self.jobs.extend(batch.jobs.iter().map(|job| (job.id.clone(), job.clone())));
         self.payloads.extend(batch.payloads.iter().cloned());
         self.results.extend(batch.results.iter().cloned());

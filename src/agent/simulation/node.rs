@@ -193,7 +193,7 @@ impl World {
                 let reply = *reply;
                 self.note(&[17, reply], || format!("store: a result for reply {reply}"));
             }
-            Answer::Broken(_) => {}
+            Answer::Dropped { .. } | Answer::Broken(_) => {}
         }
         self.node.as_mut().is_some_and(|node| node.core.hear_store(now, answer).is_ok())
     }

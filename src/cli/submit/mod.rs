@@ -1,23 +1,24 @@
 //! Sends a job to a node: `neap submit`.
 
-mod follow;
 mod inputs;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
+use sha2::Digest as _;
 use tokio::time::timeout;
 
 use super::failure::{Class, Failure};
+use super::follow;
 use super::out::Out;
 use super::session::{Session, message};
-use super::show;
 use super::span::{self, Span};
 use super::target::Target;
 use crate::jobs::job::{ModelRef, State};
 use crate::link::Publish;
 use crate::link::messages::{self, Body, Draft, LimitsDraft, Rendered, render_submit};
+use crate::link::reconcile::ROUND_EVERY;
 use crate::sys::clock;
 use crate::units::{Digest, JobId, Name, PACKET_BYTES_MAX};
 
@@ -38,7 +39,9 @@ Examples:
 
 A picture, sound or other file becomes a BYTES tensor, as the model takes it; a .json file is an Open Inference
 Protocol v2 request. Several inputs become the items of one job.
-Without --wait the command ends when the node has accepted or rejected the job: neap result JOB shows the rest.")]
+Without --wait the command ends when the node has accepted or rejected the job: neap result JOB shows the rest.
+With it nothing is lost on the way: when the connection or the broker fails, the node is asked how the job stands, the
+result is fetched from it, and a job that it never got is sent again under its id, which never runs one twice.")]
 pub(super) struct Args {
     /// A job in JSON, - for standard input
     #[arg(value_name = "FILE", required_unless_present = "model", conflicts_with = "model")]
@@ -54,6 +57,12 @@ pub(super) struct Args {
     /// Give up waiting after this, e.g. 10m; the job goes on [default: 10s for the first answer, --wait: never]
     #[arg(long, value_name = "TIME", value_parser = span::positive)]
     timeout: Option<Span>,
+    /// When nothing is heard, ask the node this often [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = span::round, requires = "wait")]
+    ask_every: Option<Span>,
+    /// Once the result is printed, tell the node that it may delete it
+    #[arg(long, requires = "wait")]
+    forget: bool,
     /// The result, or without --wait the job's status, as JSON
     #[arg(long)]
     json: bool,
@@ -166,10 +175,12 @@ async fn deliver(args: &Args, session: &mut Session, id: &JobId, rendered: Rende
         properties: rendered.properties,
         ..message(session.topics.submit(id), rendered.body, expiry_s.max(1))
     };
-    session.send(message).await?;
     let wait = args.timeout.map(|Span(span)| span).or((!args.wait).then_some(ANSWER_WAIT));
+    let ask_every = args.ask_every.map_or(ROUND_EVERY, |Span(span)| span);
+    let digest = Digest(sha2::Sha256::digest(&message.body).into());
+    let wanted = follow::Wanted { id, submit: Some((&message, digest)), to_the_end: args.wait, ask_every };
     let mut seen = follow::Seen::default();
-    let followed = async { follow::until(session, id, args.wait, &mut seen).await };
+    let followed = async { follow::until(session, &wanted, &mut seen).await };
     let elapsed = match wait {
         Some(wait) => timeout(wait, followed).await.map_err(|_| wait),
         None => Ok(followed.await),
@@ -180,7 +191,7 @@ async fn deliver(args: &Args, session: &mut Session, id: &JobId, rendered: Rende
     }
     let out = Out::stdout();
     if args.wait {
-        return finish(&out, args.json, id, &seen);
+        return seen.finish(&out, args.json, session, id, args.forget).await;
     }
     match seen.status {
         Some(ref status) if args.json => {
@@ -192,20 +203,4 @@ async fn deliver(args: &Args, session: &mut Session, id: &JobId, rendered: Rende
         Some(_) | None => {}
     }
     seen.failure().map_or(Ok(()), Err)
-}
-
-/// Prints what came of the job; its failure decides the exit code.
-fn finish(out: &Out, as_json: bool, id: &JobId, seen: &follow::Seen) -> Result<(), Failure> {
-    if let Some(result) = &seen.result {
-        if as_json {
-            show::raw(out, result)?;
-        } else {
-            show::result(out, result)?;
-        }
-    }
-    match seen.failure() {
-        Some(failure) if as_json && seen.result.is_some() => Err(Failure::told(failure.class)),
-        Some(failure) => Err(Failure::new(failure.class, format!("job {id}: {}", failure.text))),
-        None => Ok(()),
-    }
 }

@@ -103,7 +103,7 @@ fn a_job_succeeds_only_when_every_item_is_done() {
     job.apply(ITEM, NOW).unwrap();
     assert!(job.apply(ITEM, NOW).is_err(), "there is no third item");
     job.apply(Event::Succeed, NOW).unwrap();
-    assert_eq!((job.state, job.reason.as_str(), job.done), (State::Succeeded, reason::DONE, 2));
+    assert_eq!((job.state, job.reason, job.done), (State::Succeeded, reason::DONE, 2));
     assert_eq!((job.cpu, job.ran), (Duration::from_millis(14), Duration::from_millis(18)));
 }
 
@@ -116,9 +116,9 @@ fn an_answer_under_way_when_the_worker_stops_still_counts() {
 #[test]
 fn two_crashes_fail_a_job_whatever_attempts_are_left() {
     let once = after(job(1, 10), &[Event::Start, crash()]);
-    assert_eq!((once.state, once.reason.as_str(), once.crashes), (State::Queued, reason::RETRY, 1));
+    assert_eq!((once.state, once.reason, once.crashes), (State::Queued, reason::RETRY, 1));
     let twice = after(once, &[Event::Start, crash()]);
-    assert_eq!((twice.state, twice.reason.as_str(), twice.crashes), (State::Failed, reason::FAILED, 2));
+    assert_eq!((twice.state, twice.reason, twice.crashes), (State::Failed, reason::FAILED, 2));
     assert_eq!(twice.fault.unwrap().code, Code::WorkerCrashed);
 }
 
@@ -142,7 +142,7 @@ fn evictions_are_not_failures_and_keep_finished_items() {
 #[test]
 fn a_restart_is_told_and_is_no_failure() {
     let once = after(job(1, 1), &[Event::Start, Event::Restart]);
-    assert_eq!((once.state, once.reason.as_str()), (State::Queued, reason::RESTARTED));
+    assert_eq!((once.state, once.reason), (State::Queued, reason::RESTARTED));
     assert_eq!((once.attempt, once.failures, once.interruptions), (1, 0, 1));
     let twice = after(once, &[Event::Start, Event::Yield, Event::Restart, Event::Start, ITEM, Event::Succeed]);
     assert_eq!(
@@ -182,7 +182,7 @@ fn expiry_says_which_deadline_and_how_far_it_came() {
     let mut job = after(job(3, 1), &[Event::Start, ITEM]);
     job.apply(Event::Expire, NOW.after(Duration::from_secs(61))).unwrap();
     let fault = job.fault.unwrap();
-    assert_eq!((fault.code, job.reason.as_str()), (Code::JobExpired, reason::DEADLINE));
+    assert_eq!((fault.code, job.reason), (Code::JobExpired, reason::DEADLINE));
     assert!(fault.message.contains("2023-11-14T22:14:20.000Z"), "{}", fault.message);
     assert!(fault.message.contains("1 of 3"), "{}", fault.message);
 }

@@ -11,6 +11,40 @@ use redb::{BackendError, StorageBackend};
 /// Most bytes held back. Opening writes little: the header, and a root or two when the last run was killed.
 const HELD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// What is known against a file after the disk has refused something. It outlives the medium: whoever opens the same
+/// place again must know.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    unsynced: AtomicBool,
+    refused: AtomicBool,
+}
+
+impl Doubt {
+    /// Whether a sync failed: the one error after which what is read back proves nothing.
+    pub(super) fn is_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::Relaxed)
+    }
+
+    /// A sync failed, or (`false`) a copy took the file's place.
+    pub(super) fn set_unsynced(&self, unsynced: bool) {
+        self.unsynced.store(unsynced, Ordering::Relaxed);
+    }
+
+    /// Whether the disk refused anything since the last call: what looks like damage then may be the disk's doing.
+    pub(super) fn take_refused(&self) -> bool {
+        self.refused.swap(false, Ordering::Relaxed)
+    }
+
+    fn note<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        outcome.inspect_err(|err| {
+            // A file that is too short, or not a store: damage, not a refusal.
+            if !matches!(err.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) {
+                self.refused.store(true, Ordering::Relaxed);
+            }
+        })
+    }
+}
+
 /// What the database believes to have done.
 #[derive(Debug)]
 enum Held {
@@ -29,25 +63,19 @@ struct Holding {
 #[derive(Debug)]
 pub(super) struct Control {
     inner: Box<dyn StorageBackend>,
-    /// A sync failed: what is read back afterwards proves nothing.
-    sync_failed: AtomicBool,
+    doubt: Arc<Doubt>,
     /// Writes that wait for [`Control::release`]; `None` when they go straight to the file.
     holding: Mutex<Option<Holding>>,
 }
 
 impl Control {
-    /// Whether a sync failed.
-    pub(super) fn sync_failed(&self) -> bool {
-        self.sync_failed.load(Ordering::Relaxed)
-    }
-
     /// The file is sound: what was held back is written, in its order, and nothing is held from now on.
     pub(super) fn release(&self) -> io::Result<()> {
         let mut holding = self.holding.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(held) = holding.as_mut().and_then(|holding| holding.ops.pop_front()) {
             match held {
-                Held::Write(offset, data) => self.inner.write(offset, &data)?,
-                Held::SetLen(len) => self.inner.set_len(len)?,
+                Held::Write(offset, data) => self.doubt.note(self.inner.write(offset, &data))?,
+                Held::SetLen(len) => self.doubt.note(self.inner.set_len(len))?,
                 Held::Sync => self.sync()?,
             }
         }
@@ -56,7 +84,7 @@ impl Control {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.inner.sync_data().inspect_err(|_| self.sync_failed.store(true, Ordering::Relaxed))
+        self.doubt.note(self.inner.sync_data()).inspect_err(|_| self.doubt.set_unsynced(true))
     }
 }
 
@@ -67,9 +95,9 @@ pub(super) struct Watched(Arc<Control>);
 
 impl Watched {
     /// Over `inner`, holding writes back.
-    pub(super) fn holding(inner: Box<dyn StorageBackend>) -> (Self, Arc<Control>) {
+    pub(super) fn holding(inner: Box<dyn StorageBackend>, doubt: Arc<Doubt>) -> (Self, Arc<Control>) {
         let holding = Mutex::new(Some(Holding::default()));
-        let control = Arc::new(Control { inner, sync_failed: AtomicBool::new(false), holding });
+        let control = Arc::new(Control { inner, doubt, holding });
         (Self(Arc::clone(&control)), control)
     }
 
@@ -125,7 +153,7 @@ impl StorageBackend for Watched {
         let guard = self.0.holding.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(holding) = guard.as_ref().filter(|holding| !holding.ops.is_empty()) else {
             drop(guard);
-            return self.0.inner.read(offset, out);
+            return self.0.doubt.note(self.0.inner.read(offset, out));
         };
         let length = self.0.inner.len()?;
         if offset.saturating_add(out.len() as u64) > holding.length(length) {
@@ -133,14 +161,14 @@ impl StorageBackend for Watched {
         }
         let there = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX).min(out.len());
         let (old, new) = out.split_at_mut(there);
-        self.0.inner.read(offset, old)?;
+        self.0.doubt.note(self.0.inner.read(offset, old))?;
         new.fill(0);
         holding.lay_over(offset, out);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.hold(|| Held::SetLen(len))? { Ok(()) } else { self.0.inner.set_len(len) }
+        if self.hold(|| Held::SetLen(len))? { Ok(()) } else { self.0.doubt.note(self.0.inner.set_len(len)) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -148,34 +176,41 @@ impl StorageBackend for Watched {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.hold(|| Held::Write(offset, data.to_vec()))? { Ok(()) } else { self.0.inner.write(offset, data) }
+        if self.hold(|| Held::Write(offset, data.to_vec()))? {
+            Ok(())
+        } else {
+            self.0.doubt.note(self.0.inner.write(offset, data))
+        }
     }
 
     fn close(&self) -> io::Result<()> {
         self.0.inner.close()
     }
 
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.inner.try_lock_range(start, end)
+    // The medium keeps others out. A lock of the file itself would be held on by a child of the agent between its fork
+    // and its exec.
+
+    fn try_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
     }
 
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.inner.try_lock_shared_range(start, end)
+    fn try_lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(true)
     }
 
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.inner.lock_range(start, end)
+    fn lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
     }
 
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.inner.lock_shared_range(start, end)
+    fn lock_shared_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
     }
 
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.inner.unlock_range(start, end)
+    fn unlock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<(), BackendError> {
+        Ok(())
     }
 
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.inner.query_lock_range(start, end)
+    fn query_lock_range(&self, _: Bound<u64>, _: Bound<u64>) -> Result<bool, BackendError> {
+        Ok(false)
     }
 }

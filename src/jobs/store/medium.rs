@@ -3,20 +3,21 @@
 //! Behind a trait, so that tests can put a disk there that fails and loses writes.
 
 use std::fmt::Debug;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::StorageBackend;
 use redb::backends::FileBackend;
 
+use super::backend::Doubt;
+use super::lock::Lock;
 use super::recovery::Trouble;
 
 /// Name of the store in the state directory.
 pub(super) const FILE: &str = "jobs.redb";
-/// Held locked as long as an agent uses the state directory; holds its process id.
-const LOCK_FILE: &str = "jobs.lock";
 /// Most files set aside. With more than this something breaks the store again and again, and a person must look.
 const ASIDE_MAX: u32 = 8;
 
@@ -47,6 +48,9 @@ pub(super) trait Medium: Debug + Send {
     /// Writes the store's bytes to a new file that takes its place. After a failed `fsync` the kernel may hold pages
     /// that it believes to be written: they must be made dirty again before anything is built on them.
     fn renew(&self) -> io::Result<()>;
+
+    /// What is known against the store's file.
+    fn doubt(&self) -> &Arc<Doubt>;
 }
 
 /// A directory on a real file system.
@@ -55,29 +59,21 @@ pub(super) struct Folder {
     folder: PathBuf,
     file: PathBuf,
     fresh: PathBuf,
-    /// Locked as long as it is open.
-    _lock: File,
+    doubt: Arc<Doubt>,
+    _lock: Lock,
 }
 
 impl Folder {
     /// Creates the directory when it is missing and takes its lock.
-    pub(super) fn take(folder: &Path) -> Result<Self, Trouble> {
+    pub(super) fn take(folder: &Path, doubt: Arc<Doubt>) -> Result<Self, Trouble> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        let mut lock = private(true).open(folder.join(LOCK_FILE))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Trouble::Locked(holder(&mut lock))),
-            Err(TryLockError::Error(err)) => return Err(err.into()),
-        }
-        lock.set_len(0)?;
-        lock.rewind()?;
-        writeln!(lock, "{}", std::process::id())?;
+        let lock = Lock::take(folder)?;
         let fresh = folder.join(format!("{FILE}.new"));
         // What an interrupted creation or renewal left: the store itself was still in its place then.
         if fresh.try_exists()? {
             fs::remove_file(&fresh)?;
         }
-        Ok(Self { folder: folder.to_owned(), file: folder.join(FILE), fresh, _lock: lock })
+        Ok(Self { folder: folder.to_owned(), file: folder.join(FILE), fresh, doubt, _lock: lock })
     }
 
     fn sync_folder(&self) -> io::Result<()> {
@@ -86,6 +82,13 @@ impl Folder {
 
     /// Copies the store to the name that new ones have before they are whole.
     fn copy(&self) -> io::Result<()> {
+        self.try_to_copy().inspect_err(|_| {
+            // Half a copy would take the room that a full disk does not have.
+            let _ = fs::remove_file(&self.fresh);
+        })
+    }
+
+    fn try_to_copy(&self) -> io::Result<()> {
         let mut old = File::open(&self.file)?;
         let mut new = private(true).truncate(true).open(&self.fresh)?;
         // Not `fs::copy`: a reflink would share the very blocks that may be missing.
@@ -101,19 +104,10 @@ impl Folder {
 }
 
 /// Options for a file that only the agent's user may read: it holds inputs and results.
-fn private(create: bool) -> OpenOptions {
+pub(super) fn private(create: bool) -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(create).mode(0o600);
     options
-}
-
-/// Who holds the lock, as far as the lock file tells.
-fn holder(lock: &mut File) -> String {
-    let mut text = String::new();
-    match lock.take(20).read_to_string(&mut text).ok().and_then(|_| text.trim().parse::<u32>().ok()) {
-        Some(pid) => format!("process {pid}"),
-        None => "another process".to_owned(),
-    }
 }
 
 impl Medium for Folder {
@@ -168,6 +162,10 @@ impl Medium for Folder {
     fn renew(&self) -> io::Result<()> {
         self.copy()?;
         self.publish()
+    }
+
+    fn doubt(&self) -> &Arc<Doubt> {
+        &self.doubt
     }
 }
 

@@ -50,9 +50,11 @@
 //! to a new one first, because the kernel may believe that pages are written which are not.
 
 mod backend;
+mod lock;
 mod medium;
 mod meta;
 mod migrate;
+mod opener;
 mod records;
 mod recovery;
 mod seal;
@@ -64,7 +66,9 @@ use std::path::Path;
 
 use redb::{ReadTransaction, ReadableDatabase};
 
-use self::medium::{Folder, Medium};
+use self::medium::Medium;
+pub use self::opener::Opener;
+use self::opener::Unsettled;
 use self::records::{ITEMS, OUTBOX, PAYLOADS, RESULTS, decode_message, decode_payload};
 use self::recovery::{Contents, Live, Started, Trouble, contained};
 pub use self::recovery::{Quarantined, panic_is_contained};
@@ -137,6 +141,8 @@ pub struct Batch {
     pub drop_payloads: Vec<JobId>,
     /// Jobs whose item outputs are no longer needed.
     pub drop_items: Vec<JobId>,
+    /// Jobs of which a controller has the result: their records say so from now on, whatever else is in them.
+    pub acknowledged: Vec<JobId>,
     /// Results no longer needed.
     pub drop_results: Vec<JobId>,
 }
@@ -175,8 +181,8 @@ pub struct Store {
     medium: Box<dyn Medium>,
     /// `None` after an error, until it could be opened again.
     live: Option<Live>,
-    /// A sync failed: the file must be copied before it is opened again.
-    renew: bool,
+    /// A group that was refused, and may be in the file all the same.
+    unsettled: Option<Unsettled>,
     quota: Quota,
     tally: Tally,
     dropped: u64,
@@ -198,8 +204,7 @@ impl Store {
     /// `state.locked` when another agent uses the directory, `state.io` when the file system refuses, `state.corrupt` or
     /// `state.version` only when a store that cannot be used cannot be set aside either.
     pub fn open(folder: &Path, quota: Quota) -> Result<Opened, Fault> {
-        let medium = Folder::take(folder).map_err(|trouble| trouble.fault(&folder.join(medium::FILE)))?;
-        Self::open_on(Box::new(medium), quota)
+        Opener::new(folder, quota).open()
     }
 
     fn open_on(medium: Box<dyn Medium>, quota: Quota) -> Result<Opened, Fault> {
@@ -207,7 +212,7 @@ impl Store {
         let Started { live, contents, boot, quarantined } = started;
         let Contents { jobs, tally, without_input, .. } = contents;
         let wall_high = tally.meta.wall_high;
-        let store = Self { medium, live: Some(live), renew: false, quota, tally, dropped: 0 };
+        let store = Self { medium, live: Some(live), unsettled: None, quota, tally, dropped: 0 };
         Ok(Opened { store, jobs, without_input, boot, wall_high, quarantined })
     }
 
@@ -232,9 +237,9 @@ impl Store {
     /// payloads do not fit is refused with `spool.full` and holds up no other.
     ///
     /// # Errors
-    /// `spool.full`, `state.io`, `state.corrupt`. While [`Store::is_open`] the refused batches have left no trace. When
-    /// not, the last group is in the file or it is not: repeat it until it is accepted. That may send messages twice,
-    /// which receivers must expect anyway.
+    /// `spool.full`, `state.io`, `state.corrupt`. A refused batch that brings a job leaves no trace. While
+    /// [`Store::is_open`] neither does any other. When not, they are in the file or they are not: repeat them until they
+    /// are accepted. That may send messages twice, which receivers must expect anyway.
     pub fn commit_many(&mut self, batches: &[Batch]) -> Vec<Result<Vec<u64>, Fault>> {
         if let Err(fault) = self.ensure_open() {
             return batches.iter().map(|_| Err(fault.clone())).collect();
@@ -274,30 +279,29 @@ impl Store {
             Err(trouble) => trouble,
         };
         let fault = trouble.fault(self.medium.path());
-        let expected = plan.meta.commits;
         if let Some(live) = self.live.take() {
-            self.renew |= live.control.sync_failed();
             recovery::close(live);
         }
-        if self.reopen().is_ok() && self.tally.meta.commits == expected {
-            self.dropped += plan.dropped.len() as u64;
-            return Ok(());
+        let unsettled = Unsettled::new(plan, batches);
+        match self.reopen() {
+            Ok(()) if unsettled.is_in(&self.tally) => {
+                self.dropped += plan.dropped.len() as u64;
+                return Ok(());
+            }
+            Ok(()) => {}
+            Err(_) => self.unsettled = Some(unsettled),
         }
         Err(fault)
     }
 
     fn ensure_open(&mut self) -> Result<(), Fault> {
-        if self.live.is_some() {
-            return Ok(());
+        if self.live.is_none() {
+            self.reopen().map_err(|trouble| trouble.fault(self.medium.path()))?;
         }
-        self.reopen().map_err(|trouble| trouble.fault(self.medium.path()))
+        self.settle()
     }
 
     fn reopen(&mut self) -> Result<(), Trouble> {
-        if self.renew {
-            self.medium.renew()?;
-            self.renew = false;
-        }
         let (live, contents) = recovery::reopen(&*self.medium)?;
         self.tally = contents.tally;
         self.live = Some(live);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::seal::Sealed;
 use super::{Message, Payload};
 use crate::fault::{Code, Fault};
-use crate::jobs::job::{Job, Limits, ModelRef, State};
+use crate::jobs::job::{Job, Limits, ModelRef, State, reason};
 use crate::units::WallTime;
 
 pub(super) const JOBS: Sealed<&str> = TableDefinition::new("jobs");
@@ -112,7 +112,7 @@ pub(super) fn encode_job(job: &Job) -> Vec<u8> {
         suspended_ns: nanos(job.suspended),
         ran_ns: nanos(job.ran),
         cpu_ns: nanos(job.cpu),
-        reason: job.reason.clone(),
+        reason: job.reason.to_owned(),
         fault_code: job.fault.as_ref().map(|fault| fault.code.as_str().to_owned()),
         fault_text: job.fault.as_ref().map(|fault| fault.message.clone()),
         changed_ms: job.changed.as_millis(),
@@ -163,7 +163,7 @@ pub(super) fn decode_job(id: &str, bytes: &[u8]) -> Result<Job, Unreadable> {
         suspended: Duration::from_nanos(record.suspended_ns),
         ran: Duration::from_nanos(record.ran_ns),
         cpu: Duration::from_nanos(record.cpu_ns),
-        reason: record.reason,
+        reason: reason::parse(&record.reason),
         fault,
         changed: WallTime::from_millis(record.changed_ms),
         acknowledged: record.acknowledged,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
 
-use super::backend::{Control, Watched};
+use super::backend::{Control, Doubt, Watched};
 use super::medium::Medium;
 use super::meta::{META, Meta, SCHEMA, SCHEMA_UNSEALED};
 use super::migrate;
@@ -178,8 +178,11 @@ pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
     if !medium.exists().map_err(|err| Trouble::from(err).fault(path))? {
         return create(medium, None).map_err(|trouble| trouble.fault(path));
     }
+    medium.doubt().take_refused();
     let trouble = match resume(medium) {
         Ok(started) => return Ok(started),
+        // redb can take a refusal for damage, and a store that is whole would be set aside.
+        Err(Trouble::Corrupt(why)) if medium.doubt().take_refused() => Trouble::Io(why),
         Err(trouble) => trouble,
     };
     let Fault { code, message } = trouble.fault(path);
@@ -197,7 +200,8 @@ pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
 
 /// An empty store. It takes its name only when it is whole, so a file of that name always has a schema.
 fn create(medium: &dyn Medium, quarantined: Option<Quarantined>) -> Result<Started, Trouble> {
-    let live = open_database(|| medium.create())?;
+    medium.doubt().set_unsynced(false);
+    let live = open_database(medium.doubt(), || medium.create())?;
     let made = contained(|| {
         live.control.release()?;
         lay_out(&live.database)?;
@@ -215,7 +219,11 @@ fn resume(medium: &dyn Medium) -> Result<Started, Trouble> {
 
 /// The store that is there, for the run that already used it.
 pub(super) fn reopen(medium: &dyn Medium) -> Result<(Live, Contents), Trouble> {
-    let live = open_database(|| medium.open())?;
+    if medium.doubt().is_unsynced() {
+        medium.renew()?;
+        medium.doubt().set_unsynced(false);
+    }
+    let live = open_database(medium.doubt(), || medium.open())?;
     let read = contained(|| {
         let contents = read_all(&live.database)?;
         // It is sound: what opening it has to write may go to the file now.
@@ -269,8 +277,11 @@ pub(super) fn close(live: Live) {
 
 /// Opens with redb's check of every page: a damaged file is an error then, where a plain open would trust it. Nothing
 /// is written to the file before its [`Control`] is released.
-fn open_database(backend: impl FnOnce() -> io::Result<Box<dyn redb::StorageBackend>>) -> Result<Live, Trouble> {
-    let (watched, control) = Watched::holding(backend()?);
+fn open_database(
+    doubt: &Arc<Doubt>,
+    backend: impl FnOnce() -> io::Result<Box<dyn redb::StorageBackend>>,
+) -> Result<Live, Trouble> {
+    let (watched, control) = Watched::holding(backend()?, Arc::clone(doubt));
     let database = contained(|| {
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);

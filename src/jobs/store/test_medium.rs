@@ -6,6 +6,7 @@ use std::{io, path::PathBuf};
 
 use redb::StorageBackend;
 
+use super::backend::Doubt;
 use super::medium::Medium;
 use super::*;
 
@@ -105,7 +106,7 @@ impl State {
 
 /// The disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(super) struct Disk(Arc<Mutex<State>>, Arc<Doubt>);
 
 impl Disk {
     /// A disk with a store of these bytes.
@@ -179,6 +180,10 @@ impl Medium for Disk {
         state.renewals += 1;
         state.store = Some(Arc::new(Mutex::new(inode)));
         Ok(())
+    }
+
+    fn doubt(&self) -> &Arc<Doubt> {
+        &self.1
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn full_job(name: &str) -> Job {
         suspended: Duration::from_nanos(1_000_000_001),
         ran: Duration::from_nanos(3),
         cpu: Duration::from_micros(9),
-        reason: "yield".to_owned(),
+        reason: "yield",
         fault: Some(fault),
         changed: NOW.after(Duration::from_secs(9)),
         acknowledged: true,
@@ -286,7 +286,7 @@ fn a_file_that_may_have_lost_a_sync_is_replaced_by_a_synced_copy() {
     store.commit(&submit("a", 100_000)).unwrap();
     // As after a commit whose sync failed.
     recovery::close(store.live.take().unwrap());
-    store.renew = true;
+    store.medium.doubt().set_unsynced(true);
     let before = fs::metadata(&file).unwrap().ino();
     store.commit(&submit("b", 10)).unwrap();
     let after = fs::metadata(&file).unwrap();
@@ -371,4 +371,49 @@ proptest! {
         prop_assert_eq!(opened.store.bytes(), bytes, "the running count is the true one");
         prop_assert_eq!(Model::of(&opened.store, &opened.jobs, &names()), model);
     }
+}
+
+#[test]
+fn an_acknowledged_result_marks_the_record_and_leaves_the_rest_of_it() {
+    let disk = Disk::default();
+    let mut opened = disk.open(QUOTA).unwrap();
+    let kept = Job { acknowledged: false, ..full_job("kept") };
+    let jobs = vec![kept.clone(), Job { acknowledged: false, ..full_job("other") }];
+    opened.store.commit(&Batch { jobs: jobs.clone(), ..Batch::default() }).unwrap();
+    let acknowledged = ["kept", "unknown"].map(|id| id.parse().unwrap()).to_vec();
+    opened.store.commit(&Batch { acknowledged, ..Batch::default() }).unwrap();
+    drop(opened);
+    assert_eq!(disk.open(QUOTA).unwrap().jobs, [Job { acknowledged: true, ..kept }, jobs[1].clone()]);
+}
+
+#[test]
+fn a_job_that_was_refused_and_written_all_the_same_is_taken_out_again() {
+    let mut met = 0;
+    for at in 0..40 {
+        let disk = Disk::default();
+        let mut store = disk.open(QUOTA).unwrap().store;
+        store.commit(&submit("kept", 10)).unwrap();
+        // Long enough for the opening to fail as well, so that nobody can tell at once what is in the file.
+        disk.state().failure = Some((at, 12));
+        let change = Batch { jobs: vec![job("kept")], messages: vec![message("end")], ..Batch::default() };
+        let answers = store.commit_many(&[submit("refused", 10), change.clone()]);
+        if answers[0].is_ok() {
+            break;
+        }
+        let unknown = !store.is_open();
+        let mut tries = 0;
+        while store.commit(&change).is_err() {
+            tries += 1;
+            assert!(tries < 40, "failure at {at}");
+        }
+        met += usize::from(unknown);
+        drop(store);
+        let opened = disk.open(QUOTA).unwrap();
+        assert_eq!(opened.jobs, [job("kept")], "failure at {at}");
+        assert_eq!(opened.store.payload(&id("refused")), Ok(None));
+        let topics: Vec<String> = opened.store.outbox(0, 9).unwrap().into_iter().map(|(_, m)| m.topic).collect();
+        assert_eq!(topics.iter().filter(|topic| topic.contains("refused")).count(), 0, "{topics:?}");
+        assert!(topics.iter().any(|topic| topic == "end"), "what belongs to accepted jobs stays: {topics:?}");
+    }
+    assert!(met > 3, "the failures were not met: {met}");
 }

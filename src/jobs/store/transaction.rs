@@ -1,13 +1,14 @@
 //! What does one commit write? A group of batches as one redb transaction, so one sync.
 
-use redb::{Database, Durability, Table, TableHandle, WriteTransaction};
+use redb::{Database, Durability, ReadableTable, Table, TableHandle, WriteTransaction};
 
 use super::Batch;
 use super::meta::META;
-use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, encode_job, encode_message, encode_payload};
+use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, decode_job, encode_job, encode_message, encode_payload};
 use super::recovery::Trouble;
-use super::seal::{SEAL_BYTES, seal};
+use super::seal::{SEAL_BYTES, seal, unsealed};
 use super::tally::{Plan, Queued, Tally};
+use crate::jobs::job::Job;
 use crate::units::JobId;
 
 pub(super) type Values<'t, K> = Table<'t, K, &'static [u8]>;
@@ -51,13 +52,16 @@ pub(super) fn write(database: &Database, plan: &Plan, batches: &[&Batch]) -> Res
 /// Removals first: an id that is forgotten and comes again in one batch is there afterwards.
 fn write_jobs(transaction: &WriteTransaction, batch: &Batch, change: &mut Change) -> Result<(), Trouble> {
     // A table that is not touched is not opened: most commits move one job and one message.
-    if !(batch.forget.is_empty() && batch.jobs.is_empty()) {
+    if !(batch.forget.is_empty() && batch.jobs.is_empty() && batch.acknowledged.is_empty()) {
         let mut jobs = transaction.open_table(JOBS)?;
         for id in &batch.forget {
             jobs.remove(id.as_str())?;
         }
         for job in &batch.jobs {
             put(&mut jobs, job.id.as_str(), encode_job(job), None)?;
+        }
+        for id in &batch.acknowledged {
+            mark_acknowledged(&mut jobs, id)?;
         }
     }
     if !(batch.forget.is_empty() && batch.drop_payloads.is_empty() && batch.payloads.is_empty()) {
@@ -88,6 +92,18 @@ fn write_jobs(transaction: &WriteTransaction, batch: &Batch, change: &mut Change
         }
     }
     Ok(())
+}
+
+/// A record that does not read back is left as it is: the next opening finds it and tells.
+fn mark_acknowledged(jobs: &mut Values<'_, &'static str>, id: &JobId) -> Result<(), Trouble> {
+    let known = jobs.get(id.as_str())?.and_then(|record| {
+        let value = unsealed(JOBS, &id.as_str(), record.value()).ok()?;
+        decode_job(id.as_str(), value).ok()
+    });
+    match known {
+        Some(job) => put(jobs, id.as_str(), encode_job(&Job { acknowledged: true, ..job }), None),
+        None => Ok(()),
+    }
 }
 
 fn write_outbox(

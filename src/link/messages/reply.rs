@@ -70,6 +70,8 @@ pub struct JobSummary {
     pub deadline: Option<WallTime>,
     /// Why it is not running, when it waits. Not told in lists that are ordered by id.
     pub waiting: Option<String>,
+    /// Digest of the submit's body, in the reply to `describe`: tells whether the job of that id is one's own.
+    pub body_digest: Option<String>,
     /// Whether `result` would be answered with a result or an error of the job; unknown of an older node.
     pub result_kept: Option<bool>,
     /// Where it stands.
@@ -111,6 +113,8 @@ struct SummaryWire {
     deadline: Option<WallTime>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    body_digest: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     result_kept: Option<bool>,
     #[serde(flatten)]
@@ -194,6 +198,7 @@ impl JobSummary {
             priority: self.priority,
             deadline: self.deadline,
             waiting: self.waiting.clone(),
+            body_digest: self.body_digest.clone(),
             result_kept: self.result_kept,
             status: self.status.to_wire(),
         }
@@ -206,6 +211,7 @@ impl JobSummary {
             priority: wire.priority,
             deadline: wire.deadline,
             waiting: wire.waiting,
+            body_digest: wire.body_digest,
             result_kept: wire.result_kept,
             status: Status::from_wire(wire.status)?,
         })
@@ -225,6 +231,7 @@ mod tests {
             priority: 5,
             deadline: Some(WallTime::from_millis(1_764_000_000_000)),
             waiting: Some("load".to_owned()),
+            body_digest: Some("sha256:00".to_owned()),
             result_kept: Some(false),
             status: Status::parse(STATUS.as_bytes()).unwrap(),
         }
@@ -233,7 +240,7 @@ mod tests {
     #[test]
     fn every_reply_survives() {
         let at = WallTime::from_millis(1_764_000_000_000);
-        let bare = JobSummary { deadline: None, waiting: None, result_kept: None, ..job("j2") };
+        let bare = JobSummary { deadline: None, waiting: None, body_digest: None, result_kept: None, ..job("j2") };
         for reply in [
             Reply::Pong(Pong { session: "s".to_owned(), version: "0.1.0".to_owned(), at }),
             Reply::Node { info: Info::default(), state: NodeState::death("s") },

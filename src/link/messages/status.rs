@@ -63,7 +63,7 @@ impl Status {
             version: job.version,
             attempt: job.attempt,
             at: job.changed,
-            reason: job.reason.clone(),
+            reason: job.reason.to_owned(),
             progress: Progress { done: job.done, total: job.items },
             yields: job.yields,
             suspended: job.suspended,

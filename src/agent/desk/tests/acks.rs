@@ -87,7 +87,7 @@ fn a_birth_lists_what_is_unfinished_and_pages_go_on_behind_any_id() {
     assert_eq!((open.total, ids, open.jobs[0].version), (2, vec!["a", "c"], 1));
     let after = |after: Option<&str>| {
         let after = after.map(id);
-        world.desk.jobs_after(after.as_ref()).map(|job| job.id.to_string()).collect::<Vec<_>>()
+        world.desk.jobs().after(after.as_ref()).map(|entry| entry.id.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(
         (after(None), after(Some("a")), after(Some("aa"))),

@@ -60,7 +60,7 @@ fn workers_that_are_given_up_for_memory_cost_their_jobs_no_attempt() {
     let low = Reason::Low { source: SourceId(0), level: Utilization::IDLE, limit: Utilization::FULL };
     let trough = Decision { budget: 1, mode: Mode::Trough, reason: low };
     world.desk.reports.set_decision(world.now, world.now.mono, trough);
-    let waiting = world.desk.why_waiting(world.now, world.job("a")).unwrap();
+    let waiting = world.desk.why_waiting(&world.job("a")).unwrap();
     assert!(waiting.contains("memory is short: 3 MiB are available"), "{waiting}");
 
     world.desk.set_short(None);
@@ -84,5 +84,5 @@ fn a_worker_whose_job_has_sent_it_nothing_yet_is_given_up_all_the_same() {
     world.desk.relieve(world.now, &[0, 7]);
     world.settle();
     assert!(world.news().contains(&Seen::Empty(0, Code::WorkerEvicted)));
-    assert_eq!((world.job("a").failures, world.job("a").reason.as_str()), (0, "evicted"));
+    assert_eq!((world.job("a").failures, world.job("a").reason), (0, "evicted"));
 }

@@ -180,6 +180,9 @@ impl World {
     pub(super) fn commit(&mut self) {
         let (ticket, batch) = self.open.pop_front().expect("a commit");
         self.jobs.extend(batch.jobs.into_iter().map(|job| (job.id.clone(), job)));
+        for id in &batch.acknowledged {
+            self.jobs.get_mut(id).expect("it has ended").acknowledged = true;
+        }
         self.payloads.extend(batch.payloads);
         for (id, item, body) in batch.items {
             let items = self.items.entry(id).or_default();
@@ -236,8 +239,11 @@ impl World {
         self.settle();
     }
 
-    pub(super) fn job(&self, name: &str) -> &Job {
-        self.desk.job(&id(name)).unwrap()
+    /// The job as the desk knows it; once it has ended, with what only the store keeps of it.
+    pub(super) fn job(&self, name: &str) -> Job {
+        let known = self.desk.job(&id(name)).unwrap().into_owned();
+        let stored = self.jobs.get(&known.id).filter(|job| known.is_terminal() && job.version == known.version);
+        stored.cloned().unwrap_or(known)
     }
 
     pub(super) fn state(&self, name: &str) -> (State, u32, u32) {
