@@ -21,7 +21,7 @@ impl Desk {
                 self.later.entry(id).or_default().push(Later::Again(ack));
             } else if known.body == digest {
                 let again = self.reports.status(known);
-                self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+                self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             } else {
                 let text = format!("job {id} is known with another body; send the new one under a new id");
                 self.refuse_event(now, id.as_str(), &Fault::new(Code::JobIdConflict, text), ack);
@@ -45,7 +45,8 @@ impl Desk {
                 if let Some(suppressed) = REFUSED.admit(now.mono) {
                     tracing::info!(job = %id, %fault, suppressed, "job refused");
                 }
-                let batch = Batch { messages: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
+                // A stranger can cause any number of these: they give way before the outbox grows without a limit.
+                let batch = Batch { droppable: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
                 self.commit(batch, ack, None);
             }
         }
@@ -97,7 +98,7 @@ impl Desk {
             }
             Some(job) if job.is_terminal() => {
                 let again = self.reports.status(job);
-                self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+                self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             }
             Some(_) => {
                 // Its worker is killed at once; the broker may forget the order when a crash cannot undo it.
