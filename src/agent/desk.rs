@@ -297,8 +297,12 @@ impl Desk {
 
     /// The input of a job that is to start was read.
     pub(super) fn fetched(&mut self, now: Now, slot: usize, id: &JobId, outcome: Result<Fetched, Fault>) {
-        let waiting = self.bench.places[slot].run.as_ref().is_some_and(|run| run.job == *id && run.requests.is_empty());
-        if !waiting {
+        let place = &mut self.bench.places[slot];
+        place.fetches = place.fetches.saturating_sub(1);
+        // An earlier attempt that was given up may have been at the same job, in the same place: its answer comes before
+        // this attempt is durable.
+        let waiting = place.run.as_ref().is_some_and(|run| run.job == *id && run.requests.is_empty());
+        if !waiting || place.fetches > 0 {
             return;
         }
         let parsed = outcome.and_then(|fetched| {

@@ -23,8 +23,10 @@ const QUEUED_MAX: usize = 1024;
 /// What a message asks for, as far as its acknowledgement is checked.
 #[derive(Clone, Debug)]
 enum Asked {
-    Submit(JobId),
-    Cancel(JobId),
+    /// With how often it had been refused before.
+    Submit(JobId, usize),
+    /// Of a job that was accepted already, or not.
+    Cancel(JobId, bool),
 }
 
 /// A result as the controller may take it.
@@ -54,7 +56,7 @@ pub(super) struct Audit {
     results: BTreeMap<JobId, Vec<u8>>,
     rejections: BTreeMap<JobId, Vec<Vec<u8>>>,
     /// Submits that the store refused.
-    refused: BTreeSet<JobId>,
+    refused: Vec<JobId>,
 
     // ---- of this life of the agent ----
     asked: BTreeMap<(u64, u16), Asked>,
@@ -82,7 +84,7 @@ impl Audit {
             statuses: BTreeMap::new(),
             results: BTreeMap::new(),
             rejections: BTreeMap::new(),
-            refused: BTreeSet::new(),
+            refused: Vec::new(),
             asked: BTreeMap::new(),
             submits: BTreeMap::new(),
             told_budget: 0,
@@ -199,8 +201,14 @@ impl Audit {
     /// The agent is handed a message that it has to acknowledge.
     pub(super) fn received(&mut self, message: &Publish, ack: AckToken) {
         let asked = match self.topics.parse_down(&message.topic) {
-            Some(Down::Submit(id)) => Asked::Submit(id),
-            Some(Down::Cancel(id)) => Asked::Cancel(id),
+            Some(Down::Submit(id)) => {
+                let refusals = self.refusals(&id);
+                Asked::Submit(id, refusals)
+            }
+            Some(Down::Cancel(id)) => {
+                let is_accepted = self.accepted.contains(&id);
+                Asked::Cancel(id, is_accepted)
+            }
             Some(Down::Ack(_) | Down::Command(_) | Down::FleetHold | Down::OwnState) | None => return,
         };
         self.asked.insert((ack.epoch, ack.packet), asked);
@@ -211,20 +219,22 @@ impl Audit {
         self.refused.extend(self.submits.remove(&ticket));
     }
 
+    /// How often a submit of that id was rejected, by the agent or its store.
+    fn refusals(&self, id: &JobId) -> usize {
+        self.rejections.get(id).map_or(0, Vec::len) + self.refused.iter().filter(|refused| *refused == id).count()
+    }
+
     /// The agent acknowledges a message: what it promises must be durable.
-    pub(super) fn acknowledged(&mut self, ack: AckToken, disk: &Disk) -> Result<(), String> {
+    pub(super) fn acknowledged(&mut self, ack: AckToken) -> Result<(), String> {
         let Some(asked) = self.asked.remove(&(ack.epoch, ack.packet)) else { return Ok(()) };
         match asked {
-            Asked::Submit(id) => {
-                let is_answered = self.accepted.contains(&id)
-                    || self.rejections.contains_key(&id)
-                    || self.refused.contains(&id);
-                if disk.is_undecided(&id) || !is_answered {
+            Asked::Submit(id, refusals) => {
+                if !self.accepted.contains(&id) && self.refusals(&id) == refusals {
                     return Err(format!("the submit of {id} is acknowledged, and neither stored nor rejected"));
                 }
             }
-            Asked::Cancel(id) => {
-                if self.accepted.contains(&id) && !self.ended.contains_key(&id) {
+            Asked::Cancel(id, is_accepted) => {
+                if is_accepted && !self.ended.contains_key(&id) {
                     return Err(format!("the cancel of {id} is acknowledged, and its end is not stored"));
                 }
             }

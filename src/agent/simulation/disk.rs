@@ -149,16 +149,6 @@ impl Disk {
         self.answers.pop_front().map(|(_, answer)| answer)
     }
 
-    /// Whether the input of that job waits to become durable.
-    pub(super) fn is_undecided(&self, id: &JobId) -> bool {
-        let of = |batch: &Batch| batch.payloads.iter().any(|(known, _)| known == id);
-        let group = match &self.work {
-            Work::Idle => false,
-            Work::Commit(_, group) | Work::Refused(_, group) => group.iter().any(|(_, batch)| of(batch)),
-        };
-        group || self.requests.iter().any(|request| matches!(request, Request::Commit { batch, .. } if of(batch)))
-    }
-
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.work, Work::Idle) && self.requests.is_empty() && self.answers.is_empty()
     }

@@ -342,7 +342,7 @@ impl World {
         }
         for ack in released {
             self.note(&[14, ack.epoch, ack.packet.into()], || format!("  → link: ack {}/{}", ack.epoch, ack.packet));
-            self.audit.acknowledged(ack, &self.disk)?;
+            self.audit.acknowledged(ack)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::broker::{Broker, connect_time, retry_time};
 use super::scenario::{MS, S, between, chance};
+use crate::link::backoff::Cause;
 use crate::link::inflight::Unacknowledged;
 use crate::link::{AckToken, Command, Event, Link, Publish, Qos, Received};
 use crate::sim::day::Random;
@@ -157,7 +158,7 @@ impl Wire {
         let wait = retry_time(&mut self.random);
         self.phase = Phase::Down(now.after(wait));
         let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(0);
-        self.tell(now, Event::Down { why: "it broke, as the seed says".to_owned(), retry_in_ms });
+        self.tell(now, Event::Down { why: "it broke, as the seed says".to_owned(), cause: Cause::Lost, retry_in_ms });
     }
 
     /// What was sent may still arrive; nothing comes back.
