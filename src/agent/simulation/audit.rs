@@ -55,6 +55,10 @@ pub(super) struct Audit {
     statuses: BTreeMap<(JobId, u64), u64>,
     results: BTreeMap<JobId, Vec<u8>>,
     rejections: BTreeMap<JobId, Vec<Vec<u8>>>,
+    /// Messages that must be told and have not been, by digest.
+    untold: BTreeSet<u64>,
+    /// Messages of the outbox that the broker has answered.
+    answered: BTreeSet<u64>,
     /// Submits that the store refused.
     refused: Vec<JobId>,
 
@@ -84,6 +88,8 @@ impl Audit {
             statuses: BTreeMap::new(),
             results: BTreeMap::new(),
             rejections: BTreeMap::new(),
+            untold: BTreeSet::new(),
+            answered: BTreeSet::new(),
             refused: Vec::new(),
             asked: BTreeMap::new(),
             submits: BTreeMap::new(),
@@ -264,6 +270,10 @@ impl Audit {
                 return Err(format!("{id} is forgotten before it ended"));
             }
         }
+        if let Some(seq) = batch.delivered.iter().find(|seq| !self.answered.contains(*seq)) {
+            return Err(format!("message {seq} leaves the outbox, and the broker has not answered it"));
+        }
+        self.untold.extend(batch.messages.iter().map(|message| print(&message.topic, &message.body)));
         batch.messages.iter().chain(&batch.droppable).try_for_each(|message| self.queued(message, batch))
     }
 
@@ -356,17 +366,33 @@ impl Audit {
 
     // ---- what is told ----
 
-    /// The agent tells something that the store does not keep.
-    pub(super) fn told(&mut self, message: &Publish) -> Result<(), String> {
+    /// The broker has answered a message of the outbox.
+    pub(super) fn delivered(&mut self, seq: u64) {
+        self.answered.insert(seq);
+    }
+
+    /// The agent tells something: of its outbox, or something that the store does not keep.
+    pub(super) fn told(&mut self, token: Option<u64>, message: &Publish) -> Result<(), String> {
+        if token.is_some() {
+            self.untold.remove(&print(&message.topic, &message.body));
+            return Ok(());
+        }
         match self.topics.parse_up(&message.topic) {
             Some((_, Up::Job(id))) => {
                 let status = Status::parse(&message.body).map_err(|error| error.to_string())?;
                 if status.status != State::Rejected {
                     return Err(format!("a status of {id} is told past the store"));
                 }
-                self.status(&id, &status, &message.body)
+                match self.refused.contains(&id) {
+                    true => Ok(()),
+                    false => Err(format!("{id} is told to be rejected, and its submit was not refused")),
+                }
             }
-            Some((_, Up::Result(id))) => self.rejected(&id, &message.body),
+            // It may have waited for the link since the store refused the job, which has taken it meanwhile.
+            Some((_, Up::Result(id))) => {
+                self.rejections.entry(id).or_default().push(message.body.clone());
+                Ok(())
+            }
             Some((_, _)) => Ok(()),
             None => self.replied(message),
         }
@@ -426,11 +452,18 @@ impl Audit {
         if let Some(id) = self.accepted.iter().find(|id| !shelf.jobs.contains_key(*id)) {
             return Err(format!("{id} was accepted and is not in the store"));
         }
+        if !self.untold.is_empty() {
+            return Err(format!("{} messages were stored and never told", self.untold.len()));
+        }
         match shelf.outbox.len() {
             0 => Ok(()),
             left => Err(format!("{left} messages are left in the outbox")),
         }
     }
+}
+
+fn print(topic: &str, body: &[u8]) -> u64 {
+    digest(topic.as_bytes()) ^ digest(body).rotate_left(1)
 }
 
 /// Whether an item's answer is what its input asks for; a fault of its own is one as well.

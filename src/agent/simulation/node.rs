@@ -103,15 +103,15 @@ impl World {
         let node = self.node.as_ref()?;
         let wire = self.wire.borrow();
         let room = (node.core.courier.is_waiting() && wire.has_room()).then_some(self.now);
-        let mut inputs = vec![
+        let runs = node.ending.is_none();
+        let inputs = [
             (wire.events_at(), Input::Link),
             (self.disk.answers_at(), Input::Store),
             (room, Input::Room),
             (Some(node.turn_at), Input::Timer),
+            (self.crew.events_at().filter(|_| runs), Input::Worker),
+            (self.radio.reports_at().filter(|_| runs), Input::Sentinel),
         ];
-        if node.ending.is_none() {
-            inputs.extend([(self.crew.events_at(), Input::Worker), (self.radio.reports_at(), Input::Sentinel)]);
-        }
         let inputs = inputs.into_iter().filter_map(|(at, input)| at.map(|at| (at.max(self.now), input)));
         inputs.min_by_key(|(at, _)| *at)
     }
@@ -159,6 +159,9 @@ impl World {
             if is_submit && self.scenario.mutation == Some(Mutation::EarlyAck) {
                 node.core.courier.ack(ack);
             }
+        }
+        if let LinkEvent::Delivered { token } | LinkEvent::Refused { token, .. } = &event {
+            self.audit.delivered(*token);
         }
         let is_closed = event == LinkEvent::Closed;
         node.core.hear_link(now, event);
@@ -336,9 +339,7 @@ impl World {
         };
         for (token, message) in told {
             self.note(&[13, token.unwrap_or(0)], || super::told(token, &message));
-            if token.is_none() {
-                self.audit.told(&message)?;
-            }
+            self.audit.told(token.filter(|token| *token != u64::MAX), &message)?;
         }
         for ack in released {
             self.note(&[14, ack.epoch, ack.packet.into()], || format!("  → link: ack {}/{}", ack.epoch, ack.packet));
