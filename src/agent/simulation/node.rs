@@ -51,7 +51,7 @@ pub(super) enum Input {
 
 impl World {
     fn both(&self) -> Now {
-        Now { mono: self.now, wall: wall(self.now) }
+        Now::sure(self.now, wall(self.now))
     }
 
     pub(super) fn start_agent(&mut self) -> Result<(), String> {
