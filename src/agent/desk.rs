@@ -11,9 +11,9 @@ mod outcome;
 mod outputs;
 mod relief;
 mod suspects;
-mod unsettled;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -278,7 +278,7 @@ impl Desk {
     /// # Errors
     /// When the store refused something other than a submit: promises can no longer be kept.
     pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
-        let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
+        let Some(mut pending) = self.pending.remove(&ticket) else { return Ok(()) };
         for job in pending.jobs {
             self.unsettled.settled(job, outcome.is_ok());
         }
@@ -297,10 +297,10 @@ impl Desk {
                 let refusal = self.reports.rejected(&id, &fault, now.wall);
                 // The quota is for inputs: what is said of it still has room, and so outlives this connection.
                 if fault.code == Code::SpoolFull {
-                    self.commit(Batch { droppable: refusal, ..Batch::default() }, pending.ack, None);
-                    return Ok(());
+                    self.commit(Batch { droppable: refusal, ..Batch::default() }, pending.ack.take(), None);
+                } else {
+                    self.effects.extend(refusal.into_iter().map(|message| Effect::Publish(reports::publish(message))));
                 }
-                self.effects.extend(refusal.into_iter().map(|message| Effect::Publish(reports::publish(message))));
             }
             (Err(fault), None) => return Err(fault),
         }

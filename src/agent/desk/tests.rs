@@ -2,6 +2,7 @@
 
 mod acks;
 mod doubt;
+mod durable;
 mod relief;
 mod world;
 

@@ -436,9 +436,10 @@ impl Audit {
             Ok(Outcome::Error(error)) if is_rejection => {
                 Ok(Heard::Rejection { retryable: error.retryable || error.code == "job.retained" })
             }
-            Ok(Outcome::Error(_) | Outcome::Done(_)) | Err(_) => {
-                Err(format!("the controller hears a result of {id} that is not its one: {}", String::from_utf8_lossy(body)))
-            }
+            Ok(Outcome::Error(_) | Outcome::Done(_)) | Err(_) => Err(format!(
+                "the controller hears a result of {id} that is not its one: {}",
+                String::from_utf8_lossy(body)
+            )),
         }
     }
 

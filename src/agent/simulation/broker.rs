@@ -166,11 +166,11 @@ impl Broker {
         !chance(&mut self.random, self.twice)
     }
 
-    pub(super) fn controller_at(&self) -> Option<Instant> {
+    pub(super) fn delivery_at(&self) -> Option<Instant> {
         self.to_controller.front().map(|(at, _)| *at)
     }
 
-    pub(super) fn to_controller(&mut self) -> Option<Publish> {
+    pub(super) fn delivery(&mut self) -> Option<Publish> {
         self.to_controller.pop_front().map(|(_, message)| message)
     }
 
@@ -199,7 +199,8 @@ impl Broker {
 
     /// Nothing is on its way.
     pub(super) fn is_idle(&self) -> bool {
-        let session = self.session.as_ref().is_none_or(|session| session.waiting.is_empty() && session.flying.is_empty());
+        let session =
+            self.session.as_ref().is_none_or(|session| session.waiting.is_empty() && session.flying.is_empty());
         session && self.to_controller.is_empty() && self.wills.is_empty()
     }
 }

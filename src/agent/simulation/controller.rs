@@ -213,7 +213,9 @@ impl Controller {
         };
         self.command(&command, b"whatever");
         if chance(&mut self.random, 100) {
-            self.post(self.message(self.topics.submit(&self.beliefs[job].plan.id).replace("job-", "job %"), Vec::new()));
+            self.post(
+                self.message(self.topics.submit(&self.beliefs[job].plan.id).replace("job-", "job %"), Vec::new()),
+            );
         }
     }
 

@@ -130,8 +130,6 @@ pub(super) struct JobPlan {
     pub(super) at: Duration,
     /// When it is taken back.
     pub(super) cancel: Option<Duration>,
-    /// The node cannot accept it.
-    pub(super) is_bad: bool,
     /// Sent with the retain flag the first time.
     pub(super) retained: bool,
     /// Another body is sent under this id as well.
@@ -234,8 +232,7 @@ fn job(random: &mut Random, index: u64, storm: Duration) -> JobPlan {
     let base = u32::try_from(index * 1000).unwrap_or(0);
     let inputs: Vec<u32> = (base..).take(usize::try_from(items).unwrap_or(1)).collect();
     let is_bad = chance(random, 80);
-    let request =
-        |x: &u32| format!(r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"FP32","data":[{x}]}}]}}"#);
+    let request = |x: &u32| format!(r#"{{"inputs":[{{"name":"x","shape":[1],"datatype":"FP32","data":[{x}]}}]}}"#);
     let requests: Vec<String> = inputs.iter().map(request).collect();
     let mut body = format!(r#"{{"model":"{}","priority":{}"#, if is_bad { "none" } else { "m" }, random.below(10));
     if chance(random, 150) {
@@ -249,7 +246,11 @@ fn job(random: &mut Random, index: u64, storm: Duration) -> JobPlan {
     if chance(random, 300) {
         body += &format!(r#","limits":{{"wall_ms":{},"attempts":{}}}"#, 200 + random.below(9000), 1 + random.below(4));
     }
-    body += &if batch { format!(r#","items":[{}]}}"#, requests.join(",")) } else { format!(r#","input":{}}}"#, requests[0]) };
+    body += &if batch {
+        format!(r#","items":[{}]}}"#, requests.join(","))
+    } else {
+        format!(r#","input":{}}}"#, requests[0])
+    };
     JobPlan {
         id: format!("job-{index}").parse().expect("letters, a hyphen and digits"),
         body: body.into_bytes(),
@@ -257,7 +258,6 @@ fn job(random: &mut Random, index: u64, storm: Duration) -> JobPlan {
         batch,
         at,
         cancel: chance(random, 150).then(|| at + between(random, Duration::ZERO, 15 * S)),
-        is_bad,
         retained: chance(random, 30),
         conflict: chance(random, 60).then(|| at + between(random, Duration::ZERO, 15 * S)),
     }

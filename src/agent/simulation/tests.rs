@@ -1,7 +1,7 @@
 //! Thousands of worlds; and is the audit itself any good?
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::scenario::Mutation;
 use super::trace::Words;
@@ -12,7 +12,7 @@ use super::*;
 const WORLDS: u64 = 5_000;
 const WORLDS_FULL: u64 = 200_000;
 /// A broken part is noticed within so many worlds.
-const MUTANT_WORLDS: u64 = 60;
+const MUTANT_WORLDS: u64 = 200;
 
 fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()

@@ -186,7 +186,7 @@ impl World {
         consider(self.node.is_some().then(|| self.radio.works_at()), Next::Radio);
         let wire = self.wire.borrow();
         consider(wire.works_at(self.now), Next::Wire);
-        consider(wire.broker.controller_at(), Next::Delivery);
+        consider(wire.broker.delivery_at(), Next::Delivery);
         consider(self.controller.works_at(self.now), Next::Controller);
         first
     }
@@ -288,7 +288,7 @@ impl World {
 
     /// A message reaches the controller.
     fn deliver(&mut self) -> Result<(), String> {
-        let Some(mut message) = self.wire.borrow_mut().broker.to_controller() else { return Ok(()) };
+        let Some(mut message) = self.wire.borrow_mut().broker.delivery() else { return Ok(()) };
         let up = topics().parse_up(&message.topic).map(|(_, up)| up);
         self.note(&[24], || format!("controller hears {}", tail(&message.topic)));
         match up {
@@ -347,7 +347,8 @@ impl World {
 
     fn left(&self) -> String {
         let missing = self.controller.missing();
-        let open: Vec<String> = self.disk.shelf.jobs.values().map(|job| format!("{} {:?}", job.id, job.state)).collect();
+        let open: Vec<String> =
+            self.disk.shelf.jobs.values().map(|job| format!("{} {:?}", job.id, job.state)).collect();
         let wire = self.wire.borrow();
         let flushed = self.node.as_ref().map(|node| (node.core.is_flushed(), node.core.queued()));
         format!(
