@@ -32,6 +32,8 @@ mod pulse;
 mod reports;
 mod safeguards;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod telemetry;
 mod wall;

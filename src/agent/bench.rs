@@ -16,6 +16,8 @@ pub(super) struct Place {
     pub ready: bool,
     /// Tokens of the items it was handed and has not answered; a run that ended may have left some.
     pub open: Vec<u64>,
+    /// Inputs that were asked for here and have not come. Only the last one asked for belongs to the run.
+    pub fetches: usize,
     /// What it runs.
     pub run: Option<Run>,
 }

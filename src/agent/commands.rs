@@ -74,7 +74,7 @@ impl Core {
                 info: self.desk.reports.node_info(),
                 state: self.desk.reports.node_state(self.desk.counts(), self.desk.unacknowledged(), None),
             },
-            Command::Describe { job: Some(id) } => match self.desk.job(&id) {
+            Command::Describe { job: Some(id) } => match self.desk.told_job(&id) {
                 Some(job) => {
                     let told = summary(&job, self.desk.why_waiting(&job));
                     Reply::Job(JobSummary { body_digest: Some(job.body.to_string()), ..told })
@@ -117,12 +117,14 @@ impl Core {
             Listing::Newest => {
                 // One more, to know whether there are more.
                 let jobs = self.desk.jobs().newest(max.saturating_add(1), wanted);
-                let told = jobs.iter().map(|entry| entry.job()).map(|job| summary(&job, self.desk.why_waiting(&job)));
+                let told = jobs.iter().filter_map(|entry| self.desk.told(entry.job()));
+                let told = told.map(|job| summary(&job, self.desk.why_waiting(&job)));
                 JobsPage::fill(told, max, bytes_max)
             }
             Listing::ById { after } => {
                 let jobs = self.desk.jobs().after(after.as_ref()).filter(wanted);
-                JobsPage::fill(jobs.map(|entry| summary(&entry.job(), None)), max, bytes_max)
+                let told = jobs.filter_map(|entry| self.desk.told(entry.job()));
+                JobsPage::fill(told.map(|job| summary(&job, None)), max, bytes_max)
             }
         })
     }
@@ -130,7 +132,7 @@ impl Core {
     fn ask_result(&mut self, job: JobId, back: Option<&Address>) -> Option<Reply> {
         let back = back?;
         let refuse = |fault: &Fault| Some(Reply::Error(ErrorBody::from(fault)));
-        match self.desk.job(&job) {
+        match self.desk.told_job(&job) {
             None => return refuse(&unknown(&job)),
             Some(known) if !known.is_terminal() => {
                 let text = format!("job {job} is {}; its result comes when it ends", known.state.as_str());

@@ -23,6 +23,7 @@ use crate::jobs::store::Batch;
 use crate::link::Link;
 use crate::link::topics::Topics;
 use crate::sys::usage::HostUsage;
+use crate::telemetry::LogLimit;
 use crate::units::{Instant, PACKET_BYTES_MAX, WallTime};
 use crate::worker::handle::Work;
 
@@ -70,6 +71,8 @@ pub(super) struct Core {
     pub(super) reply_count: u64,
     pub(super) hold_until: Option<Instant>,
     pub(super) connected: bool,
+    /// How many alarms are told.
+    pub(super) alarms: LogLimit,
     /// Largest packet that may be published, by the last connection.
     pub(super) packet_bytes_max: usize,
     since: WallTime,
@@ -97,6 +100,7 @@ impl Core {
             reply_count: 0,
             hold_until: None,
             connected: false,
+            alarms: LogLimit::new(20, 60),
             packet_bytes_max: PACKET_BYTES_MAX,
             since: now.wall,
         }
@@ -181,6 +185,22 @@ impl Core {
                 Effect::Outbox => self.outbox.stored(),
             }
         }
+    }
+
+    /// Everything that may wait in here, for who looks whether it is bounded.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> [(&'static str, usize); 7] {
+        let [waiting, held] = self.courier.queued();
+        let [pending, effects] = self.desk.queued();
+        [
+            ("acts", self.acts.len()),
+            ("replies", self.replies.len()),
+            ("courier", waiting),
+            ("courier's held", held),
+            ("outbox", self.outbox.queued()),
+            ("desk's commits", pending),
+            ("desk's effects", effects),
+        ]
     }
 
     // ---- the end ----

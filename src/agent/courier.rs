@@ -120,6 +120,12 @@ impl Courier {
         !self.waiting.is_empty()
     }
 
+    /// How much waits for the link, and for a connection.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> [usize; 2] {
+        [self.waiting.len(), self.held.len()]
+    }
+
     /// Telemetry dropped so far.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped

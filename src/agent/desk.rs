@@ -11,26 +11,29 @@ mod intake;
 mod outcome;
 mod outputs;
 mod relief;
+mod settled;
 mod suspects;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::suspects::Suspects;
+use self::unsettled::{Later, Unsettled};
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
-use super::reports::{self, Impairment, Reports};
+use super::reports::{self, Reports};
 use super::wall::Judged;
-use crate::fault::{Code, Fault};
+use crate::fault::Code;
 use crate::jobs::job::{Event, Job, State, reason};
 use crate::jobs::queue::{Capacity, Surroundings};
 use crate::jobs::store::Batch;
 use crate::jobs::table::Table;
-use crate::link::messages::{self, Body, Draft, LimitPolicy, OpenJob, OpenJobs};
+use crate::link::messages::{Draft, LimitPolicy, OpenJob, OpenJobs};
 use crate::link::{AckToken, Publish};
 use crate::model::library::Library;
 use crate::units::{Instant, JobId, PACKET_BYTES_MAX, WallTime};
@@ -115,6 +118,8 @@ pub(super) enum Effect {
 struct Pending {
     ack: Option<AckToken>,
     submit: Option<JobId>,
+    /// Jobs as they are when it is durable.
+    jobs: Vec<Job>,
 }
 
 /// The desk.
@@ -130,9 +135,10 @@ pub(super) struct Desk {
     tickets: u64,
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
+    unsettled: Unsettled,
+    /// What arrived for jobs that the store may still refuse.
+    later: BTreeMap<JobId, Vec<Later>>,
     suspects: Suspects,
-    /// Jobs that the store has not accepted yet and that their controller has taken back.
-    taken_back: BTreeSet<JobId>,
     /// When ended jobs are next looked through for those that may be forgotten.
     forget_at: Instant,
     effects: VecDeque<Effect>,
@@ -164,8 +170,9 @@ impl Desk {
             tickets: 0,
             tokens: 0,
             pending: BTreeMap::new(),
+            unsettled: Unsettled::default(),
+            later: BTreeMap::new(),
             suspects: Suspects::default(),
-            taken_back: BTreeSet::new(),
             forget_at: now.mono,
             effects: VecDeque::new(),
             mark: None,
@@ -195,13 +202,24 @@ impl Desk {
         self.jobs.unacknowledged()
     }
 
+    /// A job by id, as it may be told.
+    pub(super) fn told_job(&self, id: &JobId) -> Option<Cow<'_, Job>> {
+        self.told(self.jobs.get(id)?)
+    }
+
+    /// The job as it may be told: as the store has it. `None`: nobody shall know of it yet.
+    pub(super) fn told<'a>(&'a self, job: Cow<'a, Job>) -> Option<Cow<'a, Job>> {
+        self.unsettled.told(job)
+    }
+
     /// The unfinished jobs, as a birth tells them.
     pub(super) fn open_jobs(&self) -> OpenJobs {
-        let open = self.jobs.after(None).filter_map(|entry| self.jobs.get_open(entry.id));
+        let open = self.jobs.after(None).filter(|entry| entry.is_open()).filter_map(|entry| self.told(entry.job()));
         OpenJobs::first(open.map(|job| OpenJob { id: job.id.to_string(), status: job.state, version: job.version }))
     }
 
-    /// A job by id.
+    /// A job by id, as it is.
+    #[cfg(test)]
     pub(super) fn job(&self, id: &JobId) -> Option<Cow<'_, Job>> {
         self.jobs.get(id)
     }
@@ -230,6 +248,12 @@ impl Desk {
         self.pending.is_empty() && self.effects.is_empty()
     }
 
+    /// Commits and effects that wait.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> [usize; 2] {
+        [self.pending.len(), self.effects.len()]
+    }
+
     /// A message that is not for jobs, to be made durable with whatever comes next.
     pub(super) fn report(&mut self, batch: Batch, ack: Option<AckToken>) {
         self.commit(batch, ack, None);
@@ -249,75 +273,6 @@ impl Desk {
     /// Limits were changed by a reload.
     pub(super) fn set_settings(&mut self, settings: Settings) {
         self.settings = settings;
-    }
-
-    // ---- from the store ----
-
-    /// A batch is durable, or was refused.
-    ///
-    /// # Errors
-    /// When the store refused something other than a submit: promises can no longer be kept.
-    pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
-        let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
-        let taken_back = pending.submit.as_ref().is_some_and(|id| {
-            self.jobs.decide(id);
-            self.taken_back.remove(id)
-        });
-        match (outcome, pending.submit) {
-            (Ok(()), submit) => {
-                self.effects.push_back(Effect::Outbox);
-                self.acknowledge(pending.ack);
-                if let Some(id) = submit.filter(|_| taken_back) {
-                    self.cancel(now, &id, None);
-                }
-            }
-            (Err(fault), Some(id)) => {
-                tracing::warn!(job = %id, %fault, "job refused by the store");
-                self.jobs.remove(&id);
-                let batch = Batch { droppable: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
-                if fault.code == Code::SpoolFull {
-                    // The quota is for inputs: what is said of it still has room, and so outlives this connection.
-                    self.commit(batch, pending.ack, None);
-                } else {
-                    self.tell(batch, pending.ack);
-                }
-            }
-            (Err(fault), None) => return Err(fault),
-        }
-        Ok(())
-    }
-
-    /// The input of a job that is to start was read.
-    pub(super) fn fetched(&mut self, now: Now, slot: usize, id: &JobId, outcome: Result<Fetched, Fault>) {
-        let waiting = self.bench.places[slot].run.as_ref().is_some_and(|run| run.job == *id && run.requests.is_empty());
-        if !waiting {
-            return;
-        }
-        let parsed = outcome.and_then(|fetched| {
-            // Limits and deadline were judged at admission; a deadline that passed meanwhile is the queue's business.
-            let payload = &fetched.payload;
-            let (content_type, header_bytes) = (payload.content_type.as_deref(), payload.header_bytes);
-            let submit = Draft::parse(&Body { bytes: &payload.body, content_type, header_bytes }, PACKET_BYTES_MAX)?;
-            Ok((submit, fetched.items))
-        });
-        match parsed {
-            Ok((submit, bodies)) => {
-                let Some(run) = self.bench.places[slot].run.as_mut() else { return };
-                run.next = bodies.len();
-                run.body_bytes = bodies.iter().map(Vec::len).sum();
-                run.item_errors = bodies.iter().filter(|body| messages::is_item_error(body)).count();
-                run.batch = submit.batch;
-                run.bodies = bodies;
-                run.requests = submit.items;
-                run.begin(now.mono);
-                self.feed(slot);
-                self.finish_if_complete(now, slot);
-            }
-            Err(fault) => {
-                self.clear(now, slot);
-                self.change(now, id, Event::Fault(fault));
-            }
-        }
     }
 
     // ---- from the sentinel ----
@@ -366,7 +321,12 @@ impl Desk {
 
     /// Applies an event, and commits the new state with the messages that tell of it.
     fn change(&mut self, now: Now, id: &JobId, event: Event) {
-        let Some(job) = self.apply(now, id, event) else { return };
+        self.change_for(now, id, event, None);
+    }
+
+    /// The same for a message that is acknowledged when the change is durable.
+    fn change_for(&mut self, now: Now, id: &JobId, event: Event, ack: Option<AckToken>) {
+        let Some(job) = self.apply(now, id, event) else { return self.acknowledge(ack) };
         let passing = matches!(job.state, State::Suspended) || job.reason == reason::RESUMED;
         let status = vec![self.reports.status(&job)];
         let mut batch = Batch::default();
@@ -384,11 +344,12 @@ impl Desk {
             batch.drop_items.push(id.clone());
         }
         batch.jobs.push(job);
-        self.commit(batch, None, None);
+        self.commit(batch, ack, None);
     }
 
     /// Applies an event and gives the job as it is then. An impossible one is a defect; it is told and changes nothing.
     fn apply(&mut self, now: Now, id: &JobId, event: Event) -> Option<Job> {
+        self.unsettled.before(self.jobs.get_open(id));
         match self.jobs.apply(id, event, now.wall)? {
             Ok(job) => Some(job),
             Err(illegal) => {
@@ -429,28 +390,6 @@ impl Desk {
     fn acknowledge(&mut self, ack: Option<AckToken>) {
         if let Some(ack) = ack {
             self.effects.push_back(Effect::Ack(ack));
-        }
-    }
-
-    fn commit(&mut self, mut batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
-        if self.reports.impaired(Impairment::Disk).is_some() && batch.only_tells() {
-            self.tell(batch, ack);
-            return;
-        }
-        batch.at = batch.at.or(self.mark);
-        self.tickets += 1;
-        let ticket = self.tickets;
-        self.pending.insert(ticket, Pending { ack, submit });
-        self.effects.push_back(Effect::Ask(Ask::Commit { ticket, batch: Box::new(batch) }));
-    }
-
-    /// Says without the store what changes nothing: a disk that refuses would hold it up, and the broker with it.
-    fn tell(&mut self, batch: Batch, ack: Option<AckToken>) {
-        let messages = batch.messages.into_iter().chain(batch.droppable).map(reports::publish);
-        if ack.is_some() {
-            self.effects.push_back(Effect::Tell { messages: messages.collect(), ack });
-        } else {
-            self.effects.extend(messages.map(Effect::Publish));
         }
     }
 }

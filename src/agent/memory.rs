@@ -7,7 +7,6 @@ use super::desk::Now;
 use super::pressure::{Holds, Shortage, Step};
 use crate::fault::{Code, Fault};
 use crate::jobs::store::Batch;
-use crate::telemetry::LogLimit;
 
 impl Core {
     /// Whether the memory is to be looked at: there is nothing to look for while no worker has any.
@@ -71,8 +70,7 @@ impl Core {
 
     /// Something that people should know of, in the log and on `up/event`; at most so often.
     pub(super) fn raise_alarm(&mut self, now: Now, fault: &Fault) {
-        static ALARMS: LogLimit = LogLimit::new(20, 60);
-        let Some(suppressed) = ALARMS.admit(now.mono) else { return };
+        let Some(suppressed) = self.alarms.admit(now.mono) else { return };
         tracing::warn!(code = %fault.code, suppressed, "{}", fault.message);
         let alarm = self.desk.reports.alarm("", fault, now.wall);
         self.desk.report(Batch { droppable: vec![alarm], ..Batch::default() }, None);

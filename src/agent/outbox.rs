@@ -82,6 +82,12 @@ impl Outbox {
         std::mem::take(&mut self.delivered)
     }
 
+    /// How much is on its way or waits to be deleted.
+    #[cfg(test)]
+    pub(super) fn queued(&self) -> usize {
+        self.flying.len() + self.delivered.len()
+    }
+
     /// Nothing stored waits to be sent or acknowledged, as far as is known.
     pub(super) fn is_idle(&self) -> bool {
         self.flying.is_empty() && !self.dirty && !self.reading

@@ -199,7 +199,7 @@ impl Table {
         self.add(job, false);
     }
 
-    /// Adds a job that the store may still refuse: it does not start before [`Table::decide`].
+    /// Adds a job that the store may still refuse: it neither starts nor expires before [`Table::decide`].
     pub fn insert_undecided(&mut self, job: Job) {
         self.add(job, true);
     }
@@ -214,7 +214,9 @@ impl Table {
                 self.undecided.insert(id.clone());
             }
             self.open += 1;
-            self.deadlines.extend(job.deadline.map(|deadline| (deadline, id.clone())));
+            if !is_undecided {
+                self.deadlines.extend(job.deadline.map(|deadline| (deadline, id.clone())));
+            }
             if job.state == State::Queued {
                 self.join(&job);
             }
@@ -233,9 +235,9 @@ impl Table {
         if !self.undecided.remove(id) {
             return;
         }
-        if let Some(Known::Open(job)) = self.jobs.get(id)
-            && job.state == State::Queued
-        {
+        let Some(Known::Open(job)) = self.jobs.get(id) else { return };
+        self.deadlines.extend(job.deadline.map(|deadline| (deadline, id.clone())));
+        if job.state == State::Queued {
             let (rank, start) = (Rank::of(job), job.earliest_start());
             self.line_up(rank, start);
         }

@@ -130,6 +130,7 @@ impl Desk {
                 self.bench.places[slot].run = Some(Run::new(token, id.clone(), entry, now.mono));
                 self.effects.push_back(Effect::Token { slot, token });
                 // The store answers in order: when the input arrives, the attempt is durable.
+                self.bench.places[slot].fetches += 1;
                 self.effects.push_back(Effect::Ask(Ask::Fetch { id: id.clone(), slot }));
             }
             Err(fault) => {

@@ -2,6 +2,7 @@
 
 use super::super::reports::Impairment;
 use super::outputs;
+use super::unsettled::Later;
 use super::{Desk, Now};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, Spec};
@@ -17,7 +18,9 @@ impl Desk {
     pub(in crate::agent) fn submit(&mut self, now: Now, id: JobId, message: Publish, ack: Option<AckToken>) {
         let digest = digest(&message.body);
         if let Some(known) = self.jobs.get(&id).as_deref() {
-            if known.body == digest {
+            if known.body == digest && self.jobs.is_undecided(&id) {
+                self.later.entry(id).or_default().push(Later::Again(ack));
+            } else if known.body == digest {
                 let again = self.reports.status(known);
                 self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             } else {
@@ -101,19 +104,17 @@ impl Desk {
     pub(in crate::agent) fn cancel(&mut self, now: Now, id: &JobId, ack: Option<AckToken>) {
         match self.jobs.get(id).as_deref() {
             None => self.refuse_unknown(now, id, ack),
+            Some(_) if self.jobs.is_undecided(id) => {
+                self.later.entry(id.clone()).or_default().push(Later::Cancel(ack));
+            }
             Some(job) if job.is_terminal() => {
                 let again = self.reports.status(job);
                 self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             }
-            Some(_) if self.jobs.is_undecided(id) => {
-                // Its end follows when the store has accepted it; when not, it is told as refused and nothing else.
-                self.taken_back.insert(id.clone());
-                self.acknowledge(ack);
-            }
             Some(_) => {
-                self.change(now, id, Event::Cancel);
+                // Its worker is killed at once; the broker may forget the order when a crash cannot undo it.
+                self.change_for(now, id, Event::Cancel, ack);
                 self.detach(now, id, Code::JobCanceled);
-                self.acknowledge(ack);
             }
         }
     }

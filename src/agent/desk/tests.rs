@@ -2,6 +2,7 @@
 
 mod acks;
 mod doubt;
+mod durable;
 mod relief;
 mod world;
 
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use self::world::*;
 use super::*;
+use crate::fault::Fault;
 use crate::jobs::job::INTERRUPTIONS_MAX;
 use crate::tensor::Tensor;
 use crate::worker::handle::Output;

@@ -8,6 +8,7 @@ use sha2::Digest as _;
 use tempfile::TempDir;
 
 use super::super::*;
+use crate::fault::Fault;
 use crate::agent::keeper::Fetched;
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
