@@ -5,6 +5,7 @@
 //! broker only after its batch is durable. [`intake`] hears the controller, [`outcome`] the workers, [`due`] the
 //! clock; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
 
+mod damage;
 mod due;
 mod intake;
 mod outcome;

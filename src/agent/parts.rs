@@ -54,10 +54,10 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         let library = open_library(&settings.models_dir)?;
         let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let Opened { store, jobs, boot, quarantined, .. } = open_store(&settings.jobs.state_dir, quota)?;
+        let Opened { store, jobs, without_input, boot, quarantined, .. } = open_store(&settings.jobs.state_dir, quota)?;
         tracing::info!(boot, jobs = jobs.len(), "state opened");
-        if let Some(old) = quarantined {
-            tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside, starting empty");
+        if let Some(old) = &quarantined {
+            tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
         }
         let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
 
@@ -86,7 +86,8 @@ impl Agent {
             })
             .collect();
         let places = usize::from(settings.workers.count);
-        let desk = Desk::new(now(), job_settings(&settings), library, reports, places, jobs);
+        let mut desk = Desk::new(now(), job_settings(&settings), library, reports, places, jobs);
+        desk.tell_of_damage(now(), quarantined.as_ref().map(|old| &old.fault), &without_input);
         let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
         let (status, asked) = Status::open(&settings.status);
         let mouths = Mouths {

@@ -405,6 +405,8 @@ mod corruption_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod death_tests;
+#[cfg(test)]
 mod salvage_tests;
 #[cfg(test)]
 mod schema_tests;
