@@ -2,6 +2,7 @@
 
 mod acks;
 mod damage;
+mod doubt;
 mod relief;
 mod world;
 

@@ -60,7 +60,7 @@ fn acknowledged_commits_survive_a_power_cut_at_any_byte_and_no_phantom_appears()
         while images.load(Ordering::Relaxed) < wanted {
             let history = histories.fetch_add(1, Ordering::Relaxed);
             // Mostly small bodies, for speed; some as large as they come.
-            let smaller = if history % 16 == 0 { 1 } else { 100 };
+            let smaller = if history.is_multiple_of(16) { 1 } else { 100 };
             images.fetch_add(survive_all_images(seed.wrapping_add(history), smaller), Ordering::Relaxed);
         }
     });
