@@ -59,9 +59,7 @@ impl Agent {
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
-        let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let opened = open_store(&settings.jobs.state_dir, quota)?;
-        let Opened { store, jobs, without_input, wall_high, quarantined, .. } = opened;
+        let Opened { store, jobs, without_input, wall_high, quarantined, .. } = open_store(&settings)?;
         let mut clocks = Clocks::start(wall_high);
         let now = clocks.now();
         let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
@@ -146,7 +144,9 @@ fn crash_terms(settings: &Settings) -> crashes::Terms {
 
 /// Opens the store, with some patience for its lock: an agent that was killed while it forked a worker leaves the lock
 /// to that process until it has become the worker, or has died of its parent's death.
-fn open_store(folder: &Path, quota: Quota) -> Result<Opened, Fault> {
+fn open_store(settings: &Settings) -> Result<Opened, Fault> {
+    let folder = &settings.jobs.state_dir;
+    let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
     let until = sys::clock::now().after(LOCK_PATIENCE);
     loop {
         match Store::open(folder, quota) {

@@ -409,6 +409,8 @@ mod crash_tests;
 #[cfg(test)]
 mod death_tests;
 #[cfg(test)]
+mod opening_tests;
+#[cfg(test)]
 mod salvage_tests;
 #[cfg(test)]
 mod schema_tests;

@@ -350,7 +350,7 @@ fn write_meta(database: &Database, meta: &Meta) -> Result<(), Trouble> {
 }
 
 /// Reads every record once: what does not read back is found now, not in the middle of a job.
-fn read_all(database: &Database) -> Result<Contents, Trouble> {
+pub(super) fn read_all(database: &Database) -> Result<Contents, Trouble> {
     let transaction = database.begin_read()?;
     // Checks the schema first: of a newer one no other table may be touched.
     if !transaction.list_tables()?.any(|table| table.name() == META.name()) {
