@@ -10,18 +10,19 @@ use tokio::sync::mpsc;
 use super::clocks::Clocks;
 use super::core::{Core, Terms};
 use super::crashes;
-use super::desk::{self, Desk};
+use super::desk::{self, Damage, Desk};
 use super::history::History;
 use super::keeper::Keeper;
 use super::pressure::{self, Watcher};
-use super::reports::{self, Reports};
+use super::reports::{self, Impairment, Reports};
 use super::service::Service;
 use super::status::Status;
 use super::{Agent, Error, Mouths, Reload, floor};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
+use crate::jobs::job::Job;
 use crate::jobs::queue::Capacity;
-use crate::jobs::store::{Opened, Quota, Store};
+use crate::jobs::store::{Opened, Opener, Quota, Store};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
 use crate::load::host::{Host, HostFacts};
@@ -30,7 +31,7 @@ use crate::sentinel::{self, Sentinel};
 use crate::sys;
 use crate::sys::usage::HostUsage;
 use crate::sys::watched::Watched;
-use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
+use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX, WallTime};
 use crate::worker::cgroup::{Cgroups, Floor};
 use crate::worker::gate::Gate;
 use crate::worker::handle;
@@ -59,10 +60,16 @@ impl Agent {
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
-        let Opened { store, jobs, without_input, wall_high, quarantined, .. } = open_store(&settings)?;
+        let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
+        let opener = Opener::new(&settings.jobs.state_dir, quota);
+        let (store, jobs, wall_high, damage) = match open_store(&opener)? {
+            Ok(opened) => told(opened),
+            Err(fault) => (Err(fault), Vec::new(), None, Damage::default()),
+        };
+        let disk = store.as_ref().err().map(|fault| fault.message.clone());
         let mut clocks = Clocks::start(wall_high);
         let now = clocks.now();
-        let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
+        let (keeper, answers) = Keeper::start(opener, store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
         let cgroups = Cgroups::open(&floor::cgroup_settings(&settings))?;
@@ -92,7 +99,7 @@ impl Agent {
             .collect();
         let places = usize::from(settings.workers.count);
         let mut desk = Desk::new(now, job_settings(&settings), library, reports, places, jobs);
-        desk.tell_of_damage(now, quarantined.as_ref().map(|old| &old.fault), &without_input);
+        desk.tell_of_damage(now, &damage);
         let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
         let (status, asked) = Status::open(&settings.status);
         let mouths = Mouths {
@@ -113,6 +120,9 @@ impl Agent {
         };
         let mut core = Core::new(now, terms, desk, commands.clone(), HostUsage::read);
         core.set_safe_mode(now, history.safe_mode());
+        if disk.is_some() {
+            core.impair(now, Impairment::Disk, disk);
+        }
         let service = Service::of_environment(now.mono);
         // From here on an end without a word is a crash.
         history.begun();
@@ -142,27 +152,29 @@ fn crash_terms(settings: &Settings) -> crashes::Terms {
     crashes::Terms { crashes: usize::from(crashes), window, calm }
 }
 
-/// Opens the store, with some patience for its lock: an agent that was killed while it forked a worker leaves the lock
-/// to that process until it has become the worker, or has died of its parent's death.
-fn open_store(settings: &Settings) -> Result<Opened, Fault> {
-    let folder = &settings.jobs.state_dir;
-    let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
+/// Opens the store, with some patience for its lock: an agent that was killed may still wait for its last write. The
+/// inner error is a disk that refuses, which the agent outlives.
+fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
     let until = sys::clock::now().after(LOCK_PATIENCE);
     loop {
-        match Store::open(folder, quota) {
+        match opener.open() {
             Err(fault) if fault.code == Code::StateLocked && sys::clock::now() < until => {
                 std::thread::sleep(LOCK_LOOK);
             }
-            outcome => return outcome.inspect(log_opened),
+            Err(fault) if fault.code == Code::StateLocked => return Err(fault),
+            outcome => return Ok(outcome),
         }
     }
 }
 
-fn log_opened(opened: &Opened) {
-    tracing::info!(boot = opened.boot, jobs = opened.jobs.len(), "state opened");
-    if let Some(old) = &opened.quarantined {
+/// Says what was opened, and parts it.
+fn told(opened: Opened) -> (Result<Store, Fault>, Vec<Job>, Option<WallTime>, Damage) {
+    let Opened { store, jobs, without_input, boot, wall_high, quarantined } = opened;
+    tracing::info!(boot, jobs = jobs.len(), "state opened");
+    if let Some(old) = &quarantined {
         tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
     }
+    (Ok(store), jobs, wall_high, Damage { set_aside: quarantined.map(|old| old.fault), without_input })
 }
 
 /// Reads the models folder; a model with a mistake is left out and said so.

@@ -12,8 +12,9 @@ fn a_job_whose_input_is_lost_fails_with_a_result_and_the_damage_is_told() {
     assert_eq!((jobs[0].state, jobs[1].state), (State::InProgress, State::Queued));
 
     let mut world = World::with(1, jobs.clone());
-    let damage = Fault::new(Code::StateCorrupt, "jobs.redb cannot be read");
-    world.desk.tell_of_damage(world.now, Some(&damage), &[id("a"), id("b")]);
+    let set_aside = Some(Fault::new(Code::StateCorrupt, "jobs.redb cannot be read"));
+    let damage = Damage { set_aside, without_input: vec![id("a"), id("b")] };
+    world.desk.tell_of_damage(world.now, &damage);
     world.settle();
     for job in jobs {
         let name = job.id.as_str();
