@@ -237,9 +237,13 @@ impl Desk {
                     self.clear(now, slot);
                 }
                 self.jobs.remove(&id);
-                for message in self.reports.rejected(&id, &fault, now.wall) {
-                    self.effects.push_back(Effect::Publish(reports::publish(message)));
+                let refusal = self.reports.rejected(&id, &fault, now.wall);
+                // The quota is for inputs: what is said of it still has room, and so outlives this connection.
+                if fault.code == Code::SpoolFull {
+                    self.commit(Batch { droppable: refusal, ..Batch::default() }, pending.ack, None);
+                    return Ok(());
                 }
+                self.effects.extend(refusal.into_iter().map(|message| Effect::Publish(reports::publish(message))));
             }
             (Err(fault), None) => return Err(fault),
         }

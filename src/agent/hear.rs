@@ -73,6 +73,7 @@ impl Core {
                 }
             }
             Answer::Result { reply, body } => self.reply_with_result(reply, body),
+            Answer::Dropped { total } => self.telemetry.gave_way(total),
             Answer::Broken(fault) => return Err(fault),
         }
         Ok(())

@@ -52,6 +52,8 @@ pub(super) enum Answer {
     Outbox { messages: Vec<(u64, Message)> },
     /// A stored result, if there is one.
     Result { reply: u64, body: Option<Vec<u8>> },
+    /// The outbox was full, and so many of its droppable messages have given way since the start.
+    Dropped { total: u64 },
     /// The store is unusable: nothing may be promised any more.
     Broken(Fault),
 }
@@ -80,7 +82,7 @@ impl Keeper {
     pub(super) fn start(store: Store) -> std::io::Result<(Self, Answers<Answer>)> {
         let (requests, waiting) = sync_channel(REQUESTS_MAX);
         let (answers, answered) = mpsc::channel(ANSWERS_MAX);
-        let service = Service { store, waiting, answers, group: Vec::new(), held: VecDeque::new() };
+        let service = Service { store, waiting, answers, group: Vec::new(), held: VecDeque::new(), dropped: 0 };
         let thread = std::thread::Builder::new().name("neap-store".into()).spawn(move || service.serve())?;
         Ok((Self { requests: Some(requests), thread: Some(thread) }, answered))
     }
@@ -110,6 +112,8 @@ struct Service {
     group: Vec<(u64, Batch)>,
     /// Requests that came while the disk refused: they must see what was committed before them.
     held: VecDeque<Request>,
+    /// Messages that had given way when the agent was last told.
+    dropped: u64,
 }
 
 impl Service {
@@ -162,6 +166,7 @@ impl Service {
                     outcome => self.tell(Answer::Committed { ticket, outcome: outcome.map(drop) }),
                 }
             }
+            self.tell_dropped();
             if !self.group.is_empty() && !self.wait_for_the_disk() {
                 return;
             }
@@ -188,6 +193,14 @@ impl Service {
                 self.tell(Answer::Broken(Fault::new(Code::StateIo, text)));
                 return false;
             }
+        }
+    }
+
+    fn tell_dropped(&mut self) {
+        let total = self.store.dropped();
+        if total != self.dropped {
+            self.dropped = total;
+            self.tell(Answer::Dropped { total });
         }
     }
 

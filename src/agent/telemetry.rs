@@ -36,7 +36,7 @@ pub(super) struct Counters {
     pub killed: u64,
     /// Messages that the broker refused.
     pub refused: u64,
-    /// Telemetry dropped here.
+    /// Telemetry dropped here, because the link was slow or the outbox full.
     pub dropped: u64,
     /// Sentinel reports dropped because the loop was slow.
     pub overflowed: u64,
@@ -56,6 +56,8 @@ pub(super) struct Telemetry {
     load_told: Option<(Instant, Utilization)>,
     metrics_at: Option<Instant>,
     counters: Counters,
+    /// Messages that gave way in the outbox.
+    gave_way: u64,
     read_host: fn() -> Option<HostUsage>,
     host: Option<(Instant, HostUsage)>,
 }
@@ -72,6 +74,7 @@ impl Telemetry {
             load_told: None,
             metrics_at: None,
             counters: Counters::default(),
+            gave_way: 0,
             read_host,
             host: None,
         }
@@ -124,8 +127,13 @@ impl Telemetry {
 
     /// Everything counted so far, up to date.
     pub(super) fn counters(&mut self, courier: &Courier) -> &Counters {
-        self.counters.dropped = courier.dropped();
+        self.counters.dropped = courier.dropped() + self.gave_way;
         &self.counters
+    }
+
+    /// So many messages have given way in a full outbox since the start.
+    pub(super) fn gave_way(&mut self, messages: u64) {
+        self.gave_way = messages;
     }
 
     /// The sentinel has dropped so many reports since its start.

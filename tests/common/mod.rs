@@ -7,6 +7,7 @@ pub mod clients;
 pub mod controller;
 pub mod ledger;
 pub mod mosquitto;
+pub mod netns;
 pub mod node;
 pub mod random;
 

@@ -162,6 +162,8 @@ pub struct Node {
     pub feeder: Feeder,
     agent: Option<Child>,
     starts: usize,
+    /// What starts the agent in another place, such as `nsenter`.
+    within: Vec<String>,
 }
 
 impl Node {
@@ -174,10 +176,14 @@ impl Node {
 
     /// A node whose agent does not run yet.
     pub fn prepare(setup: &Setup) -> Self {
+        Self::prepare_on(setup, Broker::start(), &[])
+    }
+
+    /// The same with that broker; the agent is to be started by the command `within`, which becomes it.
+    pub fn prepare_on(setup: &Setup, broker: Broker, within: &[String]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let broker = Broker::start();
         let feeder = Feeder::start(folder.path().join("load.sock"));
-        let node = Self { folder, broker, feeder, agent: None, starts: 0 };
+        let node = Self { folder, broker, feeder, agent: None, starts: 0, within: within.to_vec() };
         node.configure(setup);
         node
     }
@@ -198,8 +204,10 @@ impl Node {
         assert!(self.agent.is_none(), "the agent runs already");
         self.starts += 1;
         let log = File::create(self.log_path(self.starts)).expect("a log can be made");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-        command.args(["run", "--config"]).arg(self.config()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut words = self.within.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_neap")]);
+        let mut command = Command::new(words.next().expect("there is a program"));
+        command.args(words).args(["run", "--config"]).arg(self.config());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = process::tie_to_parent(&mut command).spawn().expect("the agent can be started");
         self.agent = Some(child);
     }

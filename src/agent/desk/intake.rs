@@ -18,7 +18,7 @@ impl Desk {
         if let Some(known) = self.jobs.get(&id).as_deref() {
             if known.body == digest {
                 let again = self.reports.status(known);
-                self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+                self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             } else {
                 let text = format!("job {id} is known with another body; send the new one under a new id");
                 self.refuse_event(now, id.as_str(), &Fault::new(Code::JobIdConflict, text), ack);
@@ -42,7 +42,8 @@ impl Desk {
                 if let Some(suppressed) = REFUSED.admit(now.mono) {
                     tracing::info!(job = %id, %fault, suppressed, "job refused");
                 }
-                let batch = Batch { messages: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
+                // A stranger can cause any number of these: they give way before the outbox grows without a limit.
+                let batch = Batch { droppable: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
                 self.commit(batch, ack, None);
             }
         }
@@ -91,7 +92,7 @@ impl Desk {
             None => self.refuse_unknown(now, id, ack),
             Some(job) if job.is_terminal() => {
                 let again = self.reports.status(job);
-                self.commit(Batch { messages: vec![again], ..Batch::default() }, ack, None);
+                self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             }
             Some(_) => {
                 self.change(now, id, Event::Cancel);

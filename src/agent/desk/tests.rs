@@ -34,15 +34,32 @@ fn a_submit_that_the_store_refuses_is_rejected_acknowledged_and_forgotten() {
     world.submit("a", &json!({}));
     world.take();
     let (ticket, _) = world.open.pop_front().unwrap();
-    world.desk.committed(world.now, ticket, Err(Fault::new(Code::SpoolFull, "full"))).unwrap();
+    world.desk.committed(world.now, ticket, Err(Fault::new(Code::StateIo, "no space"))).unwrap();
     let news = world.news();
     let [Seen::Told(topic, status), Seen::Told(..), Seen::Ack(1)] = news.as_slice() else { panic!("{news:?}") };
     assert!(topic.ends_with("up/job/a"), "{topic}");
-    assert_eq!((&status["status"], &status["error"]["code"]), (&json!("REJECTED"), &json!("spool.full")));
+    assert_eq!((&status["status"], &status["error"]["code"]), (&json!("REJECTED"), &json!("state.io")));
     assert!(world.desk.job(&id("a")).is_none());
     world.submit("a", &json!({}));
     world.settle();
     assert_eq!(world.state("a").0, State::InProgress, "the same id may try again");
+}
+
+#[test]
+fn a_submit_that_finds_the_spool_full_is_acknowledged_when_its_refusal_is_durable() {
+    let mut world = World::new(1);
+    world.submit("a", &json!({}));
+    world.take();
+    let (ticket, _) = world.open.pop_front().unwrap();
+    world.desk.committed(world.now, ticket, Err(Fault::new(Code::SpoolFull, "full"))).unwrap();
+    assert_eq!(world.news(), []);
+    let (_, batch) = &world.open[0];
+    let refusals: Vec<&str> = batch.droppable.iter().map(|message| message.topic.as_str()).collect();
+    assert_eq!(refusals, ["neap/v1/north/n/up/job/a", "neap/v1/north/n/up/job/a/result"]);
+    assert!(String::from_utf8_lossy(&batch.droppable[0].body).contains("spool.full"));
+    world.commit();
+    assert_eq!(world.news(), [Seen::Ack(1)]);
+    assert!(world.desk.job(&id("a")).is_none());
 }
 
 #[test]

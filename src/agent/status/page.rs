@@ -190,7 +190,7 @@ fn losses(text: &mut Exposition, scene: &Scene<'_>) {
     for (name, help, count) in [
         ("neap_workers_killed_total", "Workers that did not stop in time and were killed.", killed),
         ("neap_messages_refused_total", "Messages that the broker refused.", refused),
-        ("neap_telemetry_dropped_total", "Telemetry dropped because the link was slow.", dropped),
+        ("neap_telemetry_dropped_total", "Telemetry dropped because the link was slow or the outbox full.", dropped),
         ("neap_sentinel_reports_dropped_total", "Reports of the sentinel that the agent was too slow for.", overflowed),
         ("neap_workers_parked_total", "Times that a worker stood still because the sentinel was silent.", parked),
     ] {

@@ -47,7 +47,7 @@ pub struct Metrics {
     pub worst: Option<YieldEvent>,
     /// Reports that the broker refused.
     pub messages_refused: u64,
-    /// Telemetry dropped because the link was slow.
+    /// Telemetry dropped because the link was slow or the outbox full.
     pub telemetry_dropped: u64,
     /// Reports of the sentinel dropped because the agent was slow.
     pub reports_overflowed: u64,
