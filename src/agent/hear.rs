@@ -72,6 +72,11 @@ impl Core {
                     self.courier.offer(seq, reports::publish(message));
                 }
             }
+            Answer::Stored { commits, messages } => {
+                for (seq, message) in self.outbox.handed_over(commits, messages) {
+                    self.courier.offer(seq, reports::publish(message));
+                }
+            }
             Answer::Result { reply, body } => self.reply_with_result(reply, body),
             Answer::Dropped { total } => self.telemetry.gave_way(total),
             Answer::Broken(fault) => return Err(fault),

@@ -26,7 +26,9 @@ const REFUSED_MAX: usize = 4096;
 /// After so long the disk is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Most commits joined into one transaction.
-const GROUP_MAX: usize = 64;
+const GROUP_MAX: usize = 256;
+/// Most bytes of a group's messages that are handed over; more are read from the store when it is their turn.
+const HANDED_OVER_BYTES_MAX: usize = 256 * 1024;
 
 /// What the agent asks of the store.
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(super) enum Request {
 pub(super) enum Answer {
     /// The batch of that ticket is durable, or was refused whole.
     Committed { ticket: u64, outcome: Result<(), Fault> },
+    /// Messages that have just become durable, in their order: all those of so many commits, which are told of next.
+    Stored { commits: usize, messages: Vec<(u64, Message)> },
     /// Input and journal of a job.
     Fetched { id: JobId, slot: usize, outcome: Result<Fetched, Fault> },
     /// Undelivered messages, oldest first.
@@ -155,8 +159,9 @@ impl Service {
     /// or was mounted read-only) it is tried again, for as long as the agent lives.
     fn commit(&mut self) {
         while !self.group.is_empty() {
-            let (tickets, batches): (Vec<u64>, Vec<Batch>) = self.group.drain(..).unzip();
+            let (tickets, mut batches): (Vec<u64>, Vec<Batch>) = self.group.drain(..).unzip();
             let outcomes = self.store.commit_many(&batches);
+            self.hand_over(&mut batches, &outcomes);
             for ((ticket, batch), outcome) in tickets.into_iter().zip(batches).zip(outcomes) {
                 match outcome {
                     Err(fault) if fault.code == Code::StateIo && batch.payloads.is_empty() => {
@@ -171,6 +176,24 @@ impl Service {
                 return;
             }
         }
+    }
+
+    /// Hands over the messages of the batches that were taken, so that nobody has to read them back.
+    fn hand_over(&self, batches: &mut [Batch], outcomes: &[Result<Vec<u64>, Fault>]) {
+        let taken =
+            || batches.iter().zip(outcomes).filter_map(|(batch, outcome)| Some((batch, outcome.as_ref().ok()?)));
+        let bytes: usize = taken().flat_map(|(batch, _)| batch.all_messages()).map(|message| message.body.len()).sum();
+        if bytes > HANDED_OVER_BYTES_MAX {
+            return;
+        }
+        let commits = taken().count();
+        let mut messages = Vec::new();
+        for (batch, outcome) in batches.iter_mut().zip(outcomes) {
+            if let Ok(seqs) = outcome {
+                messages.extend(seqs.iter().copied().zip(batch.take_messages()));
+            }
+        }
+        self.tell(Answer::Stored { commits, messages });
     }
 
     /// Waits before the next try, and takes what comes meanwhile; `false` when the agent ends.

@@ -17,11 +17,11 @@ use crate::units::WallTime;
 mod tests;
 
 /// QoS 1 publishes on their way at once.
-pub(super) const WINDOW_MAX: u16 = 16;
+pub(super) const WINDOW_MAX: u16 = 64;
 /// Received messages that the owner has not acknowledged; announced to the broker.
-pub(super) const RECEIVE_MAX: u16 = 16;
+pub(super) const RECEIVE_MAX: u16 = 64;
 /// How many we bear: Mosquitto 2.0.11 sends up to 30 where it was allowed 16, rumqttd 100 whatever it was allowed.
-pub(super) const UNACKNOWLEDGED_MAX: usize = 128;
+pub(super) const UNACKNOWLEDGED_MAX: usize = 256;
 /// Acknowledgements that the client has not sent yet; more wait. It reads ten packets for each that it sends.
 pub(super) const ACKS_MAX: usize = 128;
 /// QoS 0 publishes that the client has not sent yet; more are dropped, as QoS 0 allows.

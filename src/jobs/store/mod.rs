@@ -153,6 +153,16 @@ impl Batch {
         *self == Self::default()
     }
 
+    /// Its messages, in the order of the sequence numbers that they are given.
+    pub fn all_messages(&self) -> impl Iterator<Item = &Message> {
+        self.messages.iter().chain(&self.droppable)
+    }
+
+    /// Takes its messages out, in that order.
+    pub fn take_messages(&mut self) -> impl Iterator<Item = Message> {
+        std::mem::take(&mut self.messages).into_iter().chain(std::mem::take(&mut self.droppable))
+    }
+
     fn payload_bytes(&self) -> u64 {
         self.payloads.iter().map(|(_, payload)| payload.body.len() as u64).sum()
     }
