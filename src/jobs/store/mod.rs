@@ -55,8 +55,10 @@ mod medium;
 mod meta;
 mod migrate;
 mod opener;
+mod pages;
 mod records;
 mod recovery;
+mod salvage;
 mod seal;
 mod tally;
 mod transaction;
@@ -121,6 +123,8 @@ pub struct Batch {
     /// Wall time that the sender trusts. The highest ever given is kept ([`Opened::wall_high`]); it rises with whatever
     /// else the batch changes, and alone too.
     pub at: Option<WallTime>,
+    /// `at` takes the place of the highest ever given even when it is lower: that one has turned out to be wrong.
+    pub at_replaces: bool,
     /// Jobs to be written, new or changed.
     pub jobs: Vec<Job>,
     /// Inputs of new jobs; the only part that the quota can refuse.
@@ -412,6 +416,8 @@ impl Store {
 mod corruption_tests;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod salvage_tests;
 #[cfg(test)]
 mod schema_tests;
 #[cfg(test)]

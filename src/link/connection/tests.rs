@@ -197,6 +197,21 @@ fn a_broker_that_sends_too_much_is_not_heard_until_the_owner_has_caught_up() {
 }
 
 #[test]
+fn a_few_large_messages_are_as_many_as_many_small_ones() {
+    let mut world = World::up();
+    let large = |packet| Heard::Message {
+        message: Publish { body: vec![0; UNACKNOWLEDGED_BYTES_MAX / 3], ..message(Qos::AtLeastOnce, 1) },
+        packet: Some(packet),
+    };
+    let mut packets = 1..=3;
+    packets.by_ref().for_each(|packet| world.hear(large(packet)).unwrap());
+    while world.connection.next_event().is_some() {}
+    assert!(!world.connection.listens(), "the owner has taken them and has not acknowledged them");
+    world.connection.acknowledge(AckToken { epoch: terms().epoch, packet: 1 });
+    assert!(world.connection.listens());
+}
+
+#[test]
 fn acknowledgements_wait_for_the_client_and_keep_their_order() {
     let mut world = World::up();
     let count = u16::try_from(ACKS_MAX).unwrap() + 3;

@@ -104,16 +104,13 @@ impl Rig {
         let log = self.folder.join(&format!("agent-{}.log", self.starts));
         let socket = self.folder.join("notify.sock");
         let began = clock::now();
-        let mut agent = Agent::start_with(&self.folder.join("node.toml"), log.clone(), &[("NOTIFY_SOCKET", &socket)])
+        let mut agent = Agent::start_with(&self.folder.join("node.toml"), log, &[("NOTIFY_SOCKET", &socket)])
             .map_err(failed("cannot start the agent"))?;
         let look = || {
             let mut datagram = [0; 4096];
             if let Ok(length) = self.notify.recv(&mut datagram)
                 && datagram[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1")
             {
-                return Ok(Some(clock::now()));
-            }
-            if fs::read_to_string(&log).is_ok_and(|text| text.contains("agent started")) {
                 return Ok(Some(clock::now()));
             }
             match agent.ended() {
