@@ -183,6 +183,8 @@ mod tests {
         assert_eq!(offer(&mut outbox, &[2]), vec![2]);
         outbox.settle(2);
         assert_eq!(offer(&mut outbox, &[]), Vec::<u64>::new());
+        assert!(!outbox.is_idle(), "one is to be deleted");
+        assert_eq!(outbox.take_settled(), vec![2]);
         assert!(outbox.is_idle());
     }
 
@@ -191,6 +193,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.up();
         assert_eq!(offer(&mut outbox, &[1, 2, 3]), vec![1, 2, 3]);
+        outbox.stored();
         assert!(outbox.wants().is_some());
         outbox.down();
         outbox.up();
