@@ -65,6 +65,21 @@ impl Courier {
         }
     }
 
+    /// Messages that the store does not keep and that must be said before what caused them is acknowledged. Bounded by
+    /// the window of what the broker may leave unacknowledged; what finds no room is not acknowledged and comes again.
+    pub(super) fn tell(&mut self, messages: Vec<Publish>, ack: Option<AckToken>) {
+        if self.up {
+            self.waiting.extend(messages.into_iter().map(|message| Command::Publish { message, token: None }));
+            self.waiting.extend(ack.map(Command::Ack));
+            self.flush();
+        } else if self.held.len() + messages.len() <= HELD_MAX {
+            self.held.extend(messages);
+            if let Some(ack) = ack {
+                self.ack(ack);
+            }
+        }
+    }
+
     /// The last command.
     pub(super) fn shut_down(&mut self, last_words: Publish) {
         self.waiting.push_back(Command::Shutdown { last_words: Some(last_words) });

@@ -46,6 +46,7 @@ impl Outbox {
         self.dirty = true;
         self.outdated = self.reading.is_some();
         self.last_offered = 0;
+        self.covered = 0;
         self.flying.clear();
     }
 
