@@ -244,6 +244,12 @@ impl Node {
         self.agent.as_mut()?.try_wait().expect("a child can be asked")
     }
 
+    /// Takes leave of an agent that has ended.
+    pub fn forget_agent(&mut self) {
+        assert!(self.agent_ended().is_some(), "the agent runs");
+        self.agent = None;
+    }
+
     /// SIGKILL.
     pub fn kill_agent(&mut self) {
         let mut agent = self.agent.take().expect("the agent runs");
