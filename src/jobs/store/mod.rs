@@ -162,6 +162,16 @@ impl Batch {
         *self == Self::default()
     }
 
+    /// Its messages, in the order of the sequence numbers that they are given.
+    pub fn all_messages(&self) -> impl Iterator<Item = &Message> {
+        self.messages.iter().chain(&self.droppable)
+    }
+
+    /// Takes its messages out, in that order.
+    pub fn take_messages(&mut self) -> impl Iterator<Item = Message> {
+        std::mem::take(&mut self.messages).into_iter().chain(std::mem::take(&mut self.droppable))
+    }
+
     /// Whether it brings messages and changes nothing else.
     pub fn only_tells(&self) -> bool {
         let Self { jobs, payloads, items, results, messages: _, droppable: _, at: _, .. } = self;
