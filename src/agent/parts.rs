@@ -61,8 +61,7 @@ impl Agent {
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
         let opener = opener(&settings);
-        let nothing = |fault| (Err(fault), Vec::new(), None, Damage::default());
-        let (store, jobs, wall_high, damage) = open_store(&opener)?.map_or_else(nothing, told);
+        let (store, jobs, wall_high, damage) = told(open_store(&opener)?);
         let disk = store.as_ref().err().map(|fault| fault.message.clone());
         let mut clocks = Clocks::start(wall_high);
         let now = clocks.now();
@@ -175,7 +174,11 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
 }
 
 /// Says what was opened, and parts it.
-fn told(opened: Opened) -> (Result<Store, Fault>, Vec<Job>, Option<WallTime>, Damage) {
+fn told(outcome: Result<Opened, Fault>) -> (Result<Store, Fault>, Vec<Job>, Option<WallTime>, Damage) {
+    let opened = match outcome {
+        Ok(opened) => opened,
+        Err(fault) => return (Err(fault), Vec::new(), None, Damage::default()),
+    };
     let Opened { store, jobs, without_input, boot, wall_high, quarantined } = opened;
     tracing::info!(boot, jobs = jobs.len(), "state opened");
     if let Some(old) = &quarantined {
