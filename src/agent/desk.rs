@@ -6,6 +6,7 @@
 //! clock; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
 
 mod adopt;
+mod damage;
 mod due;
 mod intake;
 mod outcome;
@@ -22,6 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use self::damage::Damage;
 use self::suspects::Suspects;
 use self::unsettled::{Later, Unsettled};
 use super::bench::Bench;

@@ -74,6 +74,11 @@ impl Core {
                     self.courier.offer(seq, reports::publish(message));
                 }
             }
+            Answer::Stored { commits, messages } => {
+                for (seq, message) in self.outbox.handed_over(commits, messages) {
+                    self.courier.offer(seq, reports::publish(message));
+                }
+            }
             Answer::Result { reply, body } => self.reply_with_result(reply, Ok(body)),
             Answer::Unread { reply, fault } => self.reply_with_result(reply, Err(fault)),
             Answer::Disk(why) => self.impair(now, Impairment::Disk, why),

@@ -200,7 +200,11 @@ impl World {
                 let refuses = why.is_some();
                 self.note(&[18, refuses.into()], || format!("store: the disk refuses: {refuses}"));
             }
-            Answer::Unread { .. } | Answer::Opened(_) | Answer::Dropped { .. } | Answer::Broken(_) => {}
+            Answer::Unread { .. }
+            | Answer::Stored { .. }
+            | Answer::Opened(_)
+            | Answer::Dropped { .. }
+            | Answer::Broken(_) => {}
         }
         self.node.as_mut().is_some_and(|node| node.core.hear_store(now, answer).is_ok())
     }

@@ -386,7 +386,7 @@ impl Wire {
                 }
             }
             Downward::Message { packet, message } => {
-                self.unacknowledged.received(packet, usize::MAX);
+                self.unacknowledged.received(packet, 0, usize::MAX);
                 let ack = Some(AckToken { epoch: self.epoch, packet });
                 self.tell(now, Event::Received(Received { message, at: wall(now), ack }));
             }

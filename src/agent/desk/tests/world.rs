@@ -8,8 +8,8 @@ use sha2::Digest as _;
 use tempfile::TempDir;
 
 use super::super::*;
-use crate::fault::Fault;
 use crate::agent::keeper::Fetched;
+use crate::fault::Fault;
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
 use crate::jobs::store::{Message, Payload};
