@@ -6,7 +6,8 @@
 //! In reading order: [`parts`] makes everything from the configuration; this file is the loop, a shell around
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
-//! [`telemetry`] word and pace what is published; [`commands`] answers controllers; [`memory`] has workers give memory
+//! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
+//! controllers; [`memory`] has workers give memory
 //! back. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows everything on this
 //! machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
@@ -23,6 +24,7 @@ mod memory;
 mod outbox;
 mod parts;
 mod pressure;
+mod probe;
 mod reports;
 mod status;
 mod telemetry;
@@ -113,11 +115,11 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), Error> {
 }
 
 /// A half-dead agent with a running worker is the worst state: any panic ends the process, and with it the workers.
-/// The one exception is what the store catches itself while it looks at a damaged file.
+/// The exceptions are what is caught where it happens: the store over a damaged file, the MQTT library over a broker.
 fn die_whole() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if !store::panic_is_contained() {
+        if !store::panic_is_contained() && !mqtt::panic_is_contained() {
             report(panic);
             std::process::abort();
         }

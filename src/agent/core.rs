@@ -14,6 +14,8 @@ use super::desk::{Desk, Effect, Now};
 use super::keeper::Request;
 use super::outbox::Outbox;
 use super::pressure::Relief;
+use super::probe::{self, Probe};
+use super::reports::Impairment;
 use super::telemetry::Telemetry;
 use crate::fault::Code;
 use crate::governor::Order;
@@ -61,6 +63,7 @@ pub(super) struct Core {
     pub(super) telemetry: Telemetry,
     pub(super) outbox: Outbox,
     pub(super) relief: Relief,
+    pub(super) probe: Probe,
     pub(super) acts: VecDeque<Act>,
     /// Command replies that wait for the store.
     pub(super) replies: BTreeMap<u64, Waiting>,
@@ -83,6 +86,7 @@ impl Core {
     ) -> Self {
         Self {
             relief: Relief::new(terms.memory_calm),
+            probe: Probe::new(terms.topics.state()),
             terms,
             desk,
             courier: Courier::new(link),
@@ -120,19 +124,33 @@ impl Core {
         if self.desk.reports.closed().is_none() {
             self.telemetry.watch_host(now);
         }
+        self.look_at_broker(now);
         self.settle();
         if self.connected {
             for message in self.telemetry.due(now, &self.desk, &self.courier) {
-                self.courier.publish(message);
+                if self.probe.takes(&message.topic, &message.body) {
+                    self.courier.offer(probe::TOKEN, message);
+                } else {
+                    self.courier.publish(message);
+                }
             }
         }
+    }
+
+    fn look_at_broker(&mut self, now: Now) {
+        if self.probe.turn(now.mono) {
+            self.telemetry.state_changed();
+        }
+        let trouble = self.probe.trouble().map(str::to_owned);
+        self.impair(now, Impairment::Broker, trouble);
     }
 
     /// When [`Core::turn`] is due at the latest, as time from now; `None`: not before something is heard.
     pub(super) fn next_turn(&self, now: Now) -> Option<Duration> {
         let telemetry = if self.connected { self.telemetry.next(now) } else { None };
         let hold = self.hold_until.map(|until| until.since(now.mono));
-        self.desk.next_tick(now).into_iter().chain(telemetry).chain(hold).min()
+        let probe = self.probe.next(now.mono);
+        self.desk.next_tick(now).into_iter().chain(telemetry).chain(hold).chain(probe).min()
     }
 
     /// Turns the desk's effects into acts. Deletes what arrived, then reads what may be offered: in this order, or it

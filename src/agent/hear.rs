@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::reports::{self, Impairment};
-use super::{desk::Now, keeper::Answer};
+use super::{desk::Now, keeper::Answer, probe};
 use crate::fault::{Code, Fault};
 use crate::jobs::store::Batch;
 use crate::link::topics::Down;
@@ -90,14 +90,18 @@ impl Core {
                 self.courier.up();
                 self.courier.publish(self.desk.reports.info(now.wall));
                 self.telemetry.born();
+                self.probe.up();
             }
             // The link has logged why.
-            Event::Down { .. } => {
+            Event::Down { why, cause, .. } => {
                 self.connected = false;
+                self.probe.down(now.mono, cause, why);
                 self.outbox.down();
                 self.courier.down();
             }
+            Event::Delivered { token: probe::TOKEN } => self.probe.delivered(now.mono),
             Event::Delivered { token } => self.outbox.settle(token),
+            Event::Refused { token: probe::TOKEN, why } => self.probe.refused(now.mono, &why),
             Event::Refused { token, why } => self.refused(token, &why),
             Event::Received(received) => self.hear_message(now, received),
             Event::Closed => self.connected = false,
@@ -145,6 +149,7 @@ impl Core {
             Some(Down::Command(name)) => self.obey(now, &name, &message, ack),
             Some(Down::FleetHold) => self.fleet_hold(now, &message, ack),
             Some(Down::OwnState) => {
+                self.probe.echoed(&message.body);
                 // A late Will of an earlier connection: say again that this node lives.
                 if self.desk.reports.is_false_death(&message.body) {
                     self.telemetry.state_changed();

@@ -158,7 +158,9 @@ impl Session {
             return Ok(match self.event().await? {
                 Event::Received(received) => Heard::Message(received.message),
                 Event::Up { .. } => Heard::Up,
-                Event::Down { why, retry_in_ms } => Heard::Down { why: format!("{why}; again in {retry_in_ms} ms") },
+                Event::Down { why, retry_in_ms, .. } => {
+                    Heard::Down { why: format!("{why}; again in {retry_in_ms} ms") }
+                }
                 Event::Delivered { token } => Heard::Delivered { token },
                 Event::Refused { token, why } => Heard::Refused { token, why },
                 Event::Closed => continue,

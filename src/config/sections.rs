@@ -98,7 +98,7 @@ fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
     let port = section.integer("port", 1883, 1..=65_535, "TCP port");
     let username = section.text("username", 256);
     let password_file = section.path("password_file");
-    let keep_alive = section.seconds("keep_alive_s", Duration::from_secs(30), Duration::from_secs(5)..=HOUR);
+    let keep_alive = section.seconds("keep_alive_s", Duration::from_secs(15), Duration::from_secs(5)..=HOUR);
     let session_expiry = section.seconds("session_expiry_s", 7 * DAY, Duration::from_secs(60)..=30 * DAY);
     let allow_insecure = section.flag("allow_insecure", false);
     let host = section.require("host", host, "\"127.0.0.1\" (the broker)");

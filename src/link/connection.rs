@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::backoff::Cause;
+use super::fit;
 use super::inflight::{Inflight, Unacknowledged};
 use super::{AckToken, Event, Publish, Qos, Received};
 use crate::units::WallTime;
@@ -33,8 +34,9 @@ pub(super) const EVENTS_MAX: usize = 4096;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Time for DISCONNECT to leave.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// Longest string MQTT can carry, in bytes.
-const STRING_BYTES_MAX: usize = 65_535;
+/// Bytes of received messages that wait for the owner, above which the broker is not heard: one largest packet, or
+/// many small ones.
+const EVENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a connection needs to know of the settings.
 #[derive(Clone, Debug)]
@@ -120,6 +122,8 @@ enum Phase {
 pub(super) struct Connection {
     terms: Terms,
     phase: Phase,
+    /// CONNACK has come; a second one is nonsense.
+    greeted: bool,
     session_present: bool,
     up_since: Option<Instant>,
     window: usize,
@@ -140,6 +144,8 @@ pub(super) struct Connection {
     refusal_logged: bool,
     requests: VecDeque<Request>,
     events: VecDeque<Event>,
+    /// Size of the messages among the events.
+    event_bytes: usize,
 }
 
 impl Connection {
@@ -147,6 +153,7 @@ impl Connection {
     pub(super) fn new(terms: Terms, events: VecDeque<Event>, now: Instant) -> Self {
         Self {
             phase: Phase::Opening,
+            greeted: false,
             session_present: false,
             up_since: None,
             window: WINDOW_MAX.into(),
@@ -161,6 +168,7 @@ impl Connection {
             answered: now,
             refusal_logged: false,
             requests: VecDeque::new(),
+            event_bytes: events.iter().map(bytes_of).sum(),
             events,
             terms,
         }
@@ -178,7 +186,9 @@ impl Connection {
 
     /// The next thing to tell the owner.
     pub(super) fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        self.event_bytes -= bytes_of(&event);
+        Some(event)
     }
 
     /// What the owner has not been told yet.
@@ -199,10 +209,12 @@ impl Connection {
         }
     }
 
-    /// Whether the broker may be heard: one that sends more than it was allowed waits until the owner has caught up.
-    /// Not while commands are left lying, because only the broker's answers make room for them.
+    /// Whether the broker may be heard: one that sends more than it was allowed, or more bytes than the owner takes,
+    /// waits until the owner has caught up. Not while commands are left lying, because only the broker's answers make
+    /// room for them.
     pub(super) fn listens(&self) -> bool {
-        self.unacknowledged.len() <= RECEIVE_MAX.into() || !self.takes_commands()
+        let has_room = self.unacknowledged.len() <= RECEIVE_MAX.into() && self.event_bytes <= EVENT_BYTES_MAX;
+        has_room || !self.takes_commands()
     }
 
     /// When to call [`Connection::on_timeout`].
@@ -240,7 +252,7 @@ impl Connection {
         if self.phase != Phase::Up {
             return;
         }
-        if let Some(why) = unfit(&message, self.packet_bytes_max) {
+        if let Some(why) = fit::unfit(&message, self.packet_bytes_max) {
             self.refuse(token, why);
             return;
         }
@@ -305,8 +317,14 @@ impl Connection {
             }
             Heard::Connected { session_present, receive_max, packet_bytes_max, qos_max } => {
                 self.heard = now;
+                if std::mem::replace(&mut self.greeted, true) {
+                    return Err(Failure::lost("the broker sent CONNACK twice"));
+                }
                 if qos_max == Some(0) {
                     return Err(Failure::lost("the broker allows QoS 0 only; results need QoS 1"));
+                }
+                if receive_max == Some(0) || packet_bytes_max == Some(0) {
+                    return Err(Failure::lost("the broker allows 0 messages in flight or packets of 0 bytes"));
                 }
                 self.session_present = session_present;
                 // One below the broker's limit: at its limit the client would hold back acknowledgements too.
@@ -371,14 +389,16 @@ impl Connection {
 
     fn receive(&mut self, message: Publish, packet: Option<u16>, wall: WallTime) -> Result<(), Failure> {
         let ack = match packet {
-            None if self.events.len() > EVENTS_MAX / 2 => return Ok(()),
+            None if self.events.len() > EVENTS_MAX / 2 || self.event_bytes > EVENT_BYTES_MAX => return Ok(()),
             None => None,
             Some(packet) if self.unacknowledged.received(packet, UNACKNOWLEDGED_MAX) => {
                 Some(AckToken { epoch: self.terms.epoch, packet })
             }
             Some(_) => return Err(Failure::lost("the broker sends far more at once than it was allowed")),
         };
-        self.events.push_back(Event::Received(Received { message, at: wall, ack }));
+        let event = Event::Received(Received { message, at: wall, ack });
+        self.event_bytes += bytes_of(&event);
+        self.events.push_back(event);
         Ok(())
     }
 
@@ -412,38 +432,10 @@ impl Connection {
     }
 }
 
-/// Why a message cannot be sent.
-fn unfit(message: &Publish, packet_bytes_max: usize) -> Option<String> {
-    let strings = [Some(&message.topic), message.content_type.as_ref(), message.response_topic.as_ref()];
-    let properties = message.properties.iter().flat_map(|(name, value)| [name, value]);
-    if let Some(long) = strings.into_iter().flatten().chain(properties).find(|text| text.len() > STRING_BYTES_MAX) {
-        return Some(format!("a topic or property of {} bytes exceeds {STRING_BYTES_MAX}", long.len()));
+/// What a received message takes in memory, about.
+fn bytes_of(event: &Event) -> usize {
+    match event {
+        Event::Received(received) => fit::packet_bytes(&received.message),
+        Event::Up { .. } | Event::Down { .. } | Event::Delivered { .. } | Event::Refused { .. } | Event::Closed => 0,
     }
-    if message.topic.is_empty() || message.topic.contains(['+', '#', '\0']) {
-        return Some("a topic must not be empty nor hold + # or NUL".to_owned());
-    }
-    let bytes = packet_bytes(message);
-    (bytes > packet_bytes_max).then(|| {
-        format!(
-            "a packet of {bytes} bytes exceeds the {packet_bytes_max} that broker and node allow; send less at once"
-        )
-    })
-}
-
-/// Size of the PUBLISH packet, or a few bytes more: optional parts are counted as if they were there.
-pub fn packet_bytes(message: &Publish) -> usize {
-    /// Fixed header, lengths, packet id, payload format, expiry.
-    const FRAME: usize = 1 + 4 + 2 + 2 + 4 + 2 + 5;
-    /// A property's identifier and the length of its value.
-    const TAG: usize = 3;
-    let text = |text: &Option<String>| text.as_ref().map_or(0, |text| TAG + text.len());
-    let user: usize = message.properties.iter().map(|(name, value)| TAG + 2 + name.len() + value.len()).sum();
-    let correlation = message.correlation.as_ref().map_or(0, |data| TAG + data.len());
-    FRAME
-        + message.topic.len()
-        + text(&message.content_type)
-        + text(&message.response_topic)
-        + correlation
-        + user
-        + message.body.len()
 }

@@ -3,7 +3,8 @@
 //! [`topics`] and [`messages`] (with [`tensors`] and [`json`] below it) are pure: names and bodies of the protocol.
 //! [`mqtt`] is the client, and the only file that names rumqttc; agent and command line drive it through [`Command`]
 //! and hear of it through [`Event`]. Its decisions are pure too: `connection`, [`settings`],
-//! [`backoff`], [`inflight`]. [`reconcile`] is the controller's side of it all: what it asks when a broker has forgotten.
+//! [`backoff`], [`inflight`], `fit`. A panic of the library ends a connection, not the process (`contained`).
+//! [`reconcile`] is the controller's side of it all: what it asks when a broker has forgotten.
 
 pub mod topics;
 
@@ -19,6 +20,10 @@ pub mod settings;
 
 mod connection;
 
+mod contained;
+
+mod fit;
+
 pub mod backoff;
 
 pub mod inflight;
@@ -29,7 +34,7 @@ use std::fmt;
 
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-pub use connection::packet_bytes;
+pub use fit::packet_bytes;
 
 use crate::units::WallTime;
 
@@ -145,6 +150,8 @@ pub enum Event {
     Down {
         /// What happened, for people.
         why: String,
+        /// What kind of end it was.
+        cause: backoff::Cause,
         /// Wait until the next try.
         retry_in_ms: u64,
     },

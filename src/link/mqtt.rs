@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
@@ -14,10 +15,12 @@ use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, LastWillProperties, Packet, PubAck,
     PubAckReason, Publish as Packed, PublishProperties, RetainForwardRule, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event as Step, EventLoop, MqttOptions, StateError};
+use rumqttc::v5::{
+    AsyncClient, ClientError, ConnectionError, Event as Step, EventLoop, MqttOptions, Request as Ask, StateError,
+};
 use rumqttc::{NetworkOptions, Outgoing, Transport};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 pub use super::backoff::Backoff;
@@ -25,9 +28,15 @@ use super::backoff::{Cause, Delays};
 use super::connection::{
     ACKS_MAX, Connection, EVENTS_MAX, Failure, Heard, RECEIVE_MAX, Request, TELEMETRY_MAX, Terms, WINDOW_MAX,
 };
+use super::contained::contained;
+pub use super::contained::panic_is_contained;
+use super::fit::packet_bytes;
 use super::messages::JSON;
 pub use super::settings::{BadSettings, Settings, WallClock};
 use super::{Command, Event, Publish, Qos};
+
+#[cfg(test)]
+mod tests;
 
 /// Commands that wait for the link, and events that wait for the owner.
 const CHANNEL_MAX: usize = 64;
@@ -35,6 +44,10 @@ const CHANNEL_MAX: usize = 64;
 const LIBRARY_WINDOW: u16 = 2 * WINDOW_MAX;
 /// The library's request channel: never full, because everything that enters it is counted by the connection.
 const REQUESTS_MAX: usize = 256;
+/// KiB of messages that were read and wait for the other task; a larger one passes alone.
+const READ_KIB_MAX: u32 = 1024;
+/// Time for the library's loop to say why it ended.
+const GOODBYE: Duration = Duration::from_millis(500);
 /// Time to connect, until CONNACK.
 const CONNECT_SECONDS: u64 = 10;
 
@@ -80,7 +93,7 @@ impl Link {
             let wait = self.delays.next(failure.cause, up_for, RandomState::new().build_hasher().finish());
             let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(why = failure.why, retry_in_ms, "not connected to the broker");
-            self.pending.push_back(Event::Down { why: failure.why, retry_in_ms });
+            self.pending.push_back(Event::Down { why: failure.why, cause: failure.cause, retry_in_ms });
             if self.rest(Instant::now() + wait).await.is_none() {
                 break;
             }
@@ -143,7 +156,7 @@ impl Link {
                     Err(_) => return Ok(()),
                 },
                 polled = polled.recv(), if connection.listens() => match polled {
-                    Some(Polled::Heard(heard)) => {
+                    Some(Polled::Heard(heard, _room)) => {
                         connection.on_heard(*heard, Instant::now().into_std(), (self.wall)())?;
                     }
                     Some(Polled::Ended(failure)) => return connection.on_end(failure),
@@ -161,7 +174,9 @@ impl Link {
                 () = sleep_until(Instant::from_std(connection.next_timeout())) => return connection.on_timeout(),
             }
             while let Some(request) = connection.next_request() {
-                self.act(&client, request)?;
+                if self.act(&client, request).is_err() {
+                    return self.hear_out(connection, &mut polled).await;
+                }
             }
             if connection.is_done(Instant::now().into_std()) {
                 return Ok(());
@@ -169,8 +184,21 @@ impl Link {
         }
     }
 
-    fn act(&self, client: &AsyncClient, request: Request) -> Result<(), Failure> {
-        let done = match request {
+    /// The library takes no more requests: its loop has ended. What it had still heard, and why it ended, is on its way.
+    async fn hear_out(&self, connection: &mut Connection, polled: &mut mpsc::Receiver<Polled>) -> Result<(), Failure> {
+        loop {
+            match timeout(GOODBYE, polled.recv()).await {
+                Ok(Some(Polled::Heard(heard, _room))) => {
+                    connection.on_heard(*heard, Instant::now().into_std(), (self.wall)())?;
+                }
+                Ok(Some(Polled::Ended(failure))) => return connection.on_end(failure),
+                Ok(None) | Err(_) => return connection.on_end(Failure::lost("the client takes no more requests")),
+            }
+        }
+    }
+
+    fn act(&self, client: &AsyncClient, request: Request) -> Result<(), ClientError> {
+        match request {
             Request::Subscribe => {
                 client.try_subscribe_many(self.settings.subscriptions.iter().map(|(path, wanted)| {
                     Filter {
@@ -192,59 +220,73 @@ impl Link {
                 client.try_ack(&Packed { qos: QoS::AtLeastOnce, pkid: packet, ..Packed::default() })
             }
             Request::Disconnect => client.try_disconnect(),
-        };
-        done.map_err(|error| Failure::lost(format!("the client takes no more requests: {error}")))
+        }
     }
 }
 
 // ---- the task that polls ----
 
 enum Polled {
-    Heard(Box<Heard>),
+    /// With the room that it takes until it is heard.
+    Heard(Box<Heard>, OwnedSemaphorePermit),
     Ended(Failure),
 }
 
-/// Ends the polling task, and with it the connection, when dropped.
-struct Poller(JoinHandle<()>);
-
-impl Drop for Poller {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-fn open(settings: &Settings) -> Result<(AsyncClient, mpsc::Receiver<Polled>, Poller), Failure> {
+/// The polling task, and with it the connection, ends when the set is dropped.
+fn open(settings: &Settings) -> Result<(AsyncClient, mpsc::Receiver<Polled>, JoinSet<()>), Failure> {
     let (client, event_loop) = AsyncClient::new(options(settings)?, REQUESTS_MAX);
     let (sender, polled) = mpsc::channel(CHANNEL_MAX);
-    let poller = Poller(tokio::spawn(poll(event_loop, settings.clone(), sender)));
+    let mut poller = JoinSet::new();
+    poller.spawn(poll(event_loop, settings.clone(), sender));
     Ok((client, polled, poller))
 }
 
 async fn poll(mut event_loop: EventLoop, settings: Settings, sender: mpsc::Sender<Polled>) {
+    let room = Arc::new(Semaphore::new(READ_KIB_MAX as usize));
+    let own = settings.keep_alive;
+    let mut pinged = false;
     let failure = loop {
+        // A broker that wants a longer keep-alive still has to show us that it lives: we ping at our own pace.
+        let pings = event_loop.options.keep_alive() > own;
         // A write to a peer that stopped reading blocks the whole loop, keep-alive included.
-        let limit = 2 * event_loop.options.keep_alive().max(settings.keep_alive);
-        let step = match timeout(limit, event_loop.poll()).await {
-            Ok(Ok(step)) => step,
-            Ok(Err(error)) => break failure(&error, &settings),
+        let limit = if pings { own } else { 2 * own };
+        let step = match timeout(limit, contained(event_loop.poll())).await {
+            Ok(Ok(Ok(step))) => step,
+            Ok(Ok(Err(error))) => break failure(&error, &settings),
+            Ok(Err(panic)) => break Failure::lost(format!("the MQTT library panicked: {panic}")),
+            Err(_) if pings && !pinged => {
+                pinged = true;
+                event_loop.pending.push_back(Ask::PingReq);
+                continue;
+            }
             Err(_) => break Failure::lost("the connection stands still for two keep-alives"),
         };
+        pinged = false;
         if event_loop.options.keep_alive().is_zero() {
             // The broker switched keep-alive off; the library would then ping without a pause.
-            event_loop.options.set_keep_alive(settings.keep_alive);
+            event_loop.options.set_keep_alive(own);
         }
-        if sender.send(Polled::Heard(Box::new(heard(step)))).await.is_err() {
+        if hand_over(step, &room, &sender).await.is_none() {
             return;
         }
     };
     // Answers that were read together with the error are still answers.
     for step in event_loop.state.events.drain(..).filter(|step| matches!(step, Step::Incoming(Packet::PubAck(_)))) {
-        if sender.send(Polled::Heard(Box::new(heard(step)))).await.is_err() {
+        if hand_over(step, &room, &sender).await.is_none() {
             return;
         }
     }
     // When nobody listens any more the connection was given up already.
     let _ = sender.send(Polled::Ended(failure)).await;
+}
+
+/// `None` when nobody listens any more.
+async fn hand_over(step: Step, room: &Arc<Semaphore>, sender: &mpsc::Sender<Polled>) -> Option<()> {
+    let heard = heard(step);
+    let bytes = if let Heard::Message { message, .. } = &heard { packet_bytes(message) } else { 0 };
+    let kibibytes = u32::try_from(bytes / 1024).map_or(READ_KIB_MAX, |needed| needed.min(READ_KIB_MAX));
+    let permit = Arc::clone(room).acquire_many_owned(kibibytes).await.ok()?;
+    sender.send(Polled::Heard(Box::new(heard), permit)).await.ok()
 }
 
 fn failure(error: &ConnectionError, settings: &Settings) -> Failure {
@@ -398,6 +440,10 @@ fn unpack(packed: Packed) -> Heard {
         return Heard::Nonsense("the broker sends a message without a readable topic");
     }
     let properties = packed.properties.unwrap_or_default();
+    if properties.topic_alias.is_some() {
+        // The library would keep every such packet for the life of the connection.
+        return Heard::Nonsense("the broker sends a topic alias, which it was not allowed");
+    }
     let message = Publish {
         topic,
         body: packed.payload.into(),
@@ -450,34 +496,5 @@ const fn qos(level: Qos) -> QoS {
     match level {
         Qos::AtMostOnce => QoS::AtMostOnce,
         Qos::AtLeastOnce => QoS::AtLeastOnce,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::link::connection::packet_bytes;
-
-    proptest! {
-        /// The library's own measure is the reference.
-        #[test]
-        fn no_packet_is_larger_than_it_was_measured(
-            topic in "[a-z/]{1,100}",
-            body in prop::collection::vec(any::<u8>(), 0..400),
-            expiry_s in prop::option::of(any::<u32>()),
-            content_type in prop::option::of("[a-z/]{1,40}"),
-            correlation in prop::option::of(prop::collection::vec(any::<u8>(), 0..40)),
-            properties in prop::collection::vec(("[a-z]{0,40}", "[a-z]{0,40}"), 0..8),
-        ) {
-            let response_topic = content_type.clone();
-            let message = Publish {
-                topic, body, qos: Qos::AtLeastOnce, retain: false, expiry_s, content_type, response_topic, correlation, properties,
-            };
-            let packed = Packed { pkid: 1, ..Packed::new(message.topic.clone(), QoS::AtLeastOnce, message.body.clone(), Some(super::properties(&message))) };
-            let measured = packet_bytes(&message);
-            prop_assert!((packed.size()..packed.size() + 20).contains(&measured), "{measured} for {}", packed.size());
-        }
     }
 }

@@ -55,8 +55,10 @@ mod medium;
 mod meta;
 mod migrate;
 mod opener;
+mod pages;
 mod records;
 mod recovery;
+mod salvage;
 mod seal;
 mod tally;
 mod transaction;
@@ -402,6 +404,8 @@ impl Store {
 mod corruption_tests;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod salvage_tests;
 #[cfg(test)]
 mod schema_tests;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::medium::Medium;
 use super::meta::{META, Meta, SCHEMA, SCHEMA_UNSEALED};
 use super::migrate;
 use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, Unreadable, decode_job, decode_message, decode_payload};
+use super::salvage::{Balance, Wreck};
 use super::seal::{Sealed, unsealed};
 use super::tally::{Queued, Tally};
 use crate::fault::{Code, Fault};
@@ -158,8 +159,12 @@ pub(super) struct Contents {
 pub struct Quarantined {
     /// Where it is now; nothing in it was changed by the agent.
     pub path: PathBuf,
-    /// Why: `state.corrupt` or `state.version`; the sentence says what became of its records.
+    /// Why: `state.corrupt` or `state.version`; the sentence also says what became of its records.
     pub fault: Fault,
+    /// Records that were carried over into the new store.
+    pub kept: u64,
+    /// Records that were not; `None` when nothing tells how many there were.
+    pub lost: Option<u64>,
 }
 
 /// A store that is ready for a new run of the agent.
@@ -172,11 +177,13 @@ pub(super) struct Started {
     pub(super) quarantined: Option<Quarantined>,
 }
 
-/// Opens the store for a new run. One that cannot be used is set aside, never deleted, and an empty one takes its place.
+/// Opens the store for a new run. One that cannot be used is set aside, never deleted, and a new one takes its place with
+/// whatever of it is still good.
 pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
     let path = medium.path();
     if !medium.exists().map_err(|err| Trouble::from(err).fault(path))? {
-        return create(medium, None).map_err(|trouble| trouble.fault(path));
+        let created = create(medium, |_| Ok(Balance::default()));
+        return created.map(|(started, _)| started).map_err(|trouble| trouble.fault(path));
     }
     medium.doubt().take_refused();
     let trouble = match resume(medium) {
@@ -192,29 +199,62 @@ pub(super) fn start(medium: &dyn Medium) -> Result<Started, Fault> {
         Trouble::Locked(_) | Trouble::Io(_) => return Err(Fault::new(code, message)),
     };
     let aside = medium.set_aside(kind);
-    let aside = aside.map_err(|err| Fault::new(code, format!("{message}; and it could not be set aside: {err}")))?;
-    let text = format!("{message}; it is kept as {}, the agent starts with an empty store", aside.display());
-    let quarantined = Quarantined { path: aside, fault: Fault::new(code, text) };
-    create(medium, Some(quarantined)).map_err(|trouble| trouble.fault(path))
+    let path = aside.map_err(|err| Fault::new(code, format!("{message}; and it could not be set aside: {err}")))?;
+    let started = match trouble {
+        Trouble::Corrupt(_) => carry_over(medium),
+        Trouble::Newer(_) | Trouble::Locked(_) | Trouble::Io(_) => create(medium, |_| Ok(Balance::default())),
+    };
+    let (mut started, Balance { kept, lost }) = started.map_err(|trouble| trouble.fault(medium.path()))?;
+    let text = format!("{message}; it is kept as {}, {}", path.display(), told(kept, lost));
+    started.quarantined = Some(Quarantined { path, fault: Fault::new(code, text), kept, lost });
+    Ok(started)
 }
 
-/// An empty store. It takes its name only when it is whole, so a file of that name always has a schema.
-fn create(medium: &dyn Medium, quarantined: Option<Quarantined>) -> Result<Started, Trouble> {
+/// What became of the records of a store that was set aside.
+fn told(kept: u64, lost: Option<u64>) -> String {
+    match (kept, lost) {
+        (0, _) => "the agent starts with an empty store".to_owned(),
+        (kept, Some(lost)) => format!("{kept} records were carried over into a new store and {lost} are lost"),
+        (kept, None) => format!("{kept} records were carried over into a new store; nothing tells how many are lost"),
+    }
+}
+
+/// A new store with whatever is still good in the one that is there.
+fn carry_over(medium: &dyn Medium) -> Result<(Started, Balance), Trouble> {
+    let wreck = contained(|| Wreck::survey(medium.inspect()?));
+    let carried = wreck.and_then(|wreck| create(medium, |database| wreck.carry_over(database)));
+    match carried {
+        // redb can take a refusal of the disk for damage, of the new file this time.
+        Err(Trouble::Corrupt(why)) if medium.doubt().take_refused() => Err(Trouble::Io(why)),
+        // Nothing of it can be read, or not even reading it went well.
+        Err(Trouble::Corrupt(_) | Trouble::Newer(_)) => create(medium, |_| Ok(Balance::default())),
+        outcome => outcome,
+    }
+}
+
+/// A store with what `fill` puts into it. It takes its name only when it is whole, so a file of that name always has a
+/// schema.
+fn create(
+    medium: &dyn Medium,
+    fill: impl FnOnce(&Database) -> Result<Balance, Trouble>,
+) -> Result<(Started, Balance), Trouble> {
     medium.doubt().set_unsynced(false);
     let live = open_database(medium.doubt(), || medium.create())?;
+    let mut balance = Balance::default();
     let made = contained(|| {
         live.control.release()?;
         lay_out(&live.database)?;
-        let contents = read_all(&live.database)?;
-        Ok(contents)
+        balance = fill(&live.database)?;
+        read_all(&live.database)
     });
-    begin(live, made, quarantined, || Ok(medium.publish()?))
+    let started = begin(live, made, || Ok(medium.publish()?))?;
+    Ok((started, balance))
 }
 
 /// The store that is there, for a new run.
 fn resume(medium: &dyn Medium) -> Result<Started, Trouble> {
     let (live, contents) = reopen(medium)?;
-    begin(live, Ok(contents), None, || Ok(()))
+    begin(live, Ok(contents), || Ok(()))
 }
 
 /// The store that is there, for the run that already used it.
@@ -247,7 +287,6 @@ pub(super) fn reopen(medium: &dyn Medium) -> Result<(Live, Contents), Trouble> {
 fn begin(
     live: Live,
     contents: Result<Contents, Trouble>,
-    quarantined: Option<Quarantined>,
     publish: impl FnOnce() -> Result<(), Trouble>,
 ) -> Result<Started, Trouble> {
     let outcome = contents.and_then(|mut contents| {
@@ -258,7 +297,7 @@ fn begin(
         Ok(contents)
     });
     match outcome {
-        Ok(contents) => Ok(Started { boot: contents.tally.meta.boots, live, contents, quarantined }),
+        Ok(contents) => Ok(Started { boot: contents.tally.meta.boots, live, contents, quarantined: None }),
         Err(trouble) => {
             close(live);
             Err(trouble)

@@ -1,6 +1,6 @@
 //! Does a store of an older schema become one of today, whole or not at all?
 
-use redb::{ReadableDatabase, ReadableTable};
+use redb::ReadableDatabase;
 
 use super::meta::{KEY_SCHEMA, META, SCHEMA};
 use super::records::{JOBS, OUTBOX, encode_job, encode_message, encode_payload};

@@ -13,6 +13,28 @@ use super::*;
 /// Sector of a disk: what is written whole or not at all.
 const SECTOR: usize = 512;
 
+/// The seed of a run: `NEAP_SEED`, or one that is given; printed, so that a run can be repeated.
+pub(super) fn seed(usual: u64) -> u64 {
+    let seed = std::env::var("NEAP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    eprintln!("NEAP_SEED={seed}");
+    seed
+}
+
+/// How often to try: few enough for every change, or with `NEAP_CHAOS=full` as often as it takes.
+pub(super) fn rounds(usual: usize, full: usize) -> usize {
+    if std::env::var("NEAP_CHAOS").is_ok_and(|chaos| chaos == "full") { full } else { usual }
+}
+
+/// Runs `work` for each number below `rounds`, on as many threads as there are cores.
+pub(super) fn spread<T: Send>(rounds: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let part = |first: usize| (first..rounds).step_by(threads).map(&work).collect::<Vec<T>>();
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|first| scope.spawn(move || part(first))).collect();
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
 /// Pseudo-random numbers from a seed (splitmix64): the same run every time.
 #[derive(Clone, Debug)]
 pub(super) struct Random(pub(super) u64);
@@ -331,5 +353,64 @@ impl Model {
         model.outbox.extend(store.outbox(0, usize::MAX).unwrap());
         assert_eq!(store.outbox_len(), model.outbox.len());
         model
+    }
+
+    /// Every record as it lies in the file, seal included, with its name.
+    pub(super) fn sealed(&self) -> Vec<(String, Vec<u8>)> {
+        let mut all = Vec::new();
+        let mut add = |table: &str, name: String, key: &[u8], value: Vec<u8>| {
+            all.push((format!("{table} {name}"), seal::seal(table, key, value)));
+        };
+        for (id, job) in &self.jobs {
+            add("jobs", id.to_string(), id.as_str().as_bytes(), records::encode_job(job));
+        }
+        for (id, payload) in &self.payloads {
+            add("payloads", id.to_string(), id.as_str().as_bytes(), records::encode_payload(payload));
+        }
+        for (id, items) in &self.items {
+            for (index, body) in items {
+                let key = [&[1], id.as_str().as_bytes(), &index.to_le_bytes()].concat();
+                add("items", format!("{id} {index}"), &key, body.clone());
+            }
+        }
+        for (id, body) in &self.results {
+            add("results", id.to_string(), id.as_str().as_bytes(), body.clone());
+        }
+        for (seq, message) in &self.outbox {
+            add("outbox", seq.to_string(), &seq.to_le_bytes(), records::encode_message(message, false));
+        }
+        all
+    }
+
+    /// How many records it has.
+    pub(super) fn records(&self) -> usize {
+        let items: usize = self.items.values().map(BTreeMap::len).sum();
+        self.jobs.len() + self.payloads.len() + items + self.results.len() + self.outbox.len()
+    }
+
+    /// Whether this is what damage may leave of `whole`: records are missing, and the others agree with what is left.
+    pub(super) fn is_rest_of(&self, whole: &Self) -> Result<(), String> {
+        for (id, job) in &self.jobs {
+            let before = whole.jobs.get(id).ok_or_else(|| format!("phantom {id}"))?;
+            let lowered = Job { done: job.done, version: before.version.saturating_add(1), ..before.clone() };
+            if job != before && (job.done >= before.done || *job != lowered) {
+                return Err(format!("{id} was changed"));
+            }
+            let items = self.items.get(id).map_or(0, BTreeMap::len);
+            if !job.is_terminal() && items != job.done as usize {
+                return Err(format!("{id} has {items} items, {} are done", job.done));
+            }
+        }
+        let strangers = self.payloads.keys().chain(self.items.keys()).chain(self.results.keys());
+        if let Some(id) = strangers.clone().find(|id| !self.jobs.contains_key(*id)) {
+            return Err(format!("something of {id} is there without it"));
+        }
+        let same = self.payloads.iter().all(|(id, payload)| whole.payloads.get(id) == Some(payload))
+            && self.results.iter().all(|(id, body)| whole.results.get(id) == Some(body))
+            && self.outbox.iter().all(|(seq, message)| whole.outbox.get(seq) == Some(message))
+            && self.items.iter().all(|(id, items)| {
+                whole.items.get(id).is_some_and(|before| items.iter().all(|(at, body)| before.get(at) == Some(body)))
+            });
+        same.then_some(()).ok_or_else(|| format!("{self:?} is not of {whole:?}"))
     }
 }

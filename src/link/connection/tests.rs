@@ -317,6 +317,31 @@ fn an_owner_that_does_not_listen_is_not_listened_to() {
     assert!(!world.connection.takes_commands());
 }
 
+#[test]
+fn a_second_connack_and_limits_of_zero_are_nonsense() {
+    assert!(World::up().hear(connack()).unwrap_err().why.contains("twice"));
+    for (receive_max, packet_bytes_max) in [(Some(0), None), (None, Some(0))] {
+        let heard = Heard::Connected { session_present: false, receive_max, packet_bytes_max, qos_max: None };
+        assert!(World::opening().hear(heard).is_err(), "{receive_max:?}, {packet_bytes_max:?}");
+    }
+}
+
+#[test]
+fn large_messages_wait_with_the_broker_until_the_owner_has_taken_those_before() {
+    let mut world = World::up();
+    let arrives = |packet| Heard::Message { message: message(Qos::AtLeastOnce, EVENT_BYTES_MAX / 2), packet };
+    world.hear(arrives(Some(1))).unwrap();
+    assert!(world.connection.listens());
+    world.hear(arrives(Some(2))).unwrap();
+    assert!(!world.connection.listens());
+    world.hear(arrives(None)).unwrap();
+    assert_eq!(world.connection.events.len(), 2, "QoS 0 is dropped then");
+    assert!(world.connection.next_event().is_some());
+    assert!(world.connection.listens());
+    world.events();
+    assert_eq!(world.connection.event_bytes, 0);
+}
+
 fn any_heard() -> impl Strategy<Value = Heard> {
     let packet = 0_u16..20;
     prop_oneof![

@@ -263,6 +263,7 @@ mod tests {
     use super::*;
     use crate::fault::{Code, Fault};
     use crate::jobs::job::State;
+    use crate::link::backoff::Cause;
     use crate::link::messages::{Body, Progress, render_error};
     use crate::tensor::Tensor;
 
@@ -351,7 +352,7 @@ mod tests {
         let first = sent(&mut desk);
         assert!(sent(&mut desk).is_empty());
         desk.on_event(Event::Delivered { token: first[0].1.unwrap() });
-        desk.on_event(Event::Down { why: "reset".to_owned(), retry_in_ms: 1 });
+        desk.on_event(Event::Down { why: "reset".to_owned(), cause: Cause::Lost, retry_in_ms: 1 });
         assert!(sent(&mut desk).is_empty());
         desk.on_event(Event::Up { epoch: 2, session_present: false, packet_bytes_max: 1 << 20 });
         assert_eq!(sent(&mut desk), [first[1].clone()]);
