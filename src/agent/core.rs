@@ -14,6 +14,7 @@ use super::desk::{Desk, Effect, Now};
 use super::keeper::Request;
 use super::outbox::Outbox;
 use super::pressure::Relief;
+use super::reports;
 use super::probe::{self, Probe};
 use super::reports::Impairment;
 use super::telemetry::Telemetry;
@@ -164,6 +165,9 @@ impl Core {
         }
         if let Some((after, max)) = self.outbox.wants() {
             self.acts.push_back(Act::Store(Request::Outbox { after, max }));
+        }
+        while let Some((seq, message)) = self.outbox.next() {
+            self.courier.offer(seq, reports::publish(message));
         }
     }
 

@@ -1,7 +1,7 @@
 //! What does each event do? From the sentinel, the store, and the link.
 
 use super::core::Core;
-use super::reports::{self, Impairment};
+use super::reports::Impairment;
 use super::{desk::Now, keeper::Answer, probe};
 use crate::fault::{Code, Fault};
 use crate::jobs::store::Batch;
@@ -67,11 +67,7 @@ impl Core {
         match answer {
             Answer::Committed { ticket, outcome } => self.desk.committed(now, ticket, outcome)?,
             Answer::Fetched { id, slot, outcome } => self.desk.fetched(now, slot, &id, outcome),
-            Answer::Outbox { messages } => {
-                for (seq, message) in self.outbox.read(messages) {
-                    self.courier.offer(seq, reports::publish(message));
-                }
-            }
+            Answer::Outbox { messages } => self.outbox.read(messages),
             Answer::Result { reply, body } => self.reply_with_result(reply, body),
             Answer::Dropped { total } => self.telemetry.gave_way(total),
             Answer::Broken(fault) => return Err(fault),

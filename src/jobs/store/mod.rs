@@ -117,6 +117,9 @@ pub struct Message {
     pub queued: WallTime,
 }
 
+/// Bodies of the messages that are read from the outbox at once: results may be large.
+const READ_BYTES_MAX: usize = 1024 * 1024;
+
 /// Changes that belong together. Removals are applied before additions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
@@ -353,18 +356,24 @@ impl Store {
         })
     }
 
-    /// The next messages after sequence number `after`, at most `max`, in order; 0 begins at the oldest.
+    /// The next messages after sequence number `after`, in order; 0 begins at the oldest. At most `max`, and no more
+    /// once their bodies are 1 MiB or longer.
     ///
     /// # Errors
     /// `state.io` or `state.corrupt` when they cannot be read.
     pub fn outbox(&self, after: u64, max: usize) -> Result<Vec<(u64, Message)>, Fault> {
         self.read(|transaction| {
             let outbox = transaction.open_table(OUTBOX)?;
-            let mut messages = Vec::new();
+            let (mut messages, mut bytes) = (Vec::new(), 0);
             for entry in outbox.range(after.saturating_add(1)..)?.take(max) {
                 let (seq, record) = entry?;
                 let seq = seq.value();
-                messages.push((seq, decode_message(unsealed(OUTBOX, &seq, record.value())?)?.0));
+                let message = decode_message(unsealed(OUTBOX, &seq, record.value())?)?.0;
+                bytes += message.body.len();
+                messages.push((seq, message));
+                if bytes >= READ_BYTES_MAX {
+                    break;
+                }
             }
             Ok(messages)
         })
