@@ -12,22 +12,29 @@
 //! machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
 mod bench;
+mod clocks;
 mod commands;
 mod core;
 mod courier;
+mod crashes;
 mod desk;
 mod ending;
 pub mod floor;
 mod hear;
+mod history;
 mod keeper;
 mod memory;
 mod outbox;
 mod parts;
 mod pressure;
 mod probe;
+mod pulse;
 mod reports;
+mod safeguards;
+mod service;
 mod status;
 mod telemetry;
+mod wall;
 mod yields;
 
 use std::future::pending;
@@ -37,12 +44,17 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 
+use self::clocks::Clocks;
 use self::core::{Act, Core};
 use self::desk::Now;
+use self::history::History;
 use self::keeper::{Answer, Keeper, Request};
+use self::pulse::Moves;
+use self::service::Service;
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::store;
+use crate::link::heartbeat::Heartbeat;
 use crate::link::mqtt;
 use crate::model::library::LibraryError;
 use crate::sentinel::{self, Sentinel};
@@ -149,20 +161,21 @@ struct Agent {
     handles: Vec<Handle>,
     pressure: pressure::Watcher,
     status: status::Status,
-}
-
-/// Both clocks, read once for whatever is decided now.
-fn now() -> Now {
-    Now { mono: sys::clock::now(), wall: sys::clock::wall() }
+    clocks: Clocks,
+    history: History,
+    service: Service,
+    heartbeat: Heartbeat,
 }
 
 impl Agent {
     async fn live(mut self, mut mouths: Mouths) -> Result<(), Error> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), node = self.settings.node.topics.source(), "agent started");
+        self.service.ready();
         let outcome = loop {
             if let Err(error) = self.turn() {
                 break Err(error);
             }
+            let pause = self.next_turn();
             tokio::select! {
                 biased;
                 _ = mouths.terminate.recv() => break Ok(()),
@@ -176,34 +189,35 @@ impl Agent {
                 }
                 () = self.pressure.triggered() => {
                     let shortage = self.pressure.by_trigger();
-                    self.core.hear_memory(now(), Some(shortage));
+                    self.core.hear_memory(self.clocks.now(), Some(shortage));
                 }
-                Some(event) = mouths.workers.recv() => self.core.hear_worker(now(), event),
+                Some(event) = mouths.workers.recv() => self.core.hear_worker(self.clocks.now(), event),
                 Some(answer) = mouths.store.recv() => {
-                    if let Err(fault) = self.core.hear_store(now(), answer) {
+                    if let Err(fault) = self.core.hear_store(self.clocks.now(), answer) {
                         break Err(fault.into());
                     }
                 }
                 event = mouths.link.recv() => match event {
-                    Some(event) => self.core.hear_link(now(), event),
+                    Some(event) => self.core.hear_link(self.clocks.now(), event),
                     None => pending().await,
                 },
                 Some(asked) = mouths.status.recv() => self.show(asked),
                 () = room(&self.link, self.core.courier.is_waiting()) => self.core.courier.flush(),
                 _ = mouths.hangup.recv() => self.read_settings_again(),
-                () = tokio::time::sleep(self.next_turn()) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         };
         if let Err(error) = &outcome {
             tracing::error!(%error, "stopping");
         }
-        self.end(mouths).await;
+        self.end(mouths, outcome.is_ok()).await;
         outcome
     }
 
     /// What is due now, and what follows from whatever was heard.
     fn turn(&mut self) -> Result<(), Error> {
-        let now = now();
+        let now = self.clocks.now();
+        self.look_at_safeguards(now);
         if self.core.watches_memory() && self.pressure.is_due(now.mono) {
             let shortage = self.pressure.look(now.mono);
             self.core.hear_memory(now, shortage);
@@ -213,14 +227,35 @@ impl Agent {
         self.perform()
     }
 
-    fn next_turn(&self) -> Duration {
-        self.core.next_turn(now()).unwrap_or(TURN_MAX).min(TURN_MAX)
+    /// Clock, crashes, and the service manager's watchdog.
+    fn look_at_safeguards(&mut self, now: Now) {
+        if let Some((news, why)) = self.clocks.take_news() {
+            self.core.hear_clock(now, news, why);
+        }
+        if self.history.is_safe_mode() {
+            if self.history.leave_if_calm() {
+                self.core.set_safe_mode(now, None);
+            } else if !self.core.is_safe_mode() {
+                // A controller has said so.
+                self.history.leave();
+            }
+        }
+        if self.service.wants_moves(now.mono) {
+            self.sentinel.ask_for_a_pass();
+        }
+        let moves = Moves { link: self.heartbeat.count(), sentinel: self.sentinel.passes() };
+        self.service.on_turn(now.mono, moves, || self.core.status_line());
+    }
+
+    fn next_turn(&mut self) -> Duration {
+        let now = self.clocks.now();
+        self.core.next_turn(now).into_iter().chain(self.service.next(now.mono)).min().unwrap_or(TURN_MAX).min(TURN_MAX)
     }
 
     /// Takes every report that waits; the queue is bounded, and the sentinel fills it far slower than this empties it.
     fn hear_sentinel(&mut self) {
         while let Some(report) = self.sentinel.reports().pop() {
-            self.core.hear_sentinel(now(), report);
+            self.core.hear_sentinel(self.clocks.now(), report);
         }
     }
 

@@ -36,7 +36,7 @@ mod watch;
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fmt, io};
@@ -258,6 +258,8 @@ struct Shared {
     /// Reports were handed over since it rang.
     untold: AtomicBool,
     overflowed: AtomicU64,
+    /// Passes of the thread.
+    passes: AtomicU64,
 }
 
 /// Handle of the sentinel thread. Dropping it stops all workers and ends the thread.
@@ -391,6 +393,16 @@ impl Sentinel {
         self.shared.overflowed.load(SeqCst)
     }
 
+    /// Passes of the thread so far. [`Sentinel::ask_for_a_pass`] must raise it, or the thread hangs.
+    pub fn passes(&self) -> u64 {
+        self.shared.passes.load(Relaxed)
+    }
+
+    /// Wakes the thread for nothing.
+    pub fn ask_for_a_pass(&self) {
+        self.shared.doorbell.ring();
+    }
+
     /// How soon the thread gets a core.
     pub fn class(&self) -> YieldClass {
         self.class
@@ -431,6 +443,7 @@ impl Shared {
             report_bell: Doorbell::new()?,
             untold: AtomicBool::new(false),
             overflowed: AtomicU64::new(0),
+            passes: AtomicU64::new(0),
         })
     }
 

@@ -54,7 +54,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 12] = [
+const PURE: [&str; 16] = [
     "src/governor/",
     "src/units.rs",
     "src/tensor.rs",
@@ -67,6 +67,10 @@ const PURE: [&str; 12] = [
     "src/link/messages.rs",
     "src/link/reconcile.rs",
     "src/worker/protocol.rs",
+    "src/agent/wall.rs",
+    "src/agent/crashes.rs",
+    "src/agent/pulse.rs",
+    "src/agent/safeguards.rs",
 ];
 const NOT_IN_PURE: [&str; 7] =
     ["tokio", "async", "std::fs", "std::net", "std::thread", "sys::clock", "std::time::SystemTime"];

@@ -90,6 +90,7 @@ impl Core {
             }
             Command::Resume => {
                 self.desk.set_draining(false);
+                self.set_safe_mode(now, None);
                 self.hold_until = None;
                 self.order(Order::Resume);
                 self.order(Order::Release);

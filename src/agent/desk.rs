@@ -23,6 +23,7 @@ use self::suspects::Suspects;
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
 use super::reports::{self, Reports};
+use super::wall::Judged;
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, State, reason};
 use crate::jobs::queue::{Capacity, Surroundings};
@@ -48,8 +49,28 @@ const ITEMS_AHEAD: usize = 2;
 pub(super) struct Now {
     /// Monotonic.
     pub mono: Instant,
-    /// Wall.
+    /// Wall, as far as it is known.
     pub wall: WallTime,
+    /// The wall time up to which things are due; none while it is in doubt (see [`wall`](super::wall)).
+    pub due: WallTime,
+}
+
+impl Now {
+    /// A moment whose wall time was judged.
+    pub(super) const fn new(mono: Instant, judged: Judged) -> Self {
+        Self { mono, wall: judged.wall, due: judged.due() }
+    }
+
+    /// A moment whose wall time is beyond doubt.
+    #[cfg(test)]
+    pub(super) const fn sure(mono: Instant, wall: WallTime) -> Self {
+        Self { mono, wall, due: wall }
+    }
+
+    /// Whether the wall time is beyond doubt.
+    pub(super) fn is_sure(self) -> bool {
+        self.due == self.wall
+    }
 }
 
 /// How jobs are handled.
@@ -110,6 +131,10 @@ pub(super) struct Desk {
     /// When ended jobs are next looked through for those that may be forgotten.
     forget_at: Instant,
     effects: VecDeque<Effect>,
+    /// The last wall time beyond doubt, kept with every commit.
+    mark: Option<WallTime>,
+    /// When it is kept though nothing else is committed.
+    mark_due: Instant,
 }
 
 impl Desk {
@@ -137,6 +162,8 @@ impl Desk {
             suspects: Suspects::default(),
             forget_at: now.mono,
             effects: VecDeque::new(),
+            mark: None,
+            mark_due: now.mono.after(due::MARK_EVERY),
         };
         let interrupted: Vec<JobId> =
             jobs.iter().filter(|job| job.state.is_started()).map(|job| job.id.clone()).collect();
@@ -396,7 +423,8 @@ impl Desk {
         }
     }
 
-    fn commit(&mut self, batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
+    fn commit(&mut self, mut batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
+        batch.at = batch.at.or(self.mark);
         self.tickets += 1;
         let ticket = self.tickets;
         self.pending.insert(ticket, Pending { ack, submit });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::parts::{job_settings, open_library};
-use super::{Agent, Mouths, now, room};
+use super::{Agent, Mouths, room};
 use crate::link;
 
 /// For the workers' processes to be gone.
@@ -16,6 +16,12 @@ const GOODBYE_MAX: Duration = Duration::from_millis(800);
 impl Agent {
     /// Brings into force what can be brought into force, and names the rest.
     pub(super) fn read_settings_again(&mut self) {
+        self.service.reloading(self.clocks.now().mono);
+        self.bring_into_force();
+        self.service.ready();
+    }
+
+    fn bring_into_force(&mut self) {
         let fresh = match (self.reload)() {
             Ok(fresh) => fresh,
             Err(error) => {
@@ -55,15 +61,18 @@ impl Agent {
         self.settings.jobs.spool_bytes = spool_bytes;
         tracing::info!("configuration reloaded: governor, limits of jobs, models");
         if self.core.is_connected() {
-            self.core.courier.publish(self.core.desk.reports.info(now().wall));
+            let now = self.clocks.now();
+            self.core.courier.publish(self.core.desk.reports.info(now.wall));
         }
     }
 
     /// Refuse jobs, stop workers, give running jobs back, flush, last words: all within two seconds.
-    pub(super) async fn end(mut self, mut mouths: Mouths) {
-        let began = now().mono;
+    /// `orderly` unless it could not go on: then the next start finds a crash.
+    pub(super) async fn end(mut self, mut mouths: Mouths, orderly: bool) {
+        let began = self.clocks.now();
         tracing::info!("stopping");
-        self.core.wind_down(now());
+        self.service.stopping();
+        self.core.wind_down(began);
         if let Err(error) = self.perform() {
             tracing::error!(%error, "while stopping");
         }
@@ -82,7 +91,7 @@ impl Agent {
         if flushed.is_err() && self.core.is_connected() {
             tracing::warn!("messages left in the outbox; they are sent after the next start");
         }
-        self.core.last_words(now());
+        self.core.last_words(self.clocks.now());
         let closed = tokio::time::timeout(GOODBYE_MAX, async {
             loop {
                 tokio::select! {
@@ -99,7 +108,10 @@ impl Agent {
         self.keeper.stop();
         self.sentinel.stop();
         self.gate.cgroups().close();
-        tracing::info!(ms = now().mono.since(began).as_millis(), "stopped");
+        if orderly {
+            self.history.end();
+        }
+        tracing::info!(ms = self.clocks.now().mono.since(began.mono).as_millis(), "stopped");
     }
 
     /// Everything committed, and, while connected, everything delivered. A second SIGTERM cuts it short.
@@ -110,8 +122,8 @@ impl Agent {
                 return;
             }
             tokio::select! {
-                Some(answer) = mouths.store.recv() => if self.core.hear_store(now(), answer).is_err() { return },
-                Some(event) = mouths.link.recv() => self.core.hear_link(now(), event),
+                Some(answer) = mouths.store.recv() => if self.core.hear_store(self.clocks.now(), answer).is_err() { return },
+                Some(event) = mouths.link.recv() => self.core.hear_link(self.clocks.now(), event),
                 () = room(&self.link, self.core.courier.is_waiting()) => self.core.courier.flush(),
                 _ = mouths.terminate.recv() => return,
             }

@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::reports::Impairment;
 use super::{desk::Now, keeper::Answer, probe};
-use crate::fault::{Code, Fault};
+use crate::fault::Fault;
 use crate::jobs::store::Batch;
 use crate::link::topics::Down;
 use crate::link::{AckToken, Event, Received};
@@ -112,14 +112,14 @@ impl Core {
         }
         self.telemetry.state_changed();
         self.let_workers_start();
-        let what = what.as_str();
+        let (code, what) = (what.code(), what.as_str());
         match &why {
             Some(why) => tracing::error!(what, why, "degraded"),
             None => tracing::info!(what, "no longer degraded"),
         }
         // The sentence may change with every try; beginning and end are the events.
         if was != why.is_some() {
-            let fault = Fault::new(Code::NodeDegraded, format!("{what}: {}", why.as_deref().unwrap_or("over")));
+            let fault = Fault::new(code, format!("{what}: {}", why.as_deref().unwrap_or("over")));
             let event = self.desk.reports.alarm("", &fault, now.wall);
             self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
         }

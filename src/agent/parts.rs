@@ -7,13 +7,17 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::clocks::Clocks;
 use super::core::{Core, Terms};
+use super::crashes;
 use super::desk::{self, Desk};
+use super::history::History;
 use super::keeper::Keeper;
 use super::pressure::{self, Watcher};
 use super::reports::{self, Reports};
+use super::service::Service;
 use super::status::Status;
-use super::{Agent, Error, Mouths, Reload, floor, now};
+use super::{Agent, Error, Mouths, Reload, floor};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
 use crate::jobs::queue::Capacity;
@@ -52,13 +56,17 @@ impl Agent {
     /// Makes every part. The sentinel is the first that can act and the workers are the last, so that no worker ever
     /// exists that nobody could stop.
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
+        // Before anything that could crash.
+        let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
         let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let Opened { store, jobs, boot, quarantined, .. } = open_store(&settings.jobs.state_dir, quota)?;
+        let Opened { store, jobs, boot, wall_high, quarantined, .. } = open_store(&settings.jobs.state_dir, quota)?;
         tracing::info!(boot, jobs = jobs.len(), "state opened");
         if let Some(old) = quarantined {
             tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside, starting empty");
         }
+        let mut clocks = Clocks::start(wall_high);
+        let now = clocks.now();
         let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
@@ -72,9 +80,11 @@ impl Agent {
         let sentinel = sentinel::start(sentinel_settings(&settings), Arc::clone(&gate))?;
         let sources = settings.load.sources.iter().map(|source| source.name.clone()).collect();
         let info = inventory(&settings, host, &library, &sentinel, &floor);
-        let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now().wall);
+        let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now.wall);
 
-        let (commands, link) = mqtt::start(link_settings(&settings, reports.will(now().wall))?, sys::clock::wall)?;
+        let told = link_settings(&settings, reports.will(now.wall))?;
+        let heartbeat = told.heartbeat.clone();
+        let (commands, link) = mqtt::start(told, sys::clock::wall)?;
         let (worker_events, workers) = mpsc::channel(WORKER_EVENTS_MAX);
         let handles = (0..usize::from(settings.workers.count))
             .map(|slot| {
@@ -86,7 +96,7 @@ impl Agent {
             })
             .collect();
         let places = usize::from(settings.workers.count);
-        let desk = Desk::new(now(), job_settings(&settings), library, reports, places, jobs);
+        let desk = Desk::new(now, job_settings(&settings), library, reports, places, jobs);
         let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
         let (status, asked) = Status::open(&settings.status);
         let mouths = Mouths {
@@ -105,10 +115,35 @@ impl Agent {
             dead_man: settings.sentinel.dead_man,
             memory_calm: settings.memory.calm,
         };
-        let core = Core::new(now(), terms, desk, commands.clone(), HostUsage::read);
-        let agent = Self { settings, reload, core, keeper, link: commands, sentinel, gate, handles, pressure, status };
+        let mut core = Core::new(now, terms, desk, commands.clone(), HostUsage::read);
+        core.set_safe_mode(now, history.safe_mode());
+        let service = Service::of_environment(now.mono);
+        // From here on an end without a word is a crash.
+        history.begun();
+        let agent = Self {
+            settings,
+            reload,
+            core,
+            keeper,
+            link: commands,
+            sentinel,
+            gate,
+            handles,
+            pressure,
+            status,
+            clocks,
+            history,
+            service,
+            heartbeat,
+        };
         Ok((agent, mouths))
     }
+}
+
+/// When the agent's crashes are too many.
+fn crash_terms(settings: &Settings) -> crashes::Terms {
+    let config::SafeMode { crashes, window, calm } = settings.safe_mode;
+    crashes::Terms { crashes: usize::from(crashes), window, calm }
 }
 
 /// Opens the store, with some patience for its lock: an agent that was killed while it forked a worker leaves the lock
@@ -174,6 +209,7 @@ fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, E
         password_file: mqtt.password_file.clone(),
         keep_alive: mqtt.keep_alive,
         session_expiry: mqtt.session_expiry,
+        backoff: mqtt::Backoff::STANDARD.up_to(mqtt.reconnect_max),
         subscriptions: topics.node_subscriptions(),
         will: Some(will),
         will_delay_s: WILL_DELAY_S,

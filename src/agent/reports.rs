@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::desk::Now;
 use super::telemetry::Counters;
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::governor::{Decision, Mode, Policy, Reason};
 use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
@@ -52,6 +52,15 @@ impl Impairment {
             Self::SafeMode => "safe_mode",
             Self::Clock => "clock",
             Self::Broker => "broker",
+        }
+    }
+
+    /// The code of the event that tells of it.
+    pub(super) const fn code(self) -> Code {
+        match self {
+            Self::Disk | Self::Broker => Code::NodeDegraded,
+            Self::SafeMode => Code::NodeSafeMode,
+            Self::Clock => Code::ClockDoubt,
         }
     }
 
@@ -336,7 +345,6 @@ impl Reports {
 
     /// Body of the result of a job that ended without one.
     pub(super) fn error_body(job: &Job) -> Vec<u8> {
-        use crate::fault::Code;
         let fault = job.fault.clone().unwrap_or_else(|| match job.state {
             State::Canceled => {
                 Fault::new(Code::JobCanceled, format!("job {} was taken back by its controller", job.id))

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use super::Agent;
 use super::reports::Reports;
 use super::status::{self, Asked, Page, Scene};
 use super::telemetry::Counters;
-use super::{Agent, now};
 use crate::governor::Reason;
 use crate::ledger::cause::{Causes, Verdict};
 use crate::ledger::distribution::{BOUNDS_US, Distribution};
@@ -121,7 +121,7 @@ impl Reports {
 impl Agent {
     /// Shows a page to whoever asks on this machine; one made a moment ago is good enough.
     pub(super) fn show(&mut self, asked: Asked) {
-        let now = now();
+        let now = self.clocks.now();
         let text = match self.status.kept(asked.page, now.mono) {
             Some(kept) => kept,
             None => {

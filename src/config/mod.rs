@@ -54,6 +54,8 @@ pub struct Settings {
     pub jobs: Jobs,
     /// Folder of the models.
     pub models_dir: PathBuf,
+    /// When the agent's crashes are too many.
+    pub safe_mode: SafeMode,
     /// What can be looked at from the same machine.
     pub status: Status,
     /// What is logged.
@@ -82,6 +84,8 @@ pub struct Mqtt {
     pub keep_alive: Duration,
     /// How long the broker keeps the session of an absent node.
     pub session_expiry: Duration,
+    /// Longest wait before a lost connection is tried again.
+    pub reconnect_max: Duration,
     /// Whether plaintext to a broker on another machine is accepted.
     pub allow_insecure: bool,
 }
@@ -151,6 +155,17 @@ pub struct Jobs {
     pub limits: Limits,
     /// Limits that no job may exceed.
     pub limits_max: Limits,
+}
+
+/// `[safe_mode]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SafeMode {
+    /// So many crashes begin it, at most 16; 0: never.
+    pub crashes: u8,
+    /// Within this time.
+    pub window: Duration,
+    /// So long without another one ends it.
+    pub calm: Duration,
 }
 
 /// `[status]`.
@@ -241,6 +256,7 @@ impl Settings {
             ("memory", self.memory != new.memory),
             ("cgroup", self.cgroup != new.cgroup),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
+            ("safe_mode", self.safe_mode != new.safe_mode),
             ("status", self.status != new.status),
             ("log", self.log != new.log),
         ];

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
-use super::{Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, Sentinel, Settings, Status, Workers, sources};
+use super::{
+    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Workers, sources,
+};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
@@ -20,6 +22,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
+/// Shortest "longest wait" for the broker: below it a broker that is down is only knocked at.
+const RECONNECT_MAX_MIN: Duration = Duration::from_millis(500);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Highest number of a core.
 const CORE_MAX: u64 = 1023;
@@ -61,6 +65,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let cgroup = cgroup(root.section("cgroup"));
     let jobs = jobs(root.section("jobs"));
     let models_dir = models(root.section("models"));
+    let safe_mode = safe_mode(root.section("safe_mode"));
     let status = status(root.section("status"));
     let log = log(root.section("log"));
     Some(Settings {
@@ -74,6 +79,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         cgroup,
         jobs,
         models_dir,
+        safe_mode,
         status,
         log,
     })
@@ -100,6 +106,7 @@ fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
     let password_file = section.path("password_file");
     let keep_alive = section.seconds("keep_alive_s", Duration::from_secs(15), Duration::from_secs(5)..=HOUR);
     let session_expiry = section.seconds("session_expiry_s", 7 * DAY, Duration::from_secs(60)..=30 * DAY);
+    let reconnect_max = section.seconds("reconnect_max_s", Duration::from_secs(60), RECONNECT_MAX_MIN..=HOUR);
     let allow_insecure = section.flag("allow_insecure", false);
     let host = section.require("host", host, "\"127.0.0.1\" (the broker)");
     if let Some(host) = &host {
@@ -118,7 +125,8 @@ fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
     }
     section.finish();
     let port = u16::try_from(port).ok()?;
-    Some(Mqtt { host: host?, port, username, password_file, keep_alive, session_expiry, allow_insecure })
+    let host = host?;
+    Some(Mqtt { host, port, username, password_file, keep_alive, session_expiry, reconnect_max, allow_insecure })
 }
 
 /// Whether that host is this machine, as far as its name says.
@@ -269,6 +277,18 @@ fn models(mut section: Section<'_, '_>) -> PathBuf {
     let folder = section.path("dir").unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
     section.finish();
     folder
+}
+
+fn safe_mode(mut section: Section<'_, '_>) -> SafeMode {
+    let crashes = section.integer("crashes", 5, 0..=16, "crashes (0: no safe mode)");
+    let range = Duration::from_secs(1)..=DAY;
+    let safe_mode = SafeMode {
+        crashes: u8::try_from(crashes).unwrap_or(u8::MAX),
+        window: section.seconds("window_s", Duration::from_secs(300), range.clone()),
+        calm: section.seconds("calm_s", Duration::from_secs(1_800), range),
+    };
+    section.finish();
+    safe_mode
 }
 
 fn status(mut section: Section<'_, '_>) -> Status {

@@ -310,6 +310,11 @@ impl Job {
         self.is_terminal() && !self.acknowledged
     }
 
+    /// Before when it must not be started. One that was started has had its moment, whatever the clock says since.
+    pub fn earliest_start(&self) -> Option<WallTime> {
+        self.not_before.filter(|_| self.attempt == 0)
+    }
+
     /// Whether the deadline has passed at `now`, terminal or not.
     pub fn is_overdue(&self, now: WallTime) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)

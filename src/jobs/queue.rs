@@ -51,7 +51,12 @@ pub fn next<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -> Optio
 }
 
 fn is_ready(job: &Job, now: WallTime) -> bool {
-    job.state == State::Queued && job.not_before.is_none_or(|start| start <= now) && !job.is_overdue(now)
+    job.state == State::Queued && start_ahead(job, now).is_none() && !job.is_overdue(now)
+}
+
+/// The start that a job still waits for.
+fn start_ahead(job: &Job, now: WallTime) -> Option<WallTime> {
+    job.earliest_start().filter(|start| *start > now)
 }
 
 /// Smaller goes first. The id makes the order total.
@@ -69,7 +74,7 @@ pub fn expired<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -> Ve
 /// A deadline that has passed is returned as it is, so that it is never slept through; [`expired`] names its job.
 pub fn next_moment<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -> Option<WallTime> {
     let moments = |job: &Job| {
-        let start = job.not_before.filter(|start| job.state == State::Queued && *start > now);
+        let start = start_ahead(job, now).filter(|_| job.state == State::Queued);
         [job.deadline, start].into_iter().flatten().min()
     };
     jobs.into_iter().filter(|job| !job.is_terminal()).filter_map(moments).min()
@@ -154,7 +159,7 @@ pub(super) fn waiting(
     if let Some(deadline) = job.deadline.filter(|_| job.is_overdue(now)) {
         return waiting("deadline", format!("deadline {} has passed", deadline));
     }
-    if let Some(start) = job.not_before.filter(|start| *start > now) {
+    if let Some(start) = start_ahead(job, now) {
         return waiting("not_before", format!("not_before {}", start));
     }
     if let Some(reason) = surroundings.closed {

@@ -231,7 +231,7 @@ impl Table {
         if let Some(Known::Open(job)) = self.jobs.get(id)
             && job.state == State::Queued
         {
-            let (rank, start) = (Rank::of(job), job.not_before);
+            let (rank, start) = (Rank::of(job), job.earliest_start());
             self.line_up(rank, start);
         }
     }
@@ -302,7 +302,7 @@ impl Table {
     pub fn look(&mut self, now: WallTime) {
         if now < self.looked {
             // The clock was set back: what had become due may be early again.
-            let start = |rank: &Rank| self.get_open(&rank.id)?.not_before.filter(|start| *start > now);
+            let start = |rank: &Rank| self.get_open(&rank.id)?.earliest_start().filter(|start| *start > now);
             let early: Vec<(WallTime, Rank)> =
                 self.ready.iter().filter_map(|rank| Some((start(rank)?, rank.clone()))).collect();
             early.iter().for_each(|(_, rank)| self.ready.remove(rank));
@@ -352,7 +352,7 @@ impl Table {
         let mut ahead = Ahead { above, earlier: self.ready.count_first(|rank| *rank < mine) - above };
         // Those that are overdue stand in the line and are not waited for.
         let is_in_line = |job: &&Job| {
-            let may_start = job.not_before.is_none_or(|start| start <= self.looked);
+            let may_start = job.earliest_start().is_none_or(|start| start <= self.looked);
             job.state == State::Queued && may_start && !self.undecided.contains(&job.id)
         };
         let overdue = self.overdue().filter_map(|id| self.get_open(id)).filter(is_in_line);
@@ -381,7 +381,7 @@ impl Table {
     fn join(&mut self, job: &Job) {
         self.queued += 1;
         if !self.undecided.contains(&job.id) {
-            self.line_up(Rank::of(job), job.not_before);
+            self.line_up(Rank::of(job), job.earliest_start());
         }
     }
 

@@ -33,6 +33,12 @@ impl Backoff {
         auth_first: Duration::from_secs(30),
         taken_over: Duration::from_secs(60),
     };
+
+    /// The same, but never a longer wait than that for a broker that is away.
+    #[must_use]
+    pub fn up_to(self, max: Duration) -> Self {
+        Self { first: self.first.min(max), max, ..self }
+    }
 }
 
 /// Why a connection ended, as far as the next one is concerned.

@@ -28,6 +28,8 @@ pub mod backoff;
 
 pub mod inflight;
 
+pub mod heartbeat;
+
 pub mod reconcile;
 
 use std::fmt;
@@ -133,6 +135,9 @@ impl Link for mpsc::Sender<Command> {
         })
     }
 }
+
+/// The owner's ends of a link: commands go in, events come out.
+pub type Ends = (mpsc::Sender<Command>, mpsc::Receiver<Event>);
 
 /// What the link tells the rest of the program.
 #[derive(Clone, Debug, PartialEq)]

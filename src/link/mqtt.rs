@@ -33,7 +33,7 @@ pub use super::contained::panic_is_contained;
 use super::fit::packet_bytes;
 use super::messages::JSON;
 pub use super::settings::{BadSettings, Settings, WallClock};
-use super::{Command, Event, Publish, Qos};
+use super::{Command, Ends, Event, Publish, Qos};
 
 #[cfg(test)]
 mod tests;
@@ -62,10 +62,7 @@ const _: () = assert!(
 ///
 /// # Errors
 /// Settings that cannot work; see [`Settings::check`].
-pub fn start(
-    settings: Settings,
-    wall: WallClock,
-) -> Result<(mpsc::Sender<Command>, mpsc::Receiver<Event>), BadSettings> {
+pub fn start(settings: Settings, wall: WallClock) -> Result<Ends, BadSettings> {
     settings.check()?;
     let (command_sender, commands) = mpsc::channel(CHANNEL_MAX);
     let (events, event_receiver) = mpsc::channel(CHANNEL_MAX);
@@ -123,6 +120,7 @@ impl Link {
                 () = self.events.closed() => return None,
                 // An owner that does not listen gets no new connection.
                 () = sleep_until(until), if self.pending.len() < EVENTS_MAX => return Some(()),
+                () = self.settings.heartbeat.beat() => {}
             }
         }
     }
@@ -172,6 +170,7 @@ impl Link {
                     }
                 }
                 () = sleep_until(Instant::from_std(connection.next_timeout())) => return connection.on_timeout(),
+                () = self.settings.heartbeat.beat() => {}
             }
             while let Some(request) = connection.next_request() {
                 if self.act(&client, request).is_err() {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::heartbeat::Heartbeat;
 use super::{Publish, Qos};
 use crate::units::{PACKET_BYTES_MAX, WallTime};
 
@@ -55,6 +56,8 @@ pub struct Settings {
     pub packet_bytes_max: usize,
     /// How long to wait before the next try.
     pub backoff: Backoff,
+    /// Counts the turns of the link's task, for whoever keeps a clone of it.
+    pub heartbeat: Heartbeat,
 }
 
 /// Settings that cannot work, and what would.
@@ -111,6 +114,7 @@ impl Settings {
             will_delay_s: 0,
             packet_bytes_max: PACKET_BYTES_MAX,
             backoff: Backoff::STANDARD,
+            heartbeat: Heartbeat::default(),
         }
     }
 

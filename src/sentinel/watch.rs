@@ -3,6 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::pace::Flood;
@@ -99,6 +100,7 @@ impl Watch {
             }
             self.reflex.confirm(ready.has(Ready::CHILD));
             self.shared.tell();
+            self.shared.passes.fetch_add(1, Relaxed);
             if self.reflex.may_leave() {
                 return Ok(());
             }

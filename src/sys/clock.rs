@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::thread::clock_nanosleep_absolute;
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -16,11 +16,34 @@ pub fn now() -> Instant {
     Instant::from_nanos(u64::try_from(span(time).as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// Now, by the wall clock.
+/// Now, by the machine's wall clock. Asked of the C library, which a test can stand in front of.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn wall() -> WallTime {
-    let time = clock_gettime(ClockId::Realtime);
-    WallTime::from_millis(time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000))
+    let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => WallTime::from_millis(millis(since)),
+        Err(before) => WallTime::from_millis(-millis(before.duration())),
+    }
 }
+
+/// Time since the machine started, by `CLOCK_BOOTTIME`: as [`now`], but it goes on while the machine is suspended.
+pub fn since_boot() -> Instant {
+    let time = clock_gettime(ClockId::Boottime);
+    Instant::from_nanos(u64::try_from(span(time).as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Whether the kernel calls its wall clock synchronised: a time service has set it and keeps it. When the kernel does
+/// not say, it is not.
+pub fn is_synchronised() -> bool {
+    let mut time = MaybeUninit::<libc::timex>::zeroed();
+    // SAFETY: an all-zero timex is valid and asks for nothing to be changed (`modes` 0); the call only fills it.
+    let state = unsafe { libc::adjtimex(time.as_mut_ptr()) };
+    // TIME_ERROR stands for STA_UNSYNC and its like; -1 for a refusal.
+    (0..TIME_ERROR).contains(&state)
+}
+
+/// What adjtimex(2) returns for a clock that is not synchronised.
+const TIME_ERROR: libc::c_int = 5;
 
 /// CPU time that this process has used, all threads together.
 pub fn own_cpu() -> Duration {
@@ -96,6 +119,19 @@ mod tests {
         sleep_until(moment);
         assert!(now() >= moment);
         sleep_until(Instant::default());
+    }
+
+    #[test]
+    fn the_time_since_boot_goes_on_with_the_monotonic_clock_or_is_ahead_of_it_by_a_suspend() {
+        let before = now();
+        assert!(since_boot() >= before);
+    }
+
+    #[test]
+    fn the_kernel_gives_its_word_on_synchronisation_twice_alike() {
+        // A time service may change it in between once; not twice.
+        let words = [is_synchronised(), is_synchronised(), is_synchronised()];
+        assert!(words[0] == words[1] || words[1] == words[2]);
     }
 
     #[test]

@@ -146,16 +146,34 @@ impl Controller {
 
     /// Asks the node, and waits for its reply.
     pub fn ask(&self, command: &str, body: &Value) -> Value {
+        let (order, correlation) = self.order(command, body);
+        self.publish(order);
+        self.wait(&format!("reply to {command}"), |messages| reply(messages, &correlation))
+    }
+
+    /// Asks the node, and gives up after that time: broker, connection or node may be away.
+    pub fn try_ask(&self, command: &str, body: &Value, wait: Duration) -> Option<Value> {
+        let (order, correlation) = self.order(command, body);
+        let before = self.read(<[Message]>::len);
+        self.post(order);
+        let end = clock::now().after(wait);
+        loop {
+            let reply = self.read(|messages| reply(&messages[before..], &correlation));
+            if reply.is_some() || clock::now() >= end {
+                return reply;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn order(&self, command: &str, body: &Value) -> (Publish, Vec<u8>) {
         let correlation = new_id().into_bytes();
-        self.publish(Publish {
+        let order = Publish {
             response_topic: Some(self.replies.clone()),
             correlation: Some(correlation.clone()),
             ..message(&format!("{BASE}/down/cmd/{command}"), body.to_string().into_bytes())
-        });
-        self.wait(&format!("reply to {command}"), |messages| {
-            let reply = messages.iter().find(|message| message.correlation.as_ref() == Some(&correlation))?;
-            Some(reply.json.clone())
-        })
+        };
+        (order, correlation)
     }
 
     // ---- in ----
@@ -278,6 +296,11 @@ impl Drop for Controller {
             let _ = thread.join();
         }
     }
+}
+
+fn reply(messages: &[Message], correlation: &[u8]) -> Option<Value> {
+    let reply = messages.iter().find(|message| message.correlation.as_deref() == Some(correlation))?;
+    Some(reply.json.clone())
 }
 
 /// A message with the usual delivery.

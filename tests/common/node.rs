@@ -38,7 +38,8 @@ const FEED_EVERY: Duration = Duration::from_millis(50);
 pub struct Setup(Table);
 
 impl Setup {
-    /// One worker, quick to settle, a `push` source, and no eye for the memory of the machine that the tests run on.
+    /// One worker, quick to settle, a `push` source, no eye for the memory of the machine that the tests run on, and no
+    /// safe mode: agents are killed here all day.
     pub fn new() -> Self {
         let text = r#"
             [node]
@@ -66,6 +67,8 @@ impl Setup {
             available_min_mib = 0
             [jobs]
             wall_s = 3600
+            [safe_mode]
+            crashes = 0
             [models]
             [log]
             level = "info"

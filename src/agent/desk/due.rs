@@ -11,6 +11,8 @@ use crate::jobs::store::Batch;
 use crate::units::JobId;
 use crate::worker::handle::Work;
 
+/// The wall time is written down this often at least: rarely enough for flash, far more often than it matters.
+pub(super) const MARK_EVERY: Duration = Duration::from_secs(3600);
 /// Time between two looks through the ended jobs. Retention is in hours, so nobody waits for it to the second.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Most jobs that are forgotten at once: they are one commit.
@@ -19,7 +21,8 @@ const FORGET_MAX: usize = 1000;
 impl Desk {
     /// Whatever is due: deadlines, running-time limits, evictions, retention, the next start.
     pub(in crate::agent) fn tick(&mut self, now: Now) {
-        self.jobs.look(now.wall);
+        self.keep_mark(now);
+        self.jobs.look(now.due);
         for id in self.jobs.expired() {
             self.change(now, &id, Event::Expire);
             self.detach(now, &id, Code::JobExpired);
@@ -36,7 +39,7 @@ impl Desk {
 
     /// When [`Desk::tick`] is due at the latest, as time from now.
     pub(in crate::agent) fn next_tick(&self, now: Now) -> Option<Duration> {
-        let by_wall = self.jobs.next_moment().map(|at| at.since(now.wall));
+        let by_wall = self.jobs.next_moment().map(|at| at.since(now.due));
         let by_run = self.bench.runs().filter_map(|(_, run)| {
             let job = self.jobs.get_open(&run.job)?;
             let limit = run.reaches(job.limits.wall.saturating_sub(job.ran));
@@ -44,6 +47,19 @@ impl Desk {
             limit.into_iter().chain(evict).min().map(|at| at.since(now.mono))
         });
         by_wall.into_iter().chain(by_run).min()
+    }
+
+    /// Remembers the wall time, as long as it is beyond doubt: the next start measures its clock by it.
+    fn keep_mark(&mut self, now: Now) {
+        if !now.is_sure() {
+            self.mark = None;
+            return;
+        }
+        self.mark = Some(now.wall);
+        if self.mark_due <= now.mono {
+            self.mark_due = now.mono.after(MARK_EVERY);
+            self.commit(Batch::default(), None, None);
+        }
     }
 
     fn enforce_wall_limits(&mut self, now: Now) {

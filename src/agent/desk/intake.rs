@@ -1,5 +1,6 @@
 //! What does a controller want? Submit, cancel, ack.
 
+use super::super::reports::Impairment;
 use super::outputs;
 use super::{Desk, Now};
 use crate::fault::{Code, Fault};
@@ -59,10 +60,16 @@ impl Desk {
             let text = "the node takes no new jobs; send it elsewhere, or here after a resume";
             return Err(Fault::new(Code::NodeDraining, text));
         }
+        if let Some(why) = self.reports.impaired(Impairment::SafeMode) {
+            return Err(Fault::new(
+                Code::NodeSafeMode,
+                format!("the node is in safe mode and takes no new jobs: {why}"),
+            ));
+        }
         queue::admit(&self.settings.capacity, self.jobs.open(), self.jobs.len())?;
         let wire = Body::of(message)?;
         let header_bytes = wire.header_bytes;
-        let submit = messages::parse_submit(&wire, &self.settings.limits, now.wall)?;
+        let submit = messages::parse_submit(&wire, &self.settings.limits, now.due)?;
         let entry = self.library.find(&submit.model.name, submit.model.version, submit.model.digest.as_ref())?;
         self.suspects.admit(&entry.manifest)?;
         for (index, request) in submit.items.iter().enumerate() {

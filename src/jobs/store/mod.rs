@@ -126,6 +126,8 @@ pub struct Batch {
     /// Wall time that the sender trusts. The highest ever given is kept ([`Opened::wall_high`]); it rises with whatever
     /// else the batch changes, and alone too.
     pub at: Option<WallTime>,
+    /// `at` takes the place of the highest ever given even when it is lower: that one has turned out to be wrong.
+    pub at_replaces: bool,
     /// Jobs to be written, new or changed.
     pub jobs: Vec<Job>,
     /// Inputs of new jobs; the only part that the quota can refuse.

@@ -104,7 +104,10 @@ impl Plan {
         let excess = after.saturating_sub(quota.messages);
         let old = tally.outbox.iter().filter(|(seq, queued)| queued.droppable && delivered.binary_search(seq).is_err());
         let dropped = old.map(|(seq, _)| *seq).chain(droppable).take(excess).collect();
-        let wall_high = batches.iter().filter_map(|batch| batch.at).chain(tally.meta.wall_high).max();
+        let wall_high = batches.iter().fold(tally.meta.wall_high, |high, batch| match batch.at_replaces {
+            true => batch.at,
+            false => high.max(batch.at),
+        });
         let meta = Meta { next_seq, wall_high, commits: tally.meta.commits + 1, ..tally.meta };
         Self { seqs, meta, delivered, dropped }
     }
@@ -187,9 +190,10 @@ mod tests {
         let high = |tally: &Tally, batches: &[&Batch]| Plan::new(tally, &QUOTA, batches).meta.wall_high;
         assert_eq!(high(&Tally::default(), &[&batch(1, 0, &[])]), None);
         assert_eq!(high(&Tally::default(), &[&marked(7), &marked(5)]), at(7));
-        assert_eq!(
-            high(&Tally { meta: Meta { wall_high: at(9), ..Meta::default() }, ..Tally::default() }, &[&marked(7)]),
-            at(9)
-        );
+        let nine = Tally { meta: Meta { wall_high: at(9), ..Meta::default() }, ..Tally::default() };
+        assert_eq!(high(&nine, &[&marked(7)]), at(9));
+        let wrong = Batch { at_replaces: true, ..marked(7) };
+        assert_eq!(high(&nine, &[&marked(8), &wrong]), at(7), "unless the mark itself was wrong");
+        assert_eq!(high(&nine, &[&wrong, &marked(8)]), at(8));
     }
 }

@@ -136,7 +136,7 @@ impl World {
 
     pub(super) fn with(workers: usize, jobs: Vec<Job>) -> Self {
         let (models, library) = library();
-        let now = Now { mono: Instant::from_nanos(1_000_000_000_000), wall: WallTime::from_millis(1_800_000_000_000) };
+        let now = Now::sure(Instant::from_nanos(1_000_000_000_000), WallTime::from_millis(1_800_000_000_000));
         let desk = Desk::new(now, settings(), library, reports(), workers, jobs);
         Self {
             desk,
@@ -154,7 +154,7 @@ impl World {
     }
 
     pub(super) fn pass(&mut self, span: Duration) {
-        self.now = Now { mono: self.now.mono.after(span), wall: self.now.wall.after(span) };
+        self.now = Now::sure(self.now.mono.after(span), self.now.wall.after(span));
     }
 
     /// Takes the effects; the store does nothing yet.

@@ -1,0 +1,38 @@
+//! Who reads the clocks? The shell, here: every moment that the core is told has gone through the [`Judge`].
+
+use super::desk::Now;
+use super::wall::{Judge, News, Reading};
+use crate::sys::clock;
+use crate::units::WallTime;
+
+/// The machine's clocks, and what is to be thought of them.
+#[derive(Debug)]
+pub(super) struct Clocks {
+    judge: Judge,
+    news: Option<News>,
+}
+
+impl Clocks {
+    /// The clocks at the start; `mark` is the highest time that an earlier run believed.
+    pub(super) fn start(mark: Option<WallTime>) -> Self {
+        let judge = Judge::new(read(), mark);
+        let news = judge.why().map(|_| News::Doubt);
+        Self { judge, news }
+    }
+
+    /// Both clocks at this moment.
+    pub(super) fn now(&mut self) -> Now {
+        // A doubt that ended a moment ago is worth more than one that began: the core asks why.
+        self.news = self.judge.observe(read()).or(self.news);
+        Now::new(clock::now(), self.judge.judged())
+    }
+
+    /// What changed since the last call, and why the time is in doubt now, if it is.
+    pub(super) fn take_news(&mut self) -> Option<(News, Option<String>)> {
+        Some((self.news.take()?, self.judge.why().map(str::to_owned)))
+    }
+}
+
+fn read() -> Reading {
+    Reading { steady: clock::since_boot(), raw: clock::wall(), synchronised: clock::is_synchronised() }
+}
