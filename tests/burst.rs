@@ -176,13 +176,23 @@ fn ten_thousand_jobs_and_a_burst_of_messages_fit_in_32_mib() {
         "{JOBS} jobs in {accepted:?}, {BURST} messages in {:?}; resident KiB (now, most, own): idle {}, {}, {}; \
          with the jobs {}, {}, {}; after the burst {}, {}, {}",
         clock::now().since(begun),
-        idle.now, idle.most, idle.own, waiting.now, waiting.most, waiting.own, after.now, after.most, after.own
+        idle.now,
+        idle.most,
+        idle.own,
+        waiting.now,
+        waiting.most,
+        waiting.own,
+        after.now,
+        after.most,
+        after.own
     );
     assert!(after.most <= RSS_KIB_MAX, "the agent used {} KiB, at most {RSS_KIB_MAX}", after.most);
 
     let open = JOBS + BURST / 4;
-    let state = controller.ask("describe", &json!({}))["state"].clone();
-    assert_eq!(state["queued"], open, "{state}");
+    controller.wait("a state with all jobs", |messages| {
+        let last = messages.iter().rev().find(|message| message.topic == "up/state")?;
+        (last.json["queued"] == open).then_some(())
+    });
     assert!(controller.events("alarm").iter().all(|alarm| alarm["code"] != "node.degraded"));
     // It lives, and works as before.
     node.feeder.low();
