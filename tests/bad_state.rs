@@ -71,7 +71,6 @@ fn what_keeps_an_agent_from_starting_is_named_with_its_remedy() {
     let file = tempfile::NamedTempFile::new().expect("a file can be made");
     let file = file.path().display().to_string();
     for (setup, code, says) in [
-        (Setup::new().with("jobs", "state_dir", file.clone()), 74, vec!["state.io", &file, "must be writable"]),
         (Setup::new().with("models", "dir", "/nowhere/models"), 78, vec!["/nowhere/models", "folder that exists"]),
         (Setup::new().with("models", "dir", file.clone()), 78, vec![&file, "folder"]),
         (Setup::new().with("mqtt", "password_file", "/nowhere/password"), 78, vec!["/nowhere/password"]),

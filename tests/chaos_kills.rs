@@ -24,8 +24,8 @@ const PICTURES: usize = 3;
 const OPEN_MAX: usize = 60;
 /// An agent lives shorter than this.
 const LIFE_MAX: Duration = Duration::from_millis(1_500);
-/// When for so long no job ends any more, it is lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// When for so long no job ends any more, it is lost. On a machine that has other work inference gets next to nothing.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is sent, and from where.
 struct Source {

@@ -6,12 +6,14 @@
 //! when it is asked to.
 
 #![allow(missing_docs)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/hostile.rs"]
 mod hostile;
 #[path = "support/owner.rs"]
 mod owner;
+#[path = "common/random.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod random;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -96,6 +98,7 @@ impl Script {
             let orders = (0..INBOUND).filter(|number| !topics.contains(format!("{DOWN}/{number}").as_str())).count();
             expect(orders == 0, || format!("{orders} orders were not received"))?;
             expect(world.stray_acks == 0, || format!("{} acknowledgements of nothing", world.stray_acks))?;
+            expect(world.nonsense.is_empty(), || format!("it was sent {:?}", world.nonsense))?;
             expect(world.packet_max <= 32, || format!("packet id {} of a window of 32", world.packet_max))?;
             expect(owner.refused.len() == refused, || format!("refused: {:?}", owner.refused))?;
             expect(downs.contains(&owner.downs.len()), || format!("{downs:?} ends were expected"))?;

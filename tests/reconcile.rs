@@ -387,8 +387,8 @@ fn a_controller_pages_through_everything_once_and_in_order() {
     assert_eq!((&state["queued"], &state["unacknowledged"], &state["open_jobs"]), (&json!(5), &json!(1), &Value::Null));
     wipe(&mut node, Duration::ZERO);
     let birth = controller.wait("another birth", |messages| {
-        let births = messages.iter().filter(|message| message.json["open_jobs"]["total"] == 5);
-        births.last().map(|message| message.json.clone())
+        let mut births = messages.iter().filter(|message| message.json["open_jobs"]["total"] == 5);
+        births.next_back().map(|message| message.json.clone())
     });
     let listed: Vec<&str> =
         birth["open_jobs"]["jobs"].as_array().into_iter().flatten().filter_map(|job| job["id"].as_str()).collect();
@@ -411,8 +411,7 @@ fn replies_fit_what_the_broker_takes_or_say_that_they_do_not() {
     node.feeder.high();
     controller.wait_for_mode("busy");
     let ids: Vec<String> = (0..90).map(|number| format!("job-{number:02}")).collect();
-    ids.iter()
-        .for_each(|id| drop(controller.post(message(&format!("{BASE}/down/job/{id}"), job().to_string().into()))));
+    ids.iter().for_each(|id| _ = controller.post(message(&format!("{BASE}/down/job/{id}"), job().to_string().into())));
     controller.wait_for_state("job-89", "QUEUED");
     let first = controller.ask("jobs", &json!({"after": ""}));
     let count = first["jobs"].as_array().map_or(0, Vec::len);

@@ -149,11 +149,12 @@ impl Core {
     }
 
     /// The store has answered.
-    pub(super) fn reply_with_result(&mut self, reply: u64, body: Option<Vec<u8>>) {
+    pub(super) fn reply_with_result(&mut self, reply: u64, outcome: Result<Option<Vec<u8>>, Fault>) {
         let Some(Waiting { back, job }) = self.replies.remove(&reply) else { return };
-        let reply = match body {
-            Some(body) => Reply::Result(body),
-            None => Reply::Error(ErrorBody::from(&Fault::new(
+        let reply = match outcome {
+            Err(fault) => Reply::Error(ErrorBody::from(&fault)),
+            Ok(Some(body)) => Reply::Result(body),
+            Ok(None) => Reply::Error(ErrorBody::from(&Fault::new(
                 Code::JobUnknown,
                 format!("the result of job {job} is no longer kept; it was acknowledged or its retention ended"),
             ))),

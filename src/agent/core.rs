@@ -181,6 +181,7 @@ impl Core {
                 Effect::Token { slot, token } => self.acts.push_back(Act::Token { slot, token }),
                 Effect::Ack(ack) => self.courier.ack(ack),
                 Effect::Publish(message) => self.courier.publish(message),
+                Effect::Tell { messages, ack } => self.courier.tell(messages, ack),
                 Effect::Outbox => self.outbox.stored(),
             }
         }

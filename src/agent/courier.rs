@@ -16,6 +16,10 @@ const WAITING_MAX: usize = 256;
 /// Messages outside the store that wait for a connection.
 const HELD_MAX: usize = 64;
 
+/// Bytes of such messages and of replies that may wait besides one: a controller that asks for many large results at
+/// once gets some of them, and asks again for the others.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
 /// The way to the link.
 #[derive(Debug)]
 pub(super) struct Courier {
@@ -68,13 +72,37 @@ impl Courier {
     /// A message that the store does not keep: state, telemetry, replies.
     pub(super) fn publish(&mut self, message: Publish) {
         let (waiting, most) = if self.up { (self.waiting.len(), WAITING_MAX) } else { (self.held.len(), HELD_MAX) };
-        if waiting >= most {
+        if waiting >= most || self.bytes_waiting() > BYTES_MAX {
             self.dropped += 1;
         } else if self.up {
             self.waiting.push_back(Command::Publish { message, token: None });
             self.flush();
         } else {
             self.held.push_back(message);
+        }
+    }
+
+    /// Bytes of messages that the store does not keep.
+    fn bytes_waiting(&self) -> usize {
+        let sent = self.waiting.iter().map(|command| match command {
+            Command::Publish { message, token: None } => message.body.len(),
+            Command::Publish { token: Some(_), .. } | Command::Ack(_) | Command::Shutdown { .. } => 0,
+        });
+        sent.chain(self.held.iter().map(|message| message.body.len())).sum()
+    }
+
+    /// Messages that the store does not keep and that must be said before what caused them is acknowledged. Bounded by
+    /// the window of what the broker may leave unacknowledged; what finds no room is not acknowledged and comes again.
+    pub(super) fn tell(&mut self, messages: Vec<Publish>, ack: Option<AckToken>) {
+        if self.up {
+            self.waiting.extend(messages.into_iter().map(|message| Command::Publish { message, token: None }));
+            self.waiting.extend(ack.map(Command::Ack));
+            self.flush();
+        } else if self.held.len() + messages.len() <= HELD_MAX {
+            self.held.extend(messages);
+            if let Some(ack) = ack {
+                self.ack(ack);
+            }
         }
     }
 
@@ -177,6 +205,21 @@ mod tests {
         (0..WAITING_MAX).for_each(|_| courier.publish(message("state")));
         assert_eq!(courier.waiting.len(), WAITING_MAX);
         assert!(courier.dropped() > 2);
+    }
+
+    #[test]
+    fn large_replies_that_nobody_takes_have_a_limit_by_their_bytes() {
+        let (link, mut received) = mpsc::channel(1);
+        let mut courier = Courier::new(link);
+        courier.up();
+        let reply = || Publish { body: vec![0; BYTES_MAX / 4], ..message("reply") };
+        (0..20).for_each(|_| courier.publish(reply()));
+        // One is with the link; those that wait may pass the limit by one.
+        assert_eq!((courier.waiting.len(), courier.dropped()), (5, 14));
+        assert!(received.try_recv().is_ok());
+        courier.flush();
+        courier.publish(reply());
+        assert_eq!(courier.waiting.len(), 5, "room again");
     }
 
     #[test]

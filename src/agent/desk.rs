@@ -5,6 +5,7 @@
 //! broker only after its batch is durable. [`intake`] hears the controller, [`outcome`] the workers, [`due`] the
 //! clock; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
 
+mod adopt;
 mod due;
 mod intake;
 mod outcome;
@@ -15,14 +16,14 @@ mod suspects;
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::suspects::Suspects;
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
-use super::reports::{self, Reports};
+use super::reports::{self, Impairment, Reports};
 use super::wall::Judged;
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Event, Job, State, reason};
@@ -103,6 +104,8 @@ pub(super) enum Effect {
     Ack(AckToken),
     /// Publish without going through the store.
     Publish(Publish),
+    /// Publish without going through the store, and acknowledge what caused it after that.
+    Tell { messages: Vec<Publish>, ack: Option<AckToken> },
     /// Messages may wait in the outbox.
     Outbox,
 }
@@ -128,6 +131,8 @@ pub(super) struct Desk {
     tokens: u64,
     pending: BTreeMap<u64, Pending>,
     suspects: Suspects,
+    /// Jobs that the store has not accepted yet and that their controller has taken back.
+    taken_back: BTreeSet<JobId>,
     /// When ended jobs are next looked through for those that may be forgotten.
     forget_at: Instant,
     effects: VecDeque<Effect>,
@@ -160,6 +165,7 @@ impl Desk {
             tokens: 0,
             pending: BTreeMap::new(),
             suspects: Suspects::default(),
+            taken_back: BTreeSet::new(),
             forget_at: now.mono,
             effects: VecDeque::new(),
             mark: None,
@@ -253,28 +259,31 @@ impl Desk {
     /// When the store refused something other than a submit: promises can no longer be kept.
     pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
         let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
-        if let Some(id) = &pending.submit {
+        let taken_back = pending.submit.as_ref().is_some_and(|id| {
             self.jobs.decide(id);
-        }
+            self.taken_back.remove(id)
+        });
         match (outcome, pending.submit) {
-            (Ok(()), _) => self.effects.push_back(Effect::Outbox),
+            (Ok(()), submit) => {
+                self.effects.push_back(Effect::Outbox);
+                self.acknowledge(pending.ack);
+                if let Some(id) = submit.filter(|_| taken_back) {
+                    self.cancel(now, &id, None);
+                }
+            }
             (Err(fault), Some(id)) => {
                 tracing::warn!(job = %id, %fault, "job refused by the store");
-                if let Some(slot) = self.bench.slot_of(&id) {
-                    self.clear(now, slot);
-                }
                 self.jobs.remove(&id);
-                let refusal = self.reports.rejected(&id, &fault, now.wall);
-                // The quota is for inputs: what is said of it still has room, and so outlives this connection.
+                let batch = Batch { droppable: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
                 if fault.code == Code::SpoolFull {
-                    self.commit(Batch { droppable: refusal, ..Batch::default() }, pending.ack, None);
-                    return Ok(());
+                    // The quota is for inputs: what is said of it still has room, and so outlives this connection.
+                    self.commit(batch, pending.ack, None);
+                } else {
+                    self.tell(batch, pending.ack);
                 }
-                self.effects.extend(refusal.into_iter().map(|message| Effect::Publish(reports::publish(message))));
             }
             (Err(fault), None) => return Err(fault),
         }
-        self.acknowledge(pending.ack);
         Ok(())
     }
 
@@ -424,10 +433,24 @@ impl Desk {
     }
 
     fn commit(&mut self, mut batch: Batch, ack: Option<AckToken>, submit: Option<JobId>) {
+        if self.reports.impaired(Impairment::Disk).is_some() && batch.only_tells() {
+            self.tell(batch, ack);
+            return;
+        }
         batch.at = batch.at.or(self.mark);
         self.tickets += 1;
         let ticket = self.tickets;
         self.pending.insert(ticket, Pending { ack, submit });
         self.effects.push_back(Effect::Ask(Ask::Commit { ticket, batch: Box::new(batch) }));
+    }
+
+    /// Says without the store what changes nothing: a disk that refuses would hold it up, and the broker with it.
+    fn tell(&mut self, batch: Batch, ack: Option<AckToken>) {
+        let messages = batch.messages.into_iter().chain(batch.droppable).map(reports::publish);
+        if ack.is_some() {
+            self.effects.push_back(Effect::Tell { messages: messages.collect(), ack });
+        } else {
+            self.effects.extend(messages.map(Effect::Publish));
+        }
     }
 }

@@ -13,6 +13,15 @@ const FLUSH_MAX: Duration = Duration::from_millis(600);
 /// From the last words to the end of the link.
 const GOODBYE_MAX: Duration = Duration::from_millis(800);
 
+/// How the wait for the outbox ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushed {
+    /// There is nothing more to wait for.
+    Done,
+    /// A second SIGTERM came.
+    Hurry,
+}
+
 impl Agent {
     /// Brings into force what can be brought into force, and names the rest.
     pub(super) fn read_settings_again(&mut self) {
@@ -84,15 +93,23 @@ impl Agent {
                 let _ended = end.await;
             }
         });
-        if gone.await.is_err() {
-            tracing::warn!("workers that were killed have not had a core to die on yet");
+        // A second SIGTERM skips every wait that is left.
+        let mut hurry = false;
+        tokio::select! {
+            gone = gone => if gone.is_err() {
+                tracing::warn!("workers that were killed have not had a core to die on yet");
+            },
+            _ = mouths.terminate.recv() => hurry = true,
         }
-        let flushed = tokio::time::timeout(FLUSH_MAX, self.flush(&mut mouths)).await;
+        let patience = if hurry { Duration::ZERO } else { FLUSH_MAX };
+        let flushed = tokio::time::timeout(patience, self.flush(&mut mouths)).await;
+        hurry |= flushed == Ok(Flushed::Hurry);
         if flushed.is_err() && self.core.is_connected() {
             tracing::warn!("messages left in the outbox; they are sent after the next start");
         }
         self.core.last_words(self.clocks.now());
-        let closed = tokio::time::timeout(GOODBYE_MAX, async {
+        let patience = if hurry { Duration::ZERO } else { GOODBYE_MAX };
+        let closed = tokio::time::timeout(patience, async {
             loop {
                 tokio::select! {
                     event = mouths.link.recv() => if matches!(event, None | Some(link::Event::Closed)) { return },
@@ -115,18 +132,21 @@ impl Agent {
     }
 
     /// Everything committed, and, while connected, everything delivered. A second SIGTERM cuts it short.
-    async fn flush(&mut self, mouths: &mut Mouths) {
+    async fn flush(&mut self, mouths: &mut Mouths) -> Flushed {
         while !self.core.is_flushed() {
             self.core.settle();
             if self.perform().is_err() {
-                return;
+                return Flushed::Done;
             }
             tokio::select! {
-                Some(answer) = mouths.store.recv() => if self.core.hear_store(self.clocks.now(), answer).is_err() { return },
+                Some(answer) = mouths.store.recv() => if self.core.hear_store(self.clocks.now(), answer).is_err() {
+                    return Flushed::Done;
+                },
                 Some(event) = mouths.link.recv() => self.core.hear_link(self.clocks.now(), event),
                 () = room(&self.link, self.core.courier.is_waiting()) => self.core.courier.flush(),
-                _ = mouths.terminate.recv() => return,
+                _ = mouths.terminate.recv() => return Flushed::Hurry,
             }
         }
+        Flushed::Done
     }
 }

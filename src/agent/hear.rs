@@ -1,8 +1,10 @@
 //! What does each event do? From the sentinel, the store, and the link.
 
 use super::core::Core;
+use super::desk::Now;
+use super::keeper::{Answer, Found};
+use super::probe;
 use super::reports::Impairment;
-use super::{desk::Now, keeper::Answer, probe};
 use crate::fault::Fault;
 use crate::jobs::store::Batch;
 use crate::link::topics::Down;
@@ -68,11 +70,28 @@ impl Core {
             Answer::Committed { ticket, outcome } => self.desk.committed(now, ticket, outcome)?,
             Answer::Fetched { id, slot, outcome } => self.desk.fetched(now, slot, &id, outcome),
             Answer::Outbox { messages } => self.outbox.read(messages),
-            Answer::Result { reply, body } => self.reply_with_result(reply, body),
+            Answer::Result { reply, body } => self.reply_with_result(reply, Ok(body)),
+            Answer::Unread { reply, fault } => self.reply_with_result(reply, Err(fault)),
+            Answer::Disk(why) => self.impair(now, Impairment::Disk, why),
+            Answer::Opened(found) => self.adopt(now, *found),
             Answer::Dropped { total } => self.telemetry.gave_way(total),
             Answer::Broken(fault) => return Err(fault),
         }
         Ok(())
+    }
+
+    /// A store was opened while the agent runs.
+    fn adopt(&mut self, now: Now, found: Found) {
+        let Found { jobs, boot, quarantined } = found;
+        tracing::info!(boot, jobs = jobs.len(), "state opened");
+        if let Some(old) = quarantined {
+            tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
+            let event = self.desk.reports.alarm("", &old.fault, now.wall);
+            self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
+        }
+        self.desk.adopt(now, jobs);
+        self.outbox.stored();
+        self.telemetry.state_changed();
     }
 
     /// The link has something to tell.

@@ -1,32 +1,37 @@
 //! Who writes the store? One thread, so that a slow disk never holds up the event loop.
 //!
 //! Requests are answered in the order they came. Commits that wait together become one transaction (group commit):
-//! one sync for all of them. A disk that refuses to be written holds up accepted jobs and refuses new ones; it does not
-//! end the agent.
+//! one sync for all of them.
+//!
+//! A disk that refuses does not end the agent. [`Answer::Disk`] tells when that begins and ends. Meanwhile new jobs are
+//! refused at once; changes of accepted jobs wait ([`waiting`]), are tried again ([`service`]), and nobody is made to
+//! wait for them: what the broker gave is acknowledged, because nothing of it is lost that was promised. A disk that
+//! does not answer at all is told the same way. A store that could not be opened is opened when it can be, and
+//! [`Answer::Opened`] brings its jobs.
 
-use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+mod service;
+mod waiting;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{self, Receiver as Answers, Sender};
+use tokio::sync::mpsc::{self, Receiver as Answers};
 
+use self::service::Service;
+use self::waiting::{Change, Waiting};
 use crate::fault::{Code, Fault};
-use crate::jobs::store::{Batch, Message, Payload, Store};
+use crate::jobs::job::Job;
+use crate::jobs::store::{Batch, Message, Opener, Payload, Quarantined, Store};
 use crate::sys::clock;
-use crate::telemetry::LogLimit;
-use crate::units::JobId;
+use crate::units::{Instant, JobId};
 
-/// Most requests that wait for the store.
-const REQUESTS_MAX: usize = 1024;
 /// Most answers that wait for the agent; the thread pauses when nobody takes them.
 const ANSWERS_MAX: usize = 1024;
-/// Changes that may wait for a disk that refuses to be written.
-const REFUSED_MAX: usize = 4096;
-/// After so long the disk is tried again.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// Most commits joined into one transaction.
-const GROUP_MAX: usize = 64;
+/// A disk that has not answered for so long refuses, as far as others are concerned.
+const STALLED_AFTER: Duration = Duration::from_secs(10);
+/// The thread's last writes may take so long when the agent ends.
+const END_MAX: Duration = Duration::from_millis(500);
 
 /// What the agent asks of the store.
 #[derive(Debug)]
@@ -44,7 +49,8 @@ pub(super) enum Request {
 /// What the store answers.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// The batch of that ticket is durable, or was refused whole.
+    /// The batch of that ticket is durable, or was refused whole. One that brings no job may be said to be taken while
+    /// it waits for a disk that refuses.
     Committed { ticket: u64, outcome: Result<(), Fault> },
     /// Input and journal of a job.
     Fetched { id: JobId, slot: usize, outcome: Result<Fetched, Fault> },
@@ -52,9 +58,15 @@ pub(super) enum Answer {
     Outbox { messages: Vec<(u64, Message)> },
     /// A stored result, if there is one.
     Result { reply: u64, body: Option<Vec<u8>> },
-    /// The outbox was full, and so many of its droppable messages have given way since the start.
+    /// A stored result cannot be read.
+    Unread { reply: u64, fault: Fault },
+    /// The disk refuses for this reason, or (`None`) takes again.
+    Disk(Option<String>),
+    /// So many messages that may be lost have given way to others since the start.
     Dropped { total: u64 },
-    /// The store is unusable: nothing may be promised any more.
+    /// A store was opened while the agent runs: later than at its start, or again after damage.
+    Opened(Box<Found>),
+    /// Another agent has the store: this one must end.
     Broken(Fault),
 }
 
@@ -67,159 +79,146 @@ pub(super) struct Fetched {
     pub items: Vec<Vec<u8>>,
 }
 
+/// What a store held that was opened while the agent runs.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Its jobs.
+    pub jobs: Vec<Job>,
+    /// Which run of the agent on this store this is.
+    pub boot: u64,
+    /// The store that could not be used, when there was one.
+    pub quarantined: Option<Quarantined>,
+}
+
 /// The store's thread.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    requests: Option<SyncSender<Request>>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// Starts the thread; answers arrive on the returned channel.
+    /// Starts the thread over a store, or over none yet because the disk refuses; answers arrive on the returned channel.
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub(super) fn start(store: Store) -> std::io::Result<(Self, Answers<Answer>)> {
-        let (requests, waiting) = sync_channel(REQUESTS_MAX);
+    pub(super) fn start(opener: Opener, store: Result<Store, Fault>) -> std::io::Result<(Self, Answers<Answer>)> {
         let (answers, answered) = mpsc::channel(ANSWERS_MAX);
-        let service = Service { store, waiting, answers, group: Vec::new(), held: VecDeque::new(), dropped: 0 };
+        let trouble = store.as_ref().err().map(|fault| fault.message.clone());
+        let shared =
+            Arc::new(Shared { state: Mutex::new(State { trouble, ..State::default() }), bell: Condvar::new() });
+        let service = Service::new(opener, store, answers, Arc::clone(&shared));
         let thread = std::thread::Builder::new().name("neap-store".into()).spawn(move || service.serve())?;
-        Ok((Self { requests: Some(requests), thread: Some(thread) }, answered))
+        Ok((Self { shared, thread: Some(thread) }, answered))
     }
 
-    /// Hands over a request; `false` when too many wait already (the disk has stalled) or the thread is gone.
-    #[must_use]
-    pub(super) fn ask(&self, request: Request) -> bool {
-        self.requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok())
-    }
-
-    /// Finishes what was asked and ends the thread. The answers' receiver must be gone, or be read meanwhile.
-    pub(super) fn stop(&mut self) {
-        self.requests = None;
-        if let Some(thread) = self.thread.take() {
-            // A panic in the thread has already aborted the process (panic hook).
-            let _ = thread.join();
-        }
-    }
-}
-
-/// The thread itself.
-struct Service {
-    store: Store,
-    waiting: Receiver<Request>,
-    answers: Sender<Answer>,
-    /// Commits that have gathered, or that the disk has refused so far.
-    group: Vec<(u64, Batch)>,
-    /// Requests that came while the disk refused: they must see what was committed before them.
-    held: VecDeque<Request>,
-    /// Messages that had given way when the agent was last told.
-    dropped: u64,
-}
-
-impl Service {
-    fn serve(mut self) {
-        while let Some(first) = self.held.pop_front().or_else(|| self.waiting.recv().ok()) {
-            let mut next = Some(first);
-            while let Some(request) = next.take() {
-                if let Request::Commit { ticket, batch } = request {
-                    self.group.push((ticket, *batch));
-                    next = (self.group.len() < GROUP_MAX).then(|| self.waiting.try_recv().ok()).flatten();
-                    if next.is_none() {
-                        self.commit();
-                    }
-                } else {
-                    self.commit();
-                    self.answer(request);
-                }
-            }
-        }
-    }
-
-    fn answer(&mut self, request: Request) {
+    /// Hands over a request. Returns the answer of one that need not wait: the disk refuses.
+    pub(super) fn ask(&self, request: Request) -> Option<Answer> {
+        let mut state = self.shared.lock();
         let answer = match request {
-            Request::Commit { .. } => return,
-            Request::Fetch { id, slot } => Answer::Fetched { outcome: fetch(&self.store, &id), id, slot },
-            Request::Outbox { after, max } => {
-                self.store.outbox(after, max).map_or_else(Answer::Broken, |messages| Answer::Outbox { messages })
+            Request::Commit { ticket, batch } => {
+                let mut change = Change { tickets: vec![ticket], batch: *batch };
+                let answer = state.trouble.as_ref().map(|why| {
+                    let outcome = if change.is_submit() { Err(refused(why)) } else { Ok(()) };
+                    Answer::Committed { ticket, outcome }
+                });
+                if answer.is_some() {
+                    change.tickets.clear();
+                }
+                if answer.is_none() || !change.is_submit() {
+                    state.waiting.push(change);
+                }
+                answer
             }
-            Request::Result { id, reply } => {
-                self.store.result(&id).map_or_else(Answer::Broken, |body| Answer::Result { reply, body })
+            read @ (Request::Fetch { .. } | Request::Outbox { .. } | Request::Result { .. }) => {
+                state.waiting.ask(read);
+                None
             }
         };
-        self.tell(answer);
+        drop(state);
+        self.shared.bell.notify_all();
+        answer
     }
 
-    /// Commits the group that has gathered, so that whatever follows sees it.
-    ///
-    /// New jobs may be refused. What belongs to jobs already accepted may not: while the disk refuses it (it is full,
-    /// or was mounted read-only) it is tried again, for as long as the agent lives.
-    fn commit(&mut self) {
-        while !self.group.is_empty() {
-            let (tickets, batches): (Vec<u64>, Vec<Batch>) = self.group.drain(..).unzip();
-            let outcomes = self.store.commit_many(&batches);
-            for ((ticket, batch), outcome) in tickets.into_iter().zip(batches).zip(outcomes) {
-                match outcome {
-                    Err(fault) if fault.code == Code::StateIo && batch.payloads.is_empty() => {
-                        self.group.push((ticket, batch));
-                        log_refusal(&fault);
-                    }
-                    outcome => self.tell(Answer::Committed { ticket, outcome: outcome.map(drop) }),
-                }
-            }
-            self.tell_dropped();
-            if !self.group.is_empty() && !self.wait_for_the_disk() {
-                return;
-            }
+    /// Looks whether the disk answers at all; to be called every second or so.
+    pub(super) fn look(&self, now: Instant) -> Vec<Answer> {
+        let mut state = self.shared.lock();
+        let stalled = state.busy_since.is_some_and(|since| now.since(since) >= STALLED_AFTER);
+        if !stalled || state.trouble.is_some() {
+            return Vec::new();
         }
+        let why = format!("the disk under the state directory has not answered for {} s", STALLED_AFTER.as_secs());
+        state.trouble = Some(why.clone());
+        let (refusals, settled) = state.waiting.give_up();
+        let refusals = refusals.into_iter().map(|ticket| Answer::Committed { ticket, outcome: Err(refused(&why)) });
+        let settled = settled.into_iter().map(|ticket| Answer::Committed { ticket, outcome: Ok(()) });
+        let mut answers: Vec<Answer> = refusals.chain(settled).collect();
+        answers.insert(0, Answer::Disk(Some(why)));
+        answers
     }
 
-    /// Waits before the next try, and takes what comes meanwhile; `false` when the agent ends.
-    fn wait_for_the_disk(&mut self) -> bool {
-        let until = clock::now().after(RETRY_EVERY);
-        loop {
-            match self.waiting.recv_timeout(until.since(clock::now())) {
-                Ok(Request::Commit { ticket, batch }) if !batch.payloads.is_empty() => {
-                    let text = "the disk under the state directory refuses to be written; send the job later";
-                    self.tell(Answer::Committed { ticket, outcome: Err(Fault::new(Code::StateIo, text)) });
-                }
-                Ok(Request::Commit { ticket, batch }) => self.group.push((ticket, *batch)),
-                Ok(other) => self.held.push_back(other),
-                Err(RecvTimeoutError::Timeout) => return true,
-                Err(RecvTimeoutError::Disconnected) => return false,
-            }
-            if self.group.len() + self.held.len() > REFUSED_MAX {
-                let text =
-                    format!("the disk under the state directory has refused {REFUSED_MAX} changes; make room there");
-                self.tell(Answer::Broken(Fault::new(Code::StateIo, text)));
-                return false;
-            }
+    /// Finishes what was asked and ends the thread, unless the disk does not answer. The answers' receiver must be gone,
+    /// or be read meanwhile.
+    pub(super) fn stop(&mut self) {
+        let mut state = self.shared.lock();
+        state.closing = true;
+        self.shared.bell.notify_all();
+        let until = clock::now().after(END_MAX);
+        while !state.ended && clock::now() < until {
+            state = self.shared.wait(state, Some(until.since(clock::now())));
         }
-    }
-
-    fn tell_dropped(&mut self) {
-        let total = self.store.dropped();
-        if total != self.dropped {
-            self.dropped = total;
-            self.tell(Answer::Dropped { total });
+        let ended = state.ended;
+        drop(state);
+        if let Some(thread) = self.thread.take().filter(|_| ended) {
+            // A panic in the thread has already aborted the process (panic hook).
+            let _ = thread.join();
+        } else {
+            tracing::error!("the disk does not answer; what waits for it is lost with this process");
         }
-    }
-
-    fn tell(&self, answer: Answer) {
-        // The loop that listens ends before this thread does only when the process ends.
-        let _ = self.answers.blocking_send(answer);
     }
 }
 
-fn log_refusal(fault: &Fault) {
-    static REFUSED: LogLimit = LogLimit::new(1, 10);
-    if let Some(suppressed) = REFUSED.admit(clock::now()) {
-        tracing::error!(%fault, suppressed, "not stored, trying again; new jobs are refused meanwhile");
+fn refused(why: &str) -> Fault {
+    let text = format!("the disk under the state directory refuses to be written; send the job later ({why})");
+    Fault::new(Code::StateIo, text)
+}
+
+/// What the agent and the thread share.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    bell: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Waiting,
+    /// Why the disk refuses, as the agent knows or is about to hear.
+    trouble: Option<String>,
+    /// Since when the thread has been at work.
+    busy_since: Option<Instant>,
+    closing: bool,
+    ended: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the bell, or for so long.
+    fn wait<'s>(&self, state: MutexGuard<'s, State>, span: Option<Duration>) -> MutexGuard<'s, State> {
+        match span {
+            Some(span) => self.bell.wait_timeout(state, span).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    fn end(&self) {
+        self.lock().ended = true;
+        self.bell.notify_all();
     }
 }
 
-fn fetch(store: &Store, id: &JobId) -> Result<Fetched, Fault> {
-    let payload = store
-        .payload(id)?
-        .ok_or_else(|| Fault::new(Code::StateCorrupt, format!("the input of job {id} is not in the store")))?;
-    Ok(Fetched { payload, items: store.items(id)? })
-}
+#[cfg(test)]
+mod tests;

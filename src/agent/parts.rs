@@ -14,14 +14,15 @@ use super::desk::{self, Desk};
 use super::history::History;
 use super::keeper::Keeper;
 use super::pressure::{self, Watcher};
-use super::reports::{self, Reports};
+use super::reports::{self, Impairment, Reports};
 use super::service::Service;
 use super::status::Status;
 use super::{Agent, Error, Mouths, Reload, floor};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
+use crate::jobs::job::Job;
 use crate::jobs::queue::Capacity;
-use crate::jobs::store::{Opened, Quota, Store};
+use crate::jobs::store::{Opened, Opener, Quota, Store};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
 use crate::load::host::{Host, HostFacts};
@@ -30,7 +31,7 @@ use crate::sentinel::{self, Sentinel};
 use crate::sys;
 use crate::sys::usage::HostUsage;
 use crate::sys::watched::Watched;
-use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
+use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX, WallTime};
 use crate::worker::cgroup::{Cgroups, Floor};
 use crate::worker::gate::Gate;
 use crate::worker::handle;
@@ -61,14 +62,15 @@ impl Agent {
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
         let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let Opened { store, jobs, boot, wall_high, quarantined, .. } = open_store(&settings.jobs.state_dir, quota)?;
-        tracing::info!(boot, jobs = jobs.len(), "state opened");
-        if let Some(old) = quarantined {
-            tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside, starting empty");
-        }
+        let opener = Opener::new(&settings.jobs.state_dir, quota);
+        let (store, jobs, wall_high) = match open_store(&opener)? {
+            Ok(opened) => told(opened),
+            Err(fault) => (Err(fault), Vec::new(), None),
+        };
+        let disk = store.as_ref().err().map(|fault| fault.message.clone());
         let mut clocks = Clocks::start(wall_high);
         let now = clocks.now();
-        let (keeper, answers) = Keeper::start(store).map_err(system("cannot start the store's thread"))?;
+        let (keeper, answers) = Keeper::start(opener, store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
         let cgroups = Cgroups::open(&floor::cgroup_settings(&settings))?;
@@ -118,6 +120,9 @@ impl Agent {
         };
         let mut core = Core::new(now, terms, desk, commands.clone(), HostUsage::read);
         core.set_safe_mode(now, history.safe_mode());
+        if disk.is_some() {
+            core.impair(now, Impairment::Disk, disk);
+        }
         let service = Service::of_environment(now.mono);
         // From here on an end without a word is a crash.
         history.begun();
@@ -147,18 +152,29 @@ fn crash_terms(settings: &Settings) -> crashes::Terms {
     crashes::Terms { crashes: usize::from(crashes), window, calm }
 }
 
-/// Opens the store, with some patience for its lock: an agent that was killed while it forked a worker leaves the lock
-/// to that process until it has become the worker, or has died of its parent's death.
-fn open_store(folder: &Path, quota: Quota) -> Result<Opened, Fault> {
+/// Opens the store, with some patience for its lock: an agent that was killed may still wait for its last write. The
+/// inner error is a disk that refuses, which the agent outlives.
+fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
     let until = sys::clock::now().after(LOCK_PATIENCE);
     loop {
-        match Store::open(folder, quota) {
+        match opener.open() {
             Err(fault) if fault.code == Code::StateLocked && sys::clock::now() < until => {
                 std::thread::sleep(LOCK_LOOK);
             }
-            outcome => return outcome,
+            Err(fault) if fault.code == Code::StateLocked => return Err(fault),
+            outcome => return Ok(outcome),
         }
     }
+}
+
+/// Says what was opened, and parts it.
+fn told(opened: Opened) -> (Result<Store, Fault>, Vec<Job>, Option<WallTime>) {
+    let Opened { store, jobs, boot, wall_high, quarantined, .. } = opened;
+    tracing::info!(boot, jobs = jobs.len(), "state opened");
+    if let Some(old) = quarantined {
+        tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
+    }
+    (Ok(store), jobs, wall_high)
 }
 
 /// Reads the models folder; a model with a mistake is left out and said so.

@@ -20,6 +20,7 @@ use std::{fs, io};
 use tokio::sync::watch;
 
 use crate::config::Settings;
+use crate::link::reconcile::ROUND_EVERY;
 use crate::model::library::Library;
 use crate::sim::broker::{self, Broker};
 use crate::sim::controller::{self, Assortment, News, Phase};
@@ -357,6 +358,7 @@ fn start_controller(
         topics: settings.node.topics.clone(),
         assortment,
         open_max: 2 + 2 * usize::from(settings.policy.workers),
+        ask_every: ROUND_EVERY,
     };
     let interrupts = sender.clone();
     // A full queue only costs the picture, never the figures.

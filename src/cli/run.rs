@@ -34,7 +34,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     // Before any thread exists: threads inherit the mask, and a worker's end must reach the agent alone.
     sys::signal::block_child_signal()
-        .map_err(|error| Failure::new(Class::Software, format!("cannot block SIGCHLD: {error}")))?;
+        .and_then(|()| sys::signal::block_file_size_signal())
+        .map_err(|error| Failure::new(Class::Software, format!("cannot block SIGCHLD and SIGXFSZ: {error}")))?;
     let settings = Settings::read(&args.config)?;
     // Before any thread exists, too: threads and workers inherit the cores.
     agent::floor::keep_off_reserved_cores(&settings).map_err(failed)?;

@@ -245,10 +245,17 @@ impl Session {
             match heard {
                 Heard::Message(message) if self.is_reply(&message, &correlation) => {
                     let reply = Reply::parse(&message.body);
-                    match reply.map_err(|error| Failure::new(Class::Data, error.to_string()))? {
+                    let reply = reply.map_err(|error| Failure::new(Class::Data, error.to_string()))?;
+                    match &reply {
                         // It may pass: there is time to ask again.
-                        Reply::Error(error) if error.retryable => last = Some(failed(&error)),
-                        reply => break Some(reply),
+                        Reply::Error(error) if error.retryable => last = Some(failed(error)),
+                        Reply::Pong(_)
+                        | Reply::Node { .. }
+                        | Reply::Job(_)
+                        | Reply::Jobs(_)
+                        | Reply::Result(_)
+                        | Reply::Done
+                        | Reply::Error(_) => break Some(reply),
                     }
                 }
                 Heard::Message(message) if others.len() < INBOX_MAX => others.push_back(message),

@@ -223,6 +223,11 @@ impl Table {
         self.jobs.insert(id, known);
     }
 
+    /// Whether the store may still refuse the job.
+    pub fn is_undecided(&self, id: &JobId) -> bool {
+        self.undecided.contains(id)
+    }
+
     /// The store has taken the job.
     pub fn decide(&mut self, id: &JobId) {
         if !self.undecided.remove(id) {

@@ -15,9 +15,7 @@ use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, LastWillProperties, Packet, PubAck,
     PubAckReason, Publish as Packed, PublishProperties, RetainForwardRule, SubscribeReasonCode,
 };
-use rumqttc::v5::{
-    AsyncClient, ClientError, ConnectionError, Event as Step, EventLoop, MqttOptions, Request as Ask, StateError,
-};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event as Step, EventLoop, MqttOptions, Request as Ask, StateError};
 use rumqttc::{NetworkOptions, Outgoing, Transport};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -173,7 +171,7 @@ impl Link {
                 () = self.settings.heartbeat.beat() => {}
             }
             while let Some(request) = connection.next_request() {
-                if self.act(&client, request).is_err() {
+                if !self.act(&client, request) {
                     return self.hear_out(connection, &mut polled).await;
                 }
             }
@@ -196,8 +194,9 @@ impl Link {
         }
     }
 
-    fn act(&self, client: &AsyncClient, request: Request) -> Result<(), ClientError> {
-        match request {
+    /// Whether the library takes the request.
+    fn act(&self, client: &AsyncClient, request: Request) -> bool {
+        let taken = match request {
             Request::Subscribe => {
                 client.try_subscribe_many(self.settings.subscriptions.iter().map(|(path, wanted)| {
                     Filter {
@@ -219,7 +218,8 @@ impl Link {
                 client.try_ack(&Packed { qos: QoS::AtLeastOnce, pkid: packet, ..Packed::default() })
             }
             Request::Disconnect => client.try_disconnect(),
-        }
+        };
+        taken.is_ok()
     }
 }
 

@@ -1,11 +1,13 @@
 //! Who asks for inference? A small controller that submits real jobs and holds the node to its promises.
 //!
-//! [`assortment`] is what it can ask for, [`book`] what it knows of every job, [`seen`] results in words, and
-//! [`desk`] its side of the protocol; all of that is pure. [`run`] joins the desk to a real link.
+//! [`assortment`] is what it can ask for, [`book`] what it knows of every job, [`seen`] results in words,
+//! [`inquiry`] how it finds out what a broker forgot, and [`desk`] its side of the protocol; all of that is pure.
+//! [`run`] joins the desk to a real link.
 
 pub mod assortment;
 pub mod book;
 pub mod desk;
+pub mod inquiry;
 pub mod seen;
 #[cfg(test)]
 mod tests;
@@ -22,7 +24,7 @@ use crate::jobs::job::State;
 use crate::link::messages::YieldEvent;
 use crate::link::topics::Topics;
 use crate::link::{Command, Event, Qos, mqtt};
-use crate::sys::clock;
+use crate::sys::{clock, random};
 use crate::units::JobId;
 use desk::Desk;
 
@@ -115,6 +117,8 @@ pub struct Plan {
     pub assortment: Assortment,
     /// Jobs kept open.
     pub open_max: usize,
+    /// How often the node is asked what it knows of them.
+    pub ask_every: Duration,
 }
 
 /// Why there are no figures.
@@ -134,7 +138,8 @@ pub enum Error {
 /// When the link cannot be started, or ends by itself.
 pub async fn run(plan: Plan, mut phases: watch::Receiver<Phase>, tell: impl Fn(News)) -> Result<Tally, Error> {
     let (commands, mut events) = mqtt::start(settings(&plan), clock::wall)?;
-    let mut desk = Desk::new(plan.topics, plan.assortment, plan.open_max);
+    let replies = replies(&plan);
+    let mut desk = Desk::new(plan.topics, plan.assortment, plan.open_max, replies, plan.ask_every);
     let mut tick = interval(SUBMIT_PAUSE);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -156,6 +161,7 @@ pub async fn run(plan: Plan, mut phases: watch::Receiver<Phase>, tell: impl Fn(N
         if may_submit && phase == Phase::Submit {
             desk.submit(clock::wall());
         }
+        desk.ask(clock::now(), random());
         desk.send(&mut |command| commands.try_send(command).is_ok());
         desk.news().for_each(&tell);
         if phase == Phase::Leave || (phase == Phase::Finish && desk.open() == 0) {
@@ -205,7 +211,16 @@ fn settings(plan: &Plan) -> mqtt::Settings {
         keep_alive: KEEP_ALIVE,
         // Reports that arrive while the controller reconnects wait for it.
         session_expiry: SESSION_EXPIRY,
-        subscriptions: vec![(plan.topics.up_filter(), Qos::AtLeastOnce)],
-        ..mqtt::Settings::new(plan.host.clone(), plan.port, format!("{CLIENT_ID}-{}", plan.topics.node()))
+        subscriptions: vec![(plan.topics.up_filter(), Qos::AtLeastOnce), (replies(plan), Qos::AtLeastOnce)],
+        ..mqtt::Settings::new(plan.host.clone(), plan.port, client_id(plan))
     }
+}
+
+fn client_id(plan: &Plan) -> String {
+    format!("{CLIENT_ID}-{}", plan.topics.node())
+}
+
+/// Where the node's replies go.
+fn replies(plan: &Plan) -> String {
+    plan.topics.reply(&client_id(plan))
 }

@@ -79,6 +79,15 @@ pub fn block_child_signal() -> io::Result<()> {
     mask(libc::SIG_BLOCK, &set_of(&[libc::SIGCHLD]))
 }
 
+/// Keeps a write beyond the limit of file sizes (RLIMIT_FSIZE) from ending this process: the write fails instead, as on a
+/// full disk. Call it in `main` before any thread exists.
+///
+/// # Errors
+/// None on any supported kernel.
+pub fn block_file_size_signal() -> io::Result<()> {
+    mask(libc::SIG_BLOCK, &set_of(&[libc::SIGXFSZ]))
+}
+
 /// Blocks no signal in this thread. Makes system calls only, so it may be used between fork and exec: a blocked signal
 /// would stay blocked in the new program, and the standard library does not reset the mask.
 pub(super) fn unblock_all() -> io::Result<()> {

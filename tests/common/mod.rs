@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod clients;
 pub mod controller;
+pub mod disk;
 pub mod ledger;
 pub mod mosquitto;
 pub mod netns;

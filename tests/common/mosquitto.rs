@@ -57,6 +57,11 @@ impl Mosquitto {
         self.port
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id is an i32")
+    }
+
     /// Path of its Unix socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
@@ -65,6 +70,14 @@ impl Mosquitto {
     /// What it has written so far.
     pub fn log(&self) -> String {
         log(self.folder.path())
+    }
+
+    /// Puts another access list into force.
+    pub fn set_acl(&self, acl: &str) {
+        fs::write(self.folder.path().join("acl"), acl).expect("the ACL can be written");
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a process id is not 0"), rustix::process::Signal::HUP)
+            .expect("the broker can be told");
     }
 
     /// Kills it (SIGKILL): its memory is lost.

@@ -204,10 +204,16 @@ impl Node {
 
     /// Starts the agent, again or for the first time.
     pub fn start_agent(&mut self) {
+        self.start_agent_under(&[]);
+    }
+
+    /// The same, by another program that becomes the agent: its words, before those of the agent.
+    pub fn start_agent_under(&mut self, wrapper: &[String]) {
         assert!(self.agent.is_none(), "the agent runs already");
         self.starts += 1;
         let log = File::create(self.log_path(self.starts)).expect("a log can be made");
-        let mut words = self.within.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_neap")]);
+        let agent = [env!("CARGO_BIN_EXE_neap")];
+        let mut words = self.within.iter().chain(wrapper).map(String::as_str).chain(agent);
         let mut command = Command::new(words.next().expect("there is a program"));
         command.args(words).args(["run", "--config"]).arg(self.config());
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -238,6 +244,12 @@ impl Node {
         self.agent.as_mut()?.try_wait().expect("a child can be asked")
     }
 
+    /// Takes leave of an agent that has ended.
+    pub fn forget_agent(&mut self) {
+        assert!(self.agent_ended().is_some(), "the agent runs");
+        self.agent = None;
+    }
+
     /// SIGKILL.
     pub fn kill_agent(&mut self) {
         let mut agent = self.agent.take().expect("the agent runs");
@@ -265,6 +277,12 @@ impl Node {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.agent_pid()).expect("a process id is not 0");
         kill_process(pid, signal).expect("a child can be signalled");
+    }
+
+    /// The agent has ended by itself, or was killed by somebody else: how, once it has.
+    pub fn wait_for_the_agents_end(&mut self) -> ExitStatus {
+        let mut agent = self.agent.take().expect("the agent runs");
+        wait_for("the end of the agent", || self.log(), || agent.try_wait().expect("a child can be asked"))
     }
 
     /// Process ids of the live workers. The agent starts nothing else.

@@ -8,6 +8,8 @@
 
 #[path = "manners.rs"]
 pub mod manners;
+#[path = "mutation.rs"]
+pub mod mutation;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,13 +18,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{Packet, PingResp, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode};
+use rumqttc::v5::mqttbytes::v5::{
+    Disconnect, DisconnectReasonCode, Packet, PingResp, PubAck, Publish, SubAck, Subscribe, SubscribeReasonCode,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use manners::{Manners, PubAcks, SubAcks, encoded, puback, publish};
+use mutation::Mutator;
 
 /// Longest packet that it reads.
 const PACKET_BYTES_MAX: u32 = 8 * 1024 * 1024;
@@ -48,6 +53,10 @@ pub struct World {
     next_inbound: u64,
     /// PUBACKs for packets that the connection had not sent, or that were acknowledged before.
     pub stray_acks: usize,
+    /// Packets of a kind that no client of ours sends.
+    pub nonsense: Vec<String>,
+    /// DISCONNECTs so far.
+    pub disconnects: usize,
     /// PINGREQs so far.
     pub pings: usize,
     /// Largest packet in CONNECT.
@@ -146,7 +155,7 @@ struct Peer {
     last_packet: u16,
     subscribed: bool,
     held_back: Vec<u16>,
-    seen: BTreeSet<u16>,
+    mutator: Option<Mutator>,
 }
 
 impl Peer {
@@ -155,6 +164,7 @@ impl Peer {
         Self {
             stream,
             read: BytesMut::new(),
+            mutator: manners.mutates.map(Mutator::new),
             manners,
             world,
             packets: 0,
@@ -163,13 +173,16 @@ impl Peer {
             last_packet: 0,
             subscribed: false,
             held_back: Vec::new(),
-            seen: BTreeSet::new(),
         }
     }
 
     /// Until the client is gone, or the manners say so.
     async fn serve(mut self) -> Option<()> {
+        let since = Instant::now();
         loop {
+            if self.manners.leaves_after.is_some_and(|span| since.elapsed() >= span) {
+                return None;
+            }
             if self.manners.closes_after.is_some_and(|packets| self.packets >= packets) {
                 return None;
             }
@@ -188,6 +201,10 @@ impl Peer {
 
     async fn next_packet(&mut self) -> Option<Packet> {
         loop {
+            // The library writes this, and its own decoder does not read it.
+            if self.read.starts_with(&[0xe0, 0]) {
+                return Some(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection)));
+            }
             if let Ok(packet) = Packet::read(&mut self.read, Some(PACKET_BYTES_MAX)) {
                 self.packets += 1;
                 return Some(packet);
@@ -199,7 +216,7 @@ impl Peer {
     }
 
     async fn hear(&mut self, packet: Packet) -> Option<()> {
-        match packet {
+        match &packet {
             Packet::Connect(connect, ..) => {
                 {
                     let mut world = lock(&self.world);
@@ -208,13 +225,14 @@ impl Peer {
                     world.announced_bytes_max = properties.and_then(|properties| properties.max_packet_size);
                     world.announced_alias_max = properties.and_then(|properties| properties.topic_alias_max);
                 }
+                sleep(self.manners.greets_after).await;
                 if let Some(connack) = self.manners.connack.clone() {
                     self.send(&[Packet::ConnAck(connack)]).await?;
                 }
                 self.raw(&self.manners.after_connack.clone()).await?;
             }
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe).await?,
-            Packet::Publish(publish) => self.published(&publish).await?,
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe.clone()).await?,
+            Packet::Publish(publish) => self.published(publish).await?,
             Packet::PubAck(puback) => {
                 if let Some(number) = self.flying.remove(&puback.pkid) {
                     lock(&self.world).inbound.remove(&number);
@@ -229,8 +247,19 @@ impl Peer {
                     self.send(&[Packet::PingResp(PingResp)]).await?;
                 }
             }
-            Packet::Disconnect(_) => return None,
-            other => panic!("the client sent {other:?}"),
+            Packet::Disconnect(_) => {
+                lock(&self.world).disconnects += 1;
+                return None;
+            }
+            Packet::Auth(_)
+            | Packet::ConnAck(_)
+            | Packet::PingResp(_)
+            | Packet::SubAck(_)
+            | Packet::PubRec(_)
+            | Packet::PubRel(_)
+            | Packet::PubComp(_)
+            | Packet::Unsubscribe(_)
+            | Packet::UnsubAck(_) => lock(&self.world).nonsense.push(format!("{packet:?}")),
         }
         Some(())
     }
@@ -330,6 +359,8 @@ impl Peer {
     }
 
     async fn raw(&mut self, bytes: &[u8]) -> Option<()> {
+        let mutated = self.mutator.as_mut().map(|mutator| mutator.mutate(bytes));
+        let bytes = mutated.as_deref().unwrap_or(bytes);
         if self.manners.trickles {
             for byte in bytes {
                 self.stream.write_all(&[*byte]).await.ok()?;

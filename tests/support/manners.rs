@@ -2,6 +2,8 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+use std::time::Duration;
+
 use bytes::BytesMut;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -46,6 +48,8 @@ pub enum PubAcks {
 pub struct Manners {
     /// The answer to CONNECT; `None`: silence.
     pub connack: Option<ConnAck>,
+    /// It thinks so long before it answers CONNECT.
+    pub greets_after: Duration,
     pub subacks: SubAcks,
     pub pubacks: PubAcks,
     /// Whether pings are answered.
@@ -65,6 +69,10 @@ pub struct Manners {
     pub closes_after: Option<usize>,
     /// Stops reading when it has read this many packets, and keeps the socket open.
     pub deaf_after: Option<usize>,
+    /// Closes the socket after so long.
+    pub leaves_after: Option<Duration>,
+    /// Everything that it sends is mutated, from this seed.
+    pub mutates: Option<u64>,
     /// Whether it hands over its own messages.
     pub delivers: bool,
     /// Whether they are marked as repeated and retained.
@@ -78,6 +86,7 @@ impl Manners {
     pub fn good() -> Self {
         Self {
             connack: Some(connack(false)),
+            greets_after: Duration::ZERO,
             subacks: SubAcks::Good,
             pubacks: PubAcks::Good,
             pongs: true,
@@ -89,6 +98,8 @@ impl Manners {
             trickles: false,
             closes_after: None,
             deaf_after: None,
+            leaves_after: None,
+            mutates: None,
             delivers: true,
             flags: false,
             repeats: false,

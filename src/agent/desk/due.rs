@@ -15,6 +15,8 @@ use crate::worker::handle::Work;
 pub(super) const MARK_EVERY: Duration = Duration::from_secs(3600);
 /// Time between two looks through the ended jobs. Retention is in hours, so nobody waits for it to the second.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
+/// Shortest time between two looks at deadlines.
+const AGAIN_MIN: Duration = Duration::from_millis(5);
 /// Most jobs that are forgotten at once: they are one commit.
 const FORGET_MAX: usize = 1000;
 
@@ -23,7 +25,7 @@ impl Desk {
     pub(in crate::agent) fn tick(&mut self, now: Now) {
         self.keep_mark(now);
         self.jobs.look(now.due);
-        for id in self.jobs.expired() {
+        for id in self.jobs.expired().into_iter().filter(|id| !self.jobs.is_undecided(id)).collect::<Vec<_>>() {
             self.change(now, &id, Event::Expire);
             self.detach(now, &id, Code::JobExpired);
         }
@@ -39,7 +41,8 @@ impl Desk {
 
     /// When [`Desk::tick`] is due at the latest, as time from now.
     pub(in crate::agent) fn next_tick(&self, now: Now) -> Option<Duration> {
-        let by_wall = self.jobs.next_moment().map(|at| at.since(now.due));
+        // What is due by now has been done, or waits for the store: not to be looked at all the time.
+        let by_wall = self.jobs.next_moment().map(|at| at.since(now.due).max(AGAIN_MIN));
         let by_run = self.bench.runs().filter_map(|(_, run)| {
             let job = self.jobs.get_open(&run.job)?;
             let limit = run.reaches(job.limits.wall.saturating_sub(job.ran));

@@ -60,6 +60,10 @@ impl Desk {
             let text = "the node takes no new jobs; send it elsewhere, or here after a resume";
             return Err(Fault::new(Code::NodeDraining, text));
         }
+        if let Some(why) = self.reports.impaired(Impairment::Disk) {
+            let text = format!("the disk under the state directory refuses to be written; send the job later ({why})");
+            return Err(Fault::new(Code::StateIo, text));
+        }
         if let Some(why) = self.reports.impaired(Impairment::SafeMode) {
             return Err(Fault::new(
                 Code::NodeSafeMode,
@@ -100,6 +104,11 @@ impl Desk {
             Some(job) if job.is_terminal() => {
                 let again = self.reports.status(job);
                 self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
+            }
+            Some(_) if self.jobs.is_undecided(id) => {
+                // Its end follows when the store has accepted it; when not, it is told as refused and nothing else.
+                self.taken_back.insert(id.clone());
+                self.acknowledge(ack);
             }
             Some(_) => {
                 self.change(now, id, Event::Cancel);

@@ -49,6 +49,9 @@ pub(super) trait Medium: Debug + Send {
     /// that it believes to be written: they must be made dirty again before anything is built on them.
     fn renew(&self) -> io::Result<()>;
 
+    /// Writes so many bytes beside the store and takes them away again: whether the disk has room for them.
+    fn room(&self, bytes: u64) -> io::Result<()>;
+
     /// What is known against the store's file.
     fn doubt(&self) -> &Arc<Doubt>;
 }
@@ -162,6 +165,15 @@ impl Medium for Folder {
     fn renew(&self) -> io::Result<()> {
         self.copy()?;
         self.publish()
+    }
+
+    fn room(&self, bytes: u64) -> io::Result<()> {
+        let taken = private(true).truncate(true).open(&self.fresh).and_then(|mut file| {
+            io::copy(&mut io::repeat(0).take(bytes), &mut file)?;
+            file.sync_all()
+        });
+        let removed = fs::remove_file(&self.fresh);
+        taken.and(removed)
     }
 
     fn doubt(&self) -> &Arc<Doubt> {

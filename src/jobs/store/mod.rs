@@ -160,6 +160,18 @@ impl Batch {
         *self == Self::default()
     }
 
+    /// Whether it brings messages and changes nothing else.
+    pub fn only_tells(&self) -> bool {
+        let Self { jobs, payloads, items, results, messages: _, droppable: _, at: _, .. } = self;
+        let Self { delivered, forget, drop_payloads, drop_items, acknowledged, drop_results, .. } = self;
+        jobs.is_empty()
+            && payloads.is_empty()
+            && items.is_empty()
+            && results.is_empty()
+            && delivered.is_empty()
+            && [forget, drop_payloads, drop_items, acknowledged, drop_results].iter().all(|ids| ids.is_empty())
+    }
+
     fn payload_bytes(&self) -> u64 {
         self.payloads.iter().map(|(_, payload)| payload.body.len() as u64).sum()
     }

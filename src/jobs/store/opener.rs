@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::backend::Doubt;
 use super::medium::{self, Folder};
-use super::recovery;
+use super::recovery::{self, Trouble};
 use super::tally::{Plan, Tally};
 use super::{Batch, Opened, Quota, Store};
 use crate::fault::Fault;
@@ -84,12 +84,15 @@ impl Store {
         })
     }
 
-    /// Writes a little, to see whether the disk takes anything.
+    /// Writes a little, to see whether the disk takes anything, and whether it has room for so many bytes.
     ///
     /// # Errors
     /// `state.io` and `state.corrupt`, as a commit.
-    pub fn probe(&mut self) -> Result<(), Fault> {
+    pub fn probe(&mut self, bytes: u64) -> Result<(), Fault> {
         self.ensure_open()?;
+        if bytes > 0 {
+            self.medium.room(bytes).map_err(|err| Trouble::from(err).fault(self.medium.path()))?;
+        }
         let plan = Plan::new(&self.tally, &self.quota, &[]);
         self.write(&plan, &[])
     }

@@ -204,6 +204,10 @@ impl Medium for Disk {
         Ok(())
     }
 
+    fn room(&self, _: u64) -> io::Result<()> {
+        self.state().may_fail()
+    }
+
     fn doubt(&self) -> &Arc<Doubt> {
         &self.1
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::jobs::job::State;
+use crate::link::reconcile::Known;
 use crate::units::JobId;
 
 /// Most jobs of one run; no more are submitted after that.
@@ -113,6 +114,22 @@ impl Book {
     /// Jobs that are not settled.
     pub fn open(&self) -> usize {
         self.open.len()
+    }
+
+    /// Which they are.
+    pub fn open_ids(&self) -> impl Iterator<Item = JobId> {
+        self.open.iter().cloned()
+    }
+
+    /// What is known of a job that is not settled.
+    pub fn known(&self, id: &JobId) -> Option<Known> {
+        let entry = self.jobs.get(id).filter(|_| self.open.contains(id))?;
+        Some(Known { has_ended: entry.state.is_some_and(is_terminal), has_result: entry.has_result })
+    }
+
+    /// What is missing of this job is nowhere any more.
+    pub fn give_up(&mut self, id: &JobId) {
+        self.open.remove(id);
     }
 
     /// A status arrived.

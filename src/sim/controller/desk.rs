@@ -1,21 +1,29 @@
 //! How does a controller speak the protocol? Its messages in and out, without the network. Pure.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::News;
 use super::assortment::{Assortment, Wish};
 use super::book::{Book, Change, Sight, Tally};
+use super::inquiry::{Inquiry, Next};
 use super::seen::seen;
-use crate::jobs::job::ModelRef;
+use crate::jobs::job::{ModelRef, State};
 use crate::link::messages::{
-    self, Draft, ErrorBody, NodeEvent, NodeState, Outcome, Request, Status, parse_result, render_submit,
+    self, BadMessage, Command as Order, Draft, ErrorBody, NodeEvent, NodeState, Outcome, Reply, Request, Status,
+    parse_result, render_submit,
 };
+use crate::link::reconcile::{Standing, Step, step};
 use crate::link::topics::{Topics, Up};
 use crate::link::{AckToken, Command, Event, Publish, Qos, Received};
-use crate::units::{JobId, WallTime};
+use crate::units::{Instant, JobId, WallTime};
 
 /// A message nobody took within this is forgotten by the broker, in seconds.
 const EXPIRY_S: u32 = 3600;
+/// A question that the node has not taken by then is asked again anyway, in seconds.
+const QUESTION_EXPIRY_S: u32 = 60;
+/// Begins the mark of a reply that brings a result; the job's id follows.
+const RESULT_MARK: &[u8] = b"result-";
 /// Most received messages whose acknowledgement waits for room in the link's queue.
 const ACKS_MAX: usize = 4096;
 
@@ -31,14 +39,19 @@ pub struct Desk {
     outgoing: BTreeMap<u64, (Publish, bool)>,
     next_token: u64,
     acks: VecDeque<AckToken>,
+    /// Submits of the open jobs: a broker may forget one that it acknowledged.
+    submits: BTreeMap<JobId, Publish>,
+    /// Where the node's replies go.
+    replies: String,
+    inquiry: Inquiry,
     /// Seen, but not yet told: the job's last status is still to come.
     sights: BTreeMap<JobId, Vec<Sight>>,
     news: VecDeque<News>,
 }
 
 impl Desk {
-    /// A desk with an empty book that keeps up to `open_max` jobs open.
-    pub fn new(topics: Topics, assortment: Assortment, open_max: usize) -> Self {
+    /// A desk with an empty book that keeps up to `open_max` jobs open, and asks the node about them every so often.
+    pub fn new(topics: Topics, assortment: Assortment, open_max: usize, replies: String, ask_every: Duration) -> Self {
         Self {
             topics,
             assortment,
@@ -48,6 +61,9 @@ impl Desk {
             outgoing: BTreeMap::new(),
             next_token: 1,
             acks: VecDeque::new(),
+            submits: BTreeMap::new(),
+            replies,
+            inquiry: Inquiry::new(ask_every),
             sights: BTreeMap::new(),
             news: VecDeque::new(),
         }
@@ -74,7 +90,22 @@ impl Desk {
         let mut properties = rendered.properties;
         let (source, event_id) = (self.topics.source(), messages::new_id());
         properties.extend(messages::envelope("neap.job.submit", id.as_str(), &source, &event_id, now, None));
-        self.publish(topic, rendered.body, Some(rendered.content_type), properties);
+        let submit = Publish {
+            content_type: Some(rendered.content_type),
+            properties,
+            ..message(topic, rendered.body, EXPIRY_S)
+        };
+        self.submits.insert(id, submit.clone());
+        self.publish(submit);
+    }
+
+    /// Asks the node what it knows of the open jobs, when that is due.
+    pub fn ask(&mut self, now: Instant, random: u64) {
+        if self.is_up
+            && let Some(query) = self.inquiry.begin(now, random, self.book.open_ids())
+        {
+            self.order(&Order::Jobs(query), self.inquiry.mark());
+        }
     }
 
     /// Takes in what the link says.
@@ -85,6 +116,7 @@ impl Desk {
                 // Whatever was not acknowledged is offered again; the node knows a job it has seen.
                 self.outgoing.values_mut().for_each(|(_, is_offered)| *is_offered = false);
                 self.acks.clear();
+                self.inquiry.hurry();
                 self.news.push_back(News::Link { up: true, why: String::new() });
             }
             Event::Down { why, .. } => {
@@ -141,7 +173,14 @@ impl Desk {
         if let Some(token) = received.ack.filter(|_| self.acks.len() < ACKS_MAX) {
             self.acks.push_back(token);
         }
-        let Received { message: Publish { topic, body, .. }, .. } = received;
+        let Received { message: Publish { topic, body, correlation, .. }, .. } = received;
+        if *topic == self.replies {
+            if let Err(error) = self.reply(correlation.as_deref().unwrap_or_default(), body) {
+                self.book.contradicted();
+                self.news.push_back(News::Note(format!("{topic}: {error}")));
+            }
+            return;
+        }
         let node = self.topics.node().clone();
         let Some((_, up)) = self.topics.parse_up(topic).filter(|(from, _)| *from == node) else { return };
         let understood = match up {
@@ -158,6 +197,9 @@ impl Desk {
     }
 
     fn state(&mut self, state: NodeState) {
+        if let NodeState::Online { open_jobs: Some(_), .. } = &state {
+            self.inquiry.hurry();
+        }
         self.news.push_back(match state {
             NodeState::Online { mode, reason, .. } => News::State { mode, reason },
             NodeState::Offline { cause, .. } => News::Note(format!("the node is offline: {cause}")),
@@ -212,29 +254,90 @@ impl Desk {
         let Some((state, _)) = self.book.stands(id).filter(|_| change == Change::Settled) else { return };
         let sights = self.sights.remove(id).unwrap_or_default();
         self.news.push_back(News::Ended { id: id.clone(), state, sights });
-        self.publish(self.topics.ack(id), Vec::new(), None, Vec::new());
+        self.submits.remove(id);
+        // The node does not know what it has rejected.
+        if state != State::Rejected {
+            self.publish(message(self.topics.ack(id), Vec::new(), EXPIRY_S));
+        }
     }
 
-    fn publish(
-        &mut self,
-        topic: String,
-        body: Vec<u8>,
-        content_type: Option<String>,
-        properties: Vec<(String, String)>,
-    ) {
-        let message = Publish {
-            topic,
-            body,
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expiry_s: Some(EXPIRY_S),
-            content_type,
-            response_topic: None,
-            correlation: None,
-            properties,
-        };
+    // ---- what a broker forgot ----
+
+    fn reply(&mut self, mark: &[u8], body: &[u8]) -> Result<(), BadMessage> {
+        match Reply::parse(body)? {
+            Reply::Jobs(page) => {
+                for job in &page.jobs {
+                    if let Some(id) = job.id.parse().ok().filter(|id| self.book.known(id).is_some()) {
+                        self.status(&id, &job.status);
+                    }
+                }
+                match self.inquiry.page(mark, &page.jobs, page.more) {
+                    Next::Nothing => {}
+                    Next::Page(query) => self.order(&Order::Jobs(query), self.inquiry.mark()),
+                    Next::Over(verdict) => verdict.into_iter().for_each(|(id, standing)| self.stands(&id, standing)),
+                }
+            }
+            Reply::Result(body) => {
+                let id = mark.strip_prefix(RESULT_MARK).and_then(|id| std::str::from_utf8(id).ok()?.parse().ok());
+                if let Some(id) = id {
+                    self.result(&id, parse_result(&body)?);
+                }
+            }
+            // The next round shows how it stands.
+            Reply::Error(_) | Reply::Pong(_) | Reply::Node { .. } | Reply::Job(_) | Reply::Done => {}
+        }
+        Ok(())
+    }
+
+    /// The node's word on a job that had no end here when it was asked.
+    fn stands(&mut self, id: &JobId, standing: Standing) {
+        let Some(known) = self.book.known(id) else { return };
+        match step(known, standing) {
+            Step::Done | Step::Wait => {}
+            Step::Fetch => {
+                self.order(&Order::Result { job: id.clone() }, [RESULT_MARK, id.as_str().as_bytes()].concat());
+            }
+            Step::Submit => {
+                let waits = |submit: &Publish| self.outgoing.values().any(|(message, _)| message.topic == submit.topic);
+                if let Some(submit) = self.submits.get(id).filter(|submit| !waits(submit)).cloned() {
+                    self.news.push_back(News::Note(format!("{id} is not known to the node: submitted again")));
+                    self.publish(submit);
+                }
+            }
+            Step::Lost => {
+                self.news.push_back(News::Note(format!("what came of {id} is nowhere any more")));
+                self.submits.remove(id);
+                self.book.give_up(id);
+            }
+        }
+    }
+
+    fn order(&mut self, order: &Order, mark: Vec<u8>) {
+        self.publish(Publish {
+            content_type: Some(messages::JSON.to_owned()),
+            response_topic: Some(self.replies.clone()),
+            correlation: Some(mark),
+            ..message(self.topics.command(order.name()), order.render(), QUESTION_EXPIRY_S)
+        });
+    }
+
+    fn publish(&mut self, message: Publish) {
         self.outgoing.insert(self.next_token, (message, false));
         self.next_token += 1;
+    }
+}
+
+fn message(topic: String, body: Vec<u8>, expiry_s: u32) -> Publish {
+    Publish {
+        topic,
+        body,
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expiry_s: Some(expiry_s),
+        content_type: None,
+        response_topic: None,
+        correlation: None,
+        properties: Vec::new(),
     }
 }
 
@@ -256,143 +359,4 @@ fn sentence(error: &ErrorBody) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::assortment::{Offer, Sample};
-    use super::*;
-    use crate::fault::{Code, Fault};
-    use crate::jobs::job::State;
-    use crate::link::backoff::Cause;
-    use crate::link::messages::{Body, Progress, render_error};
-    use crate::tensor::Tensor;
-
-    fn desk(open_max: usize) -> Desk {
-        let topics = Topics::new("neap", "lab".parse().unwrap(), "node-1".parse().unwrap()).unwrap();
-        let inputs = vec![Tensor::bytes("image", &[0xff; 20_000])];
-        let samples = vec![Sample { title: "a.jpg".to_owned(), inputs, interpret: true }];
-        let offer = Offer::new("objects".parse().unwrap(), 1, samples);
-        let mut desk = Desk::new(topics, Assortment::new(vec![offer], 1), open_max);
-        desk.on_event(Event::Up { epoch: 1, session_present: false, packet_bytes_max: 1 << 20 });
-        desk
-    }
-
-    fn sent(desk: &mut Desk) -> Vec<(Publish, Option<u64>)> {
-        let mut sent = Vec::new();
-        desk.send(&mut |command| {
-            if let Command::Publish { message, token } = command {
-                sent.push((message, token));
-            }
-            true
-        });
-        sent
-    }
-
-    fn receive(desk: &mut Desk, topic: String, body: Vec<u8>) {
-        let message = Publish {
-            topic,
-            body,
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expiry_s: None,
-            content_type: None,
-            response_topic: None,
-            correlation: None,
-            properties: Vec::new(),
-        };
-        desk.on_event(Event::Received(Received { message, at: WallTime::default(), ack: None }));
-    }
-
-    fn status(state: State, version: u64) -> Vec<u8> {
-        let progress = Progress { done: 0, total: 1 };
-        let (at, reason) = (WallTime::default(), "test".to_owned());
-        Status {
-            status: state,
-            version,
-            attempt: 1,
-            at,
-            reason,
-            progress,
-            yields: 0,
-            suspended: Duration::ZERO,
-            error: None,
-        }
-        .render()
-    }
-
-    fn submitted_id(message: &Publish, topics: &Topics) -> JobId {
-        let id: JobId = message.topic.rsplit('/').next().unwrap().parse().unwrap();
-        assert_eq!(message.topic, topics.submit(&id));
-        id
-    }
-
-    #[test]
-    fn a_submit_is_one_the_node_understands() {
-        let mut desk = desk(1);
-        desk.submit(WallTime::from_millis(1));
-        let (message, token) = sent(&mut desk).remove(0);
-        let draft = Draft::parse(&Body::of(&message).unwrap(), usize::MAX).unwrap();
-        assert_eq!(draft.model.name.as_str(), "objects");
-        assert_eq!(draft.items[0].inputs[0].data.len(), 20_004);
-        assert!(token.is_some() && message.qos == Qos::AtLeastOnce && !message.retain);
-    }
-
-    #[test]
-    fn no_more_jobs_are_open_than_asked_for() {
-        let mut desk = desk(3);
-        (0..10).for_each(|_| desk.submit(WallTime::default()));
-        assert_eq!((desk.open(), sent(&mut desk).len()), (3, 3));
-    }
-
-    #[test]
-    fn what_was_not_acknowledged_is_sent_again_after_a_new_connection() {
-        let mut desk = desk(2);
-        desk.submit(WallTime::default());
-        desk.submit(WallTime::default());
-        let first = sent(&mut desk);
-        assert!(sent(&mut desk).is_empty());
-        desk.on_event(Event::Delivered { token: first[0].1.unwrap() });
-        desk.on_event(Event::Down { why: "reset".to_owned(), cause: Cause::Lost, retry_in_ms: 1 });
-        assert!(sent(&mut desk).is_empty());
-        desk.on_event(Event::Up { epoch: 2, session_present: false, packet_bytes_max: 1 << 20 });
-        assert_eq!(sent(&mut desk), [first[1].clone()]);
-    }
-
-    #[test]
-    fn a_message_the_link_has_no_room_for_is_offered_again() {
-        let mut desk = desk(1);
-        desk.submit(WallTime::default());
-        desk.send(&mut |_| false);
-        assert_eq!(sent(&mut desk).len(), 1);
-    }
-
-    #[test]
-    fn a_job_with_status_and_result_is_told_once_and_acknowledged() {
-        let mut desk = desk(1);
-        desk.submit(WallTime::default());
-        let topics = desk.topics.clone();
-        let id = submitted_id(&sent(&mut desk)[0].0, &topics);
-        let error = render_error(&Fault::new(Code::InputDecode, "no picture"));
-        for _ in 0..2 {
-            receive(&mut desk, topics.result(&id), error.clone());
-            receive(&mut desk, topics.job(&id), status(State::Failed, 3));
-        }
-        let ended: Vec<News> = desk.news().filter(|news| matches!(news, News::Ended { .. })).collect();
-        let [News::Ended { sights, state: State::Failed, .. }] = ended.as_slice() else { panic!("{ended:?}") };
-        assert_eq!(sights[0].to_string(), "a.jpg: input.decode: no picture (objects)");
-        let acks: Vec<String> = sent(&mut desk).into_iter().map(|(message, _)| message.topic).collect();
-        assert_eq!((desk.open(), acks), (0, vec![topics.ack(&id)]));
-        assert_eq!((desk.tally().failed, desk.tally().lost, desk.tally().contradictions), (1, 0, 0));
-    }
-
-    #[test]
-    fn unreadable_reports_are_contradictions_and_other_nodes_are_nobodys_business() {
-        let mut desk = desk(1);
-        let topics = desk.topics.clone();
-        let other = topics.of_node("node-2".parse().unwrap());
-        receive(&mut desk, other.job(&"x".parse().unwrap()), b"nonsense".to_vec());
-        assert_eq!(desk.tally().contradictions, 0);
-        receive(&mut desk, topics.event(), b"nonsense".to_vec());
-        assert_eq!(desk.tally().contradictions, 1);
-    }
-}
+mod tests;

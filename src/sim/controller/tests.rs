@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::assortment::{Offer, Sample};
 use super::*;
 use crate::link::Publish;
-use crate::link::messages::{Progress, ResultHead, Status, render_item, render_result};
+use crate::link::messages::{JobsPage, Progress, Reply, ResultHead, Status, render_item, render_result};
 use crate::link::topics::Down;
 use crate::sim::broker::Broker;
 use crate::tensor::Tensor;
@@ -54,8 +54,9 @@ fn answers(id: &JobId) -> [(String, Vec<u8>); 2] {
     [(topics().job(id), status.render()), (topics().result(id), result)]
 }
 
-/// A node that answers every job at once, except the one after `forgets` others.
-async fn answer_jobs(broker: &Broker, forgets: Option<usize>) {
+/// A node that answers every job at once, except the one after `forgets` others. Asked for its jobs it knows none, or
+/// says nothing.
+async fn answer_jobs(broker: &Broker, forgets: Option<usize>, is_asked: bool) {
     let address = broker.address();
     let settings = mqtt::Settings {
         subscriptions: vec![(topics().down_filter(), Qos::AtLeastOnce)],
@@ -68,30 +69,43 @@ async fn answer_jobs(broker: &Broker, forgets: Option<usize>) {
         if let Some(token) = received.ack {
             commands.send(Command::Ack(token)).await.unwrap();
         }
-        let Some(Down::Submit(id)) = topics().parse_down(&received.message.topic) else { continue };
+        let id = match topics().parse_down(&received.message.topic) {
+            Some(Down::Submit(id)) => id,
+            Some(Down::Command(name)) if is_asked && name == "jobs" => {
+                let Publish { response_topic, correlation, .. } = received.message;
+                let body = Reply::Jobs(JobsPage::default()).render();
+                let message = Publish { correlation, ..publish(response_topic.unwrap(), body) };
+                commands.send(Command::Publish { message, token: None }).await.unwrap();
+                continue;
+            }
+            Some(_) | None => continue,
+        };
         jobs += 1;
         if Some(jobs - 1) == forgets {
             continue;
         }
         for (topic, body) in answers(&id) {
-            let message = Publish {
-                topic,
-                body,
-                qos: Qos::AtLeastOnce,
-                retain: false,
-                expiry_s: None,
-                content_type: None,
-                response_topic: None,
-                correlation: None,
-                properties: Vec::new(),
-            };
-            commands.send(Command::Publish { message, token: None }).await.unwrap();
+            commands.send(Command::Publish { message: publish(topic, body), token: None }).await.unwrap();
         }
     }
 }
 
+fn publish(topic: String, body: Vec<u8>) -> Publish {
+    Publish {
+        topic,
+        body,
+        qos: Qos::AtLeastOnce,
+        retain: false,
+        expiry_s: None,
+        content_type: None,
+        response_topic: None,
+        correlation: None,
+        properties: Vec::new(),
+    }
+}
+
 /// Submits until eight jobs have ended, finishes or leaves, and gives the figures.
-async fn tally_of_a_run(forgets: Option<usize>, last: Phase) -> Tally {
+async fn tally_of_a_run(forgets: Option<usize>, is_asked: bool, last: Phase) -> Tally {
     let broker = Broker::start().unwrap();
     let (phase, phases) = watch::channel(Phase::Submit);
     let ended = Mutex::new(0);
@@ -102,6 +116,7 @@ async fn tally_of_a_run(forgets: Option<usize>, last: Phase) -> Tally {
         topics: topics(),
         assortment: assortment(),
         open_max: 3,
+        ask_every: Duration::from_secs(1),
     };
     let tell = |news| {
         if let News::Ended { .. } = news {
@@ -114,21 +129,27 @@ async fn tally_of_a_run(forgets: Option<usize>, last: Phase) -> Tally {
     };
     tokio::select! {
         tally = run(plan, phases, tell) => tally.unwrap(),
-        () = answer_jobs(&broker, forgets) => panic!("the node's link has ended"),
+        () = answer_jobs(&broker, forgets, is_asked) => panic!("the node's link has ended"),
         () = sleep(Duration::from_secs(60)) => panic!("no end after 60 s"),
     }
 }
 
 #[tokio::test]
 async fn every_job_over_a_real_broker_comes_to_its_end() {
-    let tally = tally_of_a_run(None, Phase::Finish).await;
+    let tally = tally_of_a_run(None, false, Phase::Finish).await;
     assert!(tally.submitted >= 8, "{tally:?}");
     assert_eq!((tally.succeeded, tally.lost, tally.contradictions), (tally.submitted, 0, 0), "{tally:?}");
     assert!(tally.sights.values().all(|seen| seen == "bus 0.90"), "{tally:?}");
 }
 
 #[tokio::test]
+async fn a_job_that_got_lost_on_its_way_is_found_missing_and_submitted_again() {
+    let tally = tally_of_a_run(Some(2), true, Phase::Finish).await;
+    assert_eq!((tally.succeeded, tally.lost, tally.contradictions), (tally.submitted, 0, 0), "{tally:?}");
+}
+
+#[tokio::test]
 async fn a_job_the_node_forgot_counts_as_lost() {
-    let tally = tally_of_a_run(Some(2), Phase::Leave).await;
+    let tally = tally_of_a_run(Some(2), false, Phase::Leave).await;
     assert!(tally.lost >= 1 && tally.succeeded >= 8, "{tally:?}");
 }

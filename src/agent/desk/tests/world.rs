@@ -171,6 +171,12 @@ impl World {
                 Effect::Publish(message) => {
                     self.seen.push(Seen::Told(message.topic, serde_json::from_slice(&message.body).unwrap()));
                 }
+                Effect::Tell { messages, ack } => {
+                    let told =
+                        |message: Publish| Seen::Told(message.topic, serde_json::from_slice(&message.body).unwrap());
+                    self.seen.extend(messages.into_iter().map(told));
+                    self.seen.extend(ack.map(|ack| Seen::Ack(ack.packet)));
+                }
                 Effect::Token { .. } | Effect::Outbox => {}
             }
         }

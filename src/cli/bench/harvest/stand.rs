@@ -19,6 +19,7 @@ use crate::cli::stage::player::{Emulator, Orders, Played, Subject, Told};
 use crate::cli::stage::{asker, measure};
 use crate::config::Settings;
 use crate::governor::Policy;
+use crate::link::reconcile::ROUND_EVERY;
 use crate::model::library::Library;
 use crate::sim::controller::{self, Assortment, News, Phase, Tally};
 use crate::sim::day::{Compressed, Day};
@@ -256,6 +257,7 @@ fn ask(
         topics: settings.node.topics.clone(),
         assortment,
         open_max: JOBS_AHEAD + 2 * usize::from(settings.policy.workers),
+        ask_every: ROUND_EVERY,
     };
     let (news, heard, orders) = (Arc::clone(heard), Arc::clone(heard), Arc::clone(orders));
     let tell = move |said| match said {
