@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use common::batch::submit;
@@ -53,8 +54,9 @@ fn it_ends_in_order_at_whatever_moment_it_is_asked() {
         assert!(!is_alive(worker), "turn {turn}: an orphan");
         node.forget_agent();
         controller.wait(&format!("goodbye {turn}"), |messages| {
-            let goodbyes = messages.iter().filter(|message| !message.retain && message.json["cause"] == "shutdown");
-            (goodbyes.count() > turn).then_some(())
+            let goodbyes = messages.iter().filter(|message| message.json["cause"] == "shutdown");
+            let sessions: BTreeSet<&str> = goodbyes.filter_map(|message| message.json["session"].as_str()).collect();
+            (sessions.len() > turn).then_some(())
         });
         stops.push(stopped.since(asked));
         ends.push(took);

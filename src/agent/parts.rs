@@ -61,12 +61,8 @@ impl Agent {
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
-        let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
-        let opener = Opener::new(&settings.jobs.state_dir, quota);
-        let (store, jobs, wall_high) = match open_store(&opener)? {
-            Ok(opened) => told(opened),
-            Err(fault) => (Err(fault), Vec::new(), None),
-        };
+        let opener = opener(&settings);
+        let (store, jobs, wall_high) = open_store(&opener)?.map_or_else(|fault| (Err(fault), Vec::new(), None), told);
         let disk = store.as_ref().err().map(|fault| fault.message.clone());
         let mut clocks = Clocks::start(wall_high);
         let now = clocks.now();
@@ -113,12 +109,7 @@ impl Agent {
             hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
         };
         let pressure = Watcher::new(memory_settings(&settings));
-        let terms = Terms {
-            topics: settings.node.topics.clone(),
-            dead_man: settings.sentinel.dead_man,
-            memory_calm: settings.memory.calm,
-        };
-        let mut core = Core::new(now, terms, desk, commands.clone(), HostUsage::read);
+        let mut core = Core::new(now, terms(&settings), desk, commands.clone(), HostUsage::read);
         core.set_safe_mode(now, history.safe_mode());
         if disk.is_some() {
             core.impair(now, Impairment::Disk, disk);
@@ -144,6 +135,21 @@ impl Agent {
         };
         Ok((agent, mouths))
     }
+}
+
+/// What the core knows of the configuration.
+fn terms(settings: &Settings) -> Terms {
+    Terms {
+        topics: settings.node.topics.clone(),
+        dead_man: settings.sentinel.dead_man,
+        memory_calm: settings.memory.calm,
+    }
+}
+
+/// What opens the store.
+fn opener(settings: &Settings) -> Opener {
+    let quota = Quota { bytes: settings.jobs.spool_bytes, messages: OUTBOX_MESSAGES_MAX };
+    Opener::new(&settings.jobs.state_dir, quota)
 }
 
 /// When the agent's crashes are too many.

@@ -279,7 +279,9 @@ impl Service {
                 self.check = true;
                 match request {
                     Request::Result { reply, .. } => self.tell(Answer::Unread { reply, fault }),
-                    other => self.shared.lock().waiting.put_back_read(other),
+                    other @ (Request::Commit { .. } | Request::Fetch { .. } | Request::Outbox { .. }) => {
+                        self.shared.lock().waiting.put_back_read(other);
+                    }
                 }
             }
         }
