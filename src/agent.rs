@@ -66,6 +66,9 @@ use crate::{link, sys};
 
 /// The loop looks around at least this often.
 const TURN_MAX: Duration = Duration::from_secs(1);
+/// Most answers, or messages, that are heard in one turn besides the first: together they become one commit. Few enough
+/// that the sentinel and the workers are heard in between.
+const AT_ONCE_MAX: usize = 64;
 
 /// Why the agent could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -193,12 +196,18 @@ impl Agent {
                 }
                 Some(event) = mouths.workers.recv() => self.core.hear_worker(self.clocks.now(), event),
                 Some(answer) = mouths.store.recv() => {
-                    if let Err(fault) = self.core.hear_store(self.clocks.now(), answer) {
+                    let waiting = std::iter::from_fn(|| mouths.store.try_recv().ok()).take(AT_ONCE_MAX);
+                    let mut answers = std::iter::once(answer).chain(waiting);
+                    if let Err(fault) = answers.try_for_each(|answer| self.core.hear_store(self.clocks.now(), answer)) {
                         break Err(fault.into());
                     }
                 }
                 event = mouths.link.recv() => match event {
-                    Some(event) => self.core.hear_link(self.clocks.now(), event),
+                    Some(event) => {
+                        self.core.hear_link(self.clocks.now(), event);
+                        let waiting = std::iter::from_fn(|| mouths.link.try_recv().ok()).take(AT_ONCE_MAX);
+                        waiting.for_each(|event| self.core.hear_link(self.clocks.now(), event));
+                    }
                     None => pending().await,
                 },
                 Some(asked) = mouths.status.recv() => self.show(asked),

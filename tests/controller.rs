@@ -237,6 +237,7 @@ fn a_deadline_ends_a_suspended_job_as_well() {
     controller.wait_for_state("late", "SUSPENDED");
     let status = controller.wait_for_state("late", "TIMED_OUT");
     assert_eq!((&status["attempt"], &status["error"]["code"]), (&json!(1), &json!("job.expired")), "{status}");
+    controller.wait_for_result("late");
     assert_eq!(controller.results("late"), (1, 1));
 }
 

@@ -15,7 +15,6 @@ use super::keeper::Request;
 use super::outbox::Outbox;
 use super::pressure::Relief;
 use super::probe::{self, Probe};
-use super::reports;
 use super::reports::Impairment;
 use super::telemetry::Telemetry;
 use crate::fault::Code;
@@ -126,7 +125,8 @@ impl Core {
             self.telemetry.watch_host(now);
         }
         self.look_at_broker(now);
-        self.settle();
+        self.take_effects();
+        self.deliver(now);
         if self.connected {
             for message in self.telemetry.due(now, &self.desk, &self.courier) {
                 if self.probe.takes(&message.topic, &message.body) {
@@ -151,7 +151,16 @@ impl Core {
         let telemetry = if self.connected { self.telemetry.next(now) } else { None };
         let hold = self.hold_until.map(|until| until.since(now.mono));
         let probe = self.probe.next(now.mono);
-        self.desk.next_tick(now).into_iter().chain(telemetry).chain(hold).chain(probe).min()
+        let outbox = self.outbox.next(now.mono);
+        self.desk.next_tick(now).into_iter().chain(telemetry).chain(hold).chain(probe).chain(outbox).min()
+    }
+
+    /// Deletes what arrived, when something else is committed as well, or it is time, or more is to be read.
+    fn deliver(&mut self, now: Now) {
+        let commits = self.acts.iter().any(|act| matches!(act, Act::Store(Request::Commit { .. })));
+        if commits || self.outbox.is_due(now.mono) || self.outbox.wants_to_read() {
+            self.settle();
+        }
     }
 
     /// Turns the desk's effects into acts. Deletes what arrived, then reads what may be offered: in this order, or it
@@ -165,9 +174,6 @@ impl Core {
         }
         if let Some((after, max)) = self.outbox.wants() {
             self.acts.push_back(Act::Store(Request::Outbox { after, max }));
-        }
-        while let Some((seq, message)) = self.outbox.next() {
-            self.courier.offer(seq, reports::publish(message));
         }
     }
 

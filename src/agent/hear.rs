@@ -4,7 +4,7 @@ use super::core::Core;
 use super::desk::Now;
 use super::keeper::{Answer, Found};
 use super::probe;
-use super::reports::Impairment;
+use super::reports::{self, Impairment};
 use crate::fault::Fault;
 use crate::jobs::store::Batch;
 use crate::link::topics::Down;
@@ -69,7 +69,16 @@ impl Core {
         match answer {
             Answer::Committed { ticket, outcome } => self.desk.committed(now, ticket, outcome)?,
             Answer::Fetched { id, slot, outcome } => self.desk.fetched(now, slot, &id, outcome),
-            Answer::Outbox { messages } => self.outbox.read(messages),
+            Answer::Outbox { messages } => {
+                for (seq, message) in self.outbox.read(messages) {
+                    self.courier.offer(seq, reports::publish(message));
+                }
+            }
+            Answer::Stored { commits, messages } => {
+                for (seq, message) in self.outbox.handed_over(commits, messages) {
+                    self.courier.offer(seq, reports::publish(message));
+                }
+            }
             Answer::Result { reply, body } => self.reply_with_result(reply, Ok(body)),
             Answer::Unread { reply, fault } => self.reply_with_result(reply, Err(fault)),
             Answer::Disk(why) => self.impair(now, Impairment::Disk, why),

@@ -52,6 +52,8 @@ pub(super) enum Answer {
     /// The batch of that ticket is durable, or was refused whole. One that brings no job may be said to be taken while
     /// it waits for a disk that refuses.
     Committed { ticket: u64, outcome: Result<(), Fault> },
+    /// Messages that have just become durable, in their order: all those of so many commits, which are told of next.
+    Stored { commits: usize, messages: Vec<(u64, Message)> },
     /// Input and journal of a job.
     Fetched { id: JobId, slot: usize, outcome: Result<Fetched, Fault> },
     /// Undelivered messages, oldest first.

@@ -8,6 +8,7 @@ mod chart;
 pub(super) mod crew;
 mod harvest;
 mod interference;
+mod jobs;
 mod latency;
 mod machine;
 mod page;
@@ -32,6 +33,7 @@ Examples:
   neap bench yield --report yield.html     how soon is inference gone when the load rises?
   neap bench harvest                       how much of the troughs becomes inference?
   neap bench interference                  how many deadlines does a RAN miss beside inference?
+  neap bench jobs                          how many jobs a second does a node accept for good?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
 pub(super) struct Args {
@@ -47,6 +49,8 @@ enum Action {
     Harvest(harvest::Args),
     /// What does the radio feel? Missed deadlines and slot times beside inference.
     Interference(interference::Args),
+    /// How many jobs a second does a node accept for good?
+    Jobs(jobs::Args),
 }
 
 /// Goes on with a bench unless somebody wants it to end: what it has made is then cleared away on the way out.
@@ -141,5 +145,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Yield(args) => yields::run(args),
         Action::Harvest(args) => harvest::run(args),
         Action::Interference(args) => interference::run(args),
+        Action::Jobs(args) => jobs::run(args),
     }
 }

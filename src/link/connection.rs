@@ -10,18 +10,21 @@ use std::time::{Duration, Instant};
 use super::backoff::Cause;
 use super::fit;
 use super::inflight::{Inflight, Unacknowledged};
-use super::{AckToken, Event, Publish, Qos, Received};
+use super::{AckToken, Event, Publish, Qos, Received, packet_bytes};
 use crate::units::WallTime;
 
 #[cfg(test)]
 mod tests;
 
 /// QoS 1 publishes on their way at once.
-pub(super) const WINDOW_MAX: u16 = 16;
-/// Received messages that the owner has not acknowledged; announced to the broker.
-pub(super) const RECEIVE_MAX: u16 = 16;
+pub(super) const WINDOW_MAX: u16 = 64;
+/// Received messages that the owner has not acknowledged; announced to the broker. Twice what one commit takes, so that
+/// the next ones arrive while the disk is waited for.
+pub(super) const RECEIVE_MAX: u16 = 128;
+/// The same in bytes: from there on nothing is heard, so one packet more is the most that is held.
+const UNACKNOWLEDGED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How many we bear: Mosquitto 2.0.11 sends up to 30 where it was allowed 16, rumqttd 100 whatever it was allowed.
-pub(super) const UNACKNOWLEDGED_MAX: usize = 128;
+pub(super) const UNACKNOWLEDGED_MAX: usize = 256;
 /// Acknowledgements that the client has not sent yet; more wait. It reads ten packets for each that it sends.
 pub(super) const ACKS_MAX: usize = 128;
 /// QoS 0 publishes that the client has not sent yet; more are dropped, as QoS 0 allows.
@@ -213,7 +216,9 @@ impl Connection {
     /// waits until the owner has caught up. Not while commands are left lying, because only the broker's answers make
     /// room for them.
     pub(super) fn listens(&self) -> bool {
-        let has_room = self.unacknowledged.len() <= RECEIVE_MAX.into() && self.event_bytes <= EVENT_BYTES_MAX;
+        let (unacknowledged, bytes) = (self.unacknowledged.len(), self.unacknowledged.bytes());
+        let is_allowed = unacknowledged <= RECEIVE_MAX.into() && bytes <= UNACKNOWLEDGED_BYTES_MAX;
+        let has_room = is_allowed && self.event_bytes <= EVENT_BYTES_MAX;
         has_room || !self.takes_commands()
     }
 
@@ -391,7 +396,7 @@ impl Connection {
         let ack = match packet {
             None if self.events.len() > EVENTS_MAX / 2 || self.event_bytes > EVENT_BYTES_MAX => return Ok(()),
             None => None,
-            Some(packet) if self.unacknowledged.received(packet, UNACKNOWLEDGED_MAX) => {
+            Some(packet) if self.unacknowledged.received(packet, packet_bytes(&message), UNACKNOWLEDGED_MAX) => {
                 Some(AckToken { epoch: self.terms.epoch, packet })
             }
             Some(_) => return Err(Failure::lost("the broker sends far more at once than it was allowed")),

@@ -83,39 +83,57 @@ impl Inflight {
 /// The owner finishes messages in any order; PUBACKs must go in the order of the messages (MQTT-4.6.0-2), and brokers
 /// that hold us to it close the connection.
 #[derive(Clone, Debug, Default)]
-pub struct Unacknowledged(VecDeque<(u16, bool)>);
+pub struct Unacknowledged {
+    messages: VecDeque<Unfinished>,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
+    packet: u16,
+    bytes: usize,
+    is_done: bool,
+}
 
 impl Unacknowledged {
-    /// A message arrived; `false` when there are `max` already.
-    pub fn received(&mut self, packet: u16, max: usize) -> bool {
-        if self.0.iter().any(|(known, _)| *known == packet) {
+    /// A message of so many bytes arrived; `false` when there are `max` already.
+    pub fn received(&mut self, packet: u16, bytes: usize, max: usize) -> bool {
+        if self.messages.iter().any(|known| known.packet == packet) {
             return true;
         }
-        let fits = self.0.len() < max;
+        let fits = self.messages.len() < max;
         if fits {
-            self.0.push_back((packet, false));
+            self.messages.push_back(Unfinished { packet, bytes, is_done: false });
+            self.bytes += bytes;
         }
         fits
     }
 
     /// Messages that are not acknowledged.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.messages.len()
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether all are acknowledged.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.messages.is_empty()
     }
 
     /// The owner is done with this one: gives the messages that may be acknowledged now, in their order. None when an
     /// earlier one is still waited for, or this one did not arrive or was acknowledged before.
     pub fn done(&mut self, packet: u16) -> Vec<u16> {
-        if let Some((_, is_done)) = self.0.iter_mut().find(|(known, _)| *known == packet) {
-            *is_done = true;
+        if let Some(known) = self.messages.iter_mut().find(|known| known.packet == packet) {
+            known.is_done = true;
         }
-        let count = self.0.iter().take_while(|(_, is_done)| *is_done).count();
-        self.0.drain(..count).map(|(packet, _)| packet).collect()
+        let count = self.messages.iter().take_while(|known| known.is_done).count();
+        let done: Vec<Unfinished> = self.messages.drain(..count).collect();
+        self.bytes -= done.iter().map(|known| known.bytes).sum::<usize>();
+        done.into_iter().map(|known| known.packet).collect()
     }
 }
 
@@ -221,17 +239,19 @@ mod tests {
     #[test]
     fn a_received_message_is_acknowledged_once() {
         let mut unacknowledged = Unacknowledged::default();
-        assert!(unacknowledged.received(7, 1));
-        assert!(unacknowledged.received(7, 1), "a repetition is the same message");
-        assert!(!unacknowledged.received(8, 1));
+        assert!(unacknowledged.received(7, 10, 1));
+        assert!(unacknowledged.received(7, 10, 1), "a repetition is the same message");
+        assert!(!unacknowledged.received(8, 10, 1));
+        assert_eq!(unacknowledged.bytes(), 10);
         assert_eq!(unacknowledged.done(7), [7]);
+        assert_eq!(unacknowledged.bytes(), 0);
         assert!(unacknowledged.done(7).is_empty());
     }
 
     #[test]
     fn acknowledgements_go_in_the_order_of_the_messages_whatever_is_done_first() {
         let mut unacknowledged = Unacknowledged::default();
-        (1..=4).for_each(|packet| assert!(unacknowledged.received(packet, 4)));
+        (1..=4).for_each(|packet| assert!(unacknowledged.received(packet, 10, 4)));
         assert!(unacknowledged.done(3).is_empty());
         assert!(unacknowledged.done(2).is_empty());
         assert_eq!(unacknowledged.done(1), [1, 2, 3]);

@@ -41,7 +41,7 @@ const CHANNEL_MAX: usize = 64;
 /// The library's own window: larger than ours, because at its limit it would hold back acknowledgements too.
 const LIBRARY_WINDOW: u16 = 2 * WINDOW_MAX;
 /// The library's request channel: never full, because everything that enters it is counted by the connection.
-const REQUESTS_MAX: usize = 256;
+const REQUESTS_MAX: usize = 512;
 /// KiB of messages that were read and wait for the other task; a larger one passes alone.
 const READ_KIB_MAX: u32 = 1024;
 /// Time for the library's loop to say why it ended.

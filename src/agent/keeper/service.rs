@@ -8,7 +8,7 @@ use tokio::sync::mpsc::Sender;
 use super::waiting::{Change, Next};
 use super::{Answer, Fetched, Found, Request, Shared, refused};
 use crate::fault::{Code, Fault};
-use crate::jobs::store::{Opened, Opener, Store};
+use crate::jobs::store::{Batch, Opened, Opener, Store};
 use crate::sys::clock;
 use crate::telemetry::LogLimit;
 use crate::units::{Instant, JobId};
@@ -16,6 +16,8 @@ use crate::units::{Instant, JobId};
 /// After so long a disk that refuses is tried again; twice as long each time when it takes and refuses by turns.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Most bytes of a group's messages that are handed over; more are read from the store when it is their turn.
+const HANDED_OVER_BYTES_MAX: usize = 256 * 1024;
 /// A disk that took for so long is trusted again.
 const TRUSTED_AFTER: Duration = Duration::from_secs(60);
 /// A question whose answer is damaged that often, over a file whose checks pass, will not be answered.
@@ -136,9 +138,10 @@ impl Service {
             self.shared.lock().waiting.put_back(group);
             return;
         };
-        let (tickets, batches): (Vec<_>, Vec<_>) =
+        let (tickets, mut batches): (Vec<_>, Vec<_>) =
             group.into_iter().map(|change| (change.tickets, change.batch)).unzip();
         let outcomes = store.commit_many(&batches);
+        self.hand_over(&tickets, &mut batches, &outcomes);
         let (mut again, mut trouble) = (Vec::new(), None);
         for ((tickets, batch), outcome) in tickets.into_iter().zip(batches).zip(outcomes) {
             let change = Change { tickets, batch };
@@ -157,6 +160,25 @@ impl Service {
                 self.trouble(&fault);
             }
             None => self.fine(),
+        }
+    }
+
+    /// Hands over the messages of the changes that were taken, so that nobody has to read them back.
+    fn hand_over(&self, tickets: &[Vec<u64>], batches: &mut [Batch], outcomes: &[Result<Vec<u64>, Fault>]) {
+        let taken = || batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+        let bytes: usize = taken().flat_map(|(batch, _)| batch.all_messages()).map(|message| message.body.len()).sum();
+        if bytes > HANDED_OVER_BYTES_MAX {
+            return;
+        }
+        let commits = tickets.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(of, _)| of.len()).sum();
+        let mut messages = Vec::new();
+        for (batch, outcome) in batches.iter_mut().zip(outcomes) {
+            if let Ok(seqs) = outcome {
+                messages.extend(seqs.iter().copied().zip(batch.take_messages()));
+            }
+        }
+        if commits > 0 || !messages.is_empty() {
+            self.tell(Answer::Stored { commits, messages });
         }
     }
 

@@ -51,10 +51,17 @@ fn a_store_that_cannot_be_opened_refuses_new_jobs_keeps_changes_and_is_opened_wh
     assert_eq!((found.jobs.len(), found.boot, found.quarantined), (0, 1, None));
     assert!(matches!(next(&mut answers), Answer::Disk(None)));
     match next(&mut answers) {
+        Answer::Stored { commits: 0, messages } => {
+            assert_eq!(messages[0].1.topic, "kept", "who waited was told before")
+        }
+        other => panic!("{other:?}"),
+    }
+    match next(&mut answers) {
         Answer::Outbox { messages } => assert_eq!(messages[0].1.topic, "kept"),
         other => panic!("{other:?}"),
     }
     assert!(keeper.ask(Request::Commit { ticket: 3, batch: submit("a") }).is_none());
+    assert!(matches!(next(&mut answers), Answer::Stored { commits: 1, .. }));
     assert!(matches!(next(&mut answers), Answer::Committed { ticket: 3, outcome: Ok(()) }));
     keeper.stop();
 }

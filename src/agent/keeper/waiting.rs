@@ -9,7 +9,7 @@ use crate::jobs::store::Batch;
 /// Changes that may wait before they are joined.
 const CHANGES_MAX: usize = 1024;
 /// Most commits of one transaction.
-const GROUP_MAX: usize = 64;
+const GROUP_MAX: usize = 256;
 
 /// A change that waits, and who waits for it.
 #[derive(Debug, Default)]

@@ -53,7 +53,11 @@ impl Folder {
         if memory.is_dir() { Self::below(memory, command) } else { Self::new(command) }
     }
 
-    fn below(parent: &Path, command: &str) -> io::Result<Self> {
+    /// Makes it in that folder.
+    ///
+    /// # Errors
+    /// As [`Folder::new`].
+    pub(in crate::cli) fn below(parent: &Path, command: &str) -> io::Result<Self> {
         let unique = uuid::Uuid::now_v7().simple().to_string();
         let path = parent.join(format!("neap-{command}-{}-{unique}", std::process::id()));
         // Not recursive: a name that exists already is refused, never shared.
@@ -197,11 +201,20 @@ impl Agent {
     /// # Errors
     /// When the log file cannot be made or the process not started.
     pub(in crate::cli) fn start(config: &Path, log: PathBuf) -> io::Result<Self> {
+        Self::start_with(config, log, &[])
+    }
+
+    /// The same with paths in its environment.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    pub(in crate::cli) fn start_with(config: &Path, log: PathBuf, paths: &[(&str, &Path)]) -> io::Result<Self> {
         let file = File::create_new(&log)?;
         let mut command = Command::new("/proc/self/exe");
         command
             .args(["run", "--config"])
             .arg(config)
+            .envs(paths.iter().copied())
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)

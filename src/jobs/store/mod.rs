@@ -40,10 +40,15 @@
 //!
 //! # Recovery
 //!
-//! Opening checks all pages and reads all records once. A store with damage (`state.corrupt`) or of a newer schema
-//! (`state.version`) is renamed to `jobs.redb.corrupt-N` or `jobs.redb.newer-N`, at most 8 of each, and an empty one is
-//! started; [`Opened::quarantined`] tells. A new store is made under another name and renamed when it is whole, so an
-//! empty or cut file is damage, never a fresh start.
+//! Opening checks all pages and reads all records once. Until that went well nothing is written to the file. A store with
+//! damage (`state.corrupt`) or of a newer schema (`state.version`) gets a second name, `jobs.redb.corrupt-N` or
+//! `jobs.redb.newer-N`, at most 8 of each; a new one takes its place when it is whole. So there is always a store, and an
+//! empty or cut file is damage, never a fresh start. [`Opened::quarantined`] tells.
+//!
+//! Of a damaged store whatever is still good is carried over ([`salvage`] says what that is, [`pages`] how the file is
+//! read). What is left is made to agree with itself: payloads, items and results of a job that is lost go, a job that lost
+//! items computes them again under a higher version, and one that lost its input is in [`Opened::without_input`]. If the
+//! page that lists the tables is lost, so is everything: an older list would bring back what was deleted.
 //!
 //! After an error in a commit the file is closed and opened again with all checks; the counter `commits` then tells
 //! whether the transaction is in it, and the caller gets that answer. If it was the sync that failed, the file is copied
@@ -117,9 +122,6 @@ pub struct Message {
     pub queued: WallTime,
 }
 
-/// Bodies of the messages that are read from the outbox at once: results may be large.
-const READ_BYTES_MAX: usize = 1024 * 1024;
-
 /// Changes that belong together. Removals are applied before additions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
@@ -158,6 +160,16 @@ impl Batch {
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Its messages, in the order of the sequence numbers that they are given.
+    pub fn all_messages(&self) -> impl Iterator<Item = &Message> {
+        self.messages.iter().chain(&self.droppable)
+    }
+
+    /// Takes its messages out, in that order.
+    pub fn take_messages(&mut self) -> impl Iterator<Item = Message> {
+        std::mem::take(&mut self.messages).into_iter().chain(std::mem::take(&mut self.droppable))
     }
 
     /// Whether it brings messages and changes nothing else.
@@ -370,24 +382,18 @@ impl Store {
         })
     }
 
-    /// The next messages after sequence number `after`, in order; 0 begins at the oldest. At most `max`, and no more
-    /// once their bodies are 1 MiB or longer.
+    /// The next messages after sequence number `after`, at most `max`, in order; 0 begins at the oldest.
     ///
     /// # Errors
     /// `state.io` or `state.corrupt` when they cannot be read.
     pub fn outbox(&self, after: u64, max: usize) -> Result<Vec<(u64, Message)>, Fault> {
         self.read(|transaction| {
             let outbox = transaction.open_table(OUTBOX)?;
-            let (mut messages, mut bytes) = (Vec::new(), 0);
+            let mut messages = Vec::new();
             for entry in outbox.range(after.saturating_add(1)..)?.take(max) {
                 let (seq, record) = entry?;
                 let seq = seq.value();
-                let message = decode_message(unsealed(OUTBOX, &seq, record.value())?)?.0;
-                bytes += message.body.len();
-                messages.push((seq, message));
-                if bytes >= READ_BYTES_MAX {
-                    break;
-                }
+                messages.push((seq, decode_message(unsealed(OUTBOX, &seq, record.value())?)?.0));
             }
             Ok(messages)
         })
@@ -427,6 +433,10 @@ impl Store {
 mod corruption_tests;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod death_tests;
+#[cfg(test)]
+mod opening_tests;
 #[cfg(test)]
 mod salvage_tests;
 #[cfg(test)]

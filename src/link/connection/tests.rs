@@ -77,11 +77,11 @@ impl World {
 }
 
 #[test]
-fn the_window_holds_sixteen_and_an_answer_opens_it() {
+fn the_window_holds_so_many_and_an_answer_opens_it() {
     let mut world = World::up();
-    (0..40).for_each(|token| world.publish(token));
-    assert_eq!(world.requests().len(), 16);
-    (1..=16).for_each(|packet| world.hear(Heard::Published(packet)).unwrap());
+    (0..u64::from(WINDOW_MAX) + 20).for_each(|token| world.publish(token));
+    assert_eq!(world.requests().len(), usize::from(WINDOW_MAX));
+    (1..=WINDOW_MAX).for_each(|packet| world.hear(Heard::Published(packet)).unwrap());
     world.hear(Heard::Answered { packet: 2, refusal: None }).unwrap();
     assert_eq!(world.events(), [Event::Delivered { token: 1 }]);
     assert_eq!(world.requests().len(), 1);
@@ -89,14 +89,14 @@ fn the_window_holds_sixteen_and_an_answer_opens_it() {
 
 #[test]
 fn a_small_receive_maximum_makes_a_small_window() {
-    for (receive_max, window) in [(1, 1), (2, 1), (5, 4), (17, 16), (65_535, 16)] {
+    for (receive_max, window) in [(1, 1), (2, 1), (5, 4), (17, 16), (65_535, usize::from(WINDOW_MAX))] {
         let mut world = World::up_with(Heard::Connected {
             session_present: true,
             receive_max: Some(receive_max),
             packet_bytes_max: None,
             qos_max: None,
         });
-        (0..40).for_each(|token| world.publish(token));
+        (0..100).for_each(|token| world.publish(token));
         assert_eq!(world.requests().len(), window, "receive maximum {receive_max}");
     }
 }
@@ -193,6 +193,21 @@ fn a_broker_that_sends_too_much_is_not_heard_until_the_owner_has_caught_up() {
     world.hear(arrives(RECEIVE_MAX + 1)).unwrap();
     assert!(!world.connection.listens());
     world.connection.acknowledge(done(1));
+    assert!(world.connection.listens());
+}
+
+#[test]
+fn a_few_large_messages_are_as_many_as_many_small_ones() {
+    let mut world = World::up();
+    let large = |packet| Heard::Message {
+        message: Publish { body: vec![0; UNACKNOWLEDGED_BYTES_MAX / 3], ..message(Qos::AtLeastOnce, 1) },
+        packet: Some(packet),
+    };
+    let mut packets = 1..=3;
+    packets.by_ref().for_each(|packet| world.hear(large(packet)).unwrap());
+    while world.connection.next_event().is_some() {}
+    assert!(!world.connection.listens(), "the owner has taken them and has not acknowledged them");
+    world.connection.acknowledge(AckToken { epoch: terms().epoch, packet: 1 });
     assert!(world.connection.listens());
 }
 
@@ -310,7 +325,7 @@ fn a_broker_without_qos_1_is_left() {
 #[test]
 fn an_owner_that_does_not_listen_is_not_listened_to() {
     let mut world = World::up();
-    for token in 0..WAITING_MAX as u64 + 16 {
+    for token in 0..WAITING_MAX as u64 + u64::from(WINDOW_MAX) {
         assert!(world.connection.takes_commands(), "{token}");
         world.publish(token);
     }
