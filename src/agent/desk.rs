@@ -6,6 +6,7 @@
 //! clock; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
 
 mod adopt;
+mod damage;
 mod due;
 mod intake;
 mod outcome;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(super) use self::damage::Damage;
 use self::suspects::Suspects;
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::clocks::Clocks;
 use super::core::{Core, Terms};
 use super::crashes;
-use super::desk::{self, Desk};
+use super::desk::{self, Damage, Desk};
 use super::history::History;
 use super::keeper::Keeper;
 use super::pressure::{self, Watcher};
@@ -62,7 +62,7 @@ impl Agent {
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
         let opener = opener(&settings);
-        let (store, jobs, wall_high) = open_store(&opener)?.map_or_else(|fault| (Err(fault), Vec::new(), None), told);
+        let (store, jobs, wall_high, damage) = told(open_store(&opener)?);
         let disk = store.as_ref().err().map(|fault| fault.message.clone());
         let mut clocks = Clocks::start(wall_high);
         let now = clocks.now();
@@ -95,7 +95,8 @@ impl Agent {
             })
             .collect();
         let places = usize::from(settings.workers.count);
-        let desk = Desk::new(now, job_settings(&settings), library, reports, places, jobs);
+        let mut desk = Desk::new(now, job_settings(&settings), library, reports, places, jobs);
+        desk.tell_of_damage(now, &damage);
         let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
         let (status, asked) = Status::open(&settings.status);
         let mouths = Mouths {
@@ -174,13 +175,17 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
 }
 
 /// Says what was opened, and parts it.
-fn told(opened: Opened) -> (Result<Store, Fault>, Vec<Job>, Option<WallTime>) {
-    let Opened { store, jobs, boot, wall_high, quarantined, .. } = opened;
+fn told(outcome: Result<Opened, Fault>) -> (Result<Store, Fault>, Vec<Job>, Option<WallTime>, Damage) {
+    let opened = match outcome {
+        Ok(opened) => opened,
+        Err(fault) => return (Err(fault), Vec::new(), None, Damage::default()),
+    };
+    let Opened { store, jobs, without_input, boot, wall_high, quarantined } = opened;
     tracing::info!(boot, jobs = jobs.len(), "state opened");
-    if let Some(old) = quarantined {
+    if let Some(old) = &quarantined {
         tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
     }
-    (Ok(store), jobs, wall_high)
+    (Ok(store), jobs, wall_high, Damage { set_aside: quarantined.map(|old| old.fault), without_input })
 }
 
 /// Reads the models folder; a model with a mistake is left out and said so.

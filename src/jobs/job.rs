@@ -207,6 +207,8 @@ pub enum Event {
     Cancel,
     /// Its deadline passed.
     Expire,
+    /// What it needs to run is gone: it fails, whatever attempts are left.
+    Lose(Fault),
 }
 
 /// A move that the table in PROTOCOL section 3 does not have.
@@ -370,6 +372,10 @@ impl Job {
                 self.fault = Some(Fault::new(Code::JobExpired, self.too_late(now)));
                 self.enter(State::TimedOut, reason::DEADLINE);
             }
+            Event::Lose(fault) if open => {
+                self.fault = Some(fault);
+                self.enter(State::Failed, reason::FAILED);
+            }
             Event::Start
             | Event::Yield
             | Event::Resume { .. }
@@ -379,7 +385,8 @@ impl Job {
             | Event::Evict { .. }
             | Event::Restart
             | Event::Cancel
-            | Event::Expire => return Err(IllegalMove { state: self.state, event }),
+            | Event::Expire
+            | Event::Lose(_) => return Err(IllegalMove { state: self.state, event }),
         }
         self.version = self.version.saturating_add(1);
         self.changed = now;

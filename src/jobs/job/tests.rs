@@ -51,11 +51,15 @@ fn no_start() -> Event {
     Event::Fault(Fault::new(Code::WorkerStart, "no process"))
 }
 
+fn lost() -> Fault {
+    Fault::new(Code::StateCorrupt, "its input is gone")
+}
+
 #[test]
 fn every_pair_of_state_and_event_does_what_the_table_says() {
     use State::{Canceled, Failed, InProgress, Queued, Suspended, TimedOut};
     // One row per event: where it leads from Queued, InProgress, Suspended (with an item to go and attempts left).
-    let table: [(Event, [Option<State>; 3]); 12] = [
+    let table: [(Event, [Option<State>; 3]); 13] = [
         (Event::Start, [Some(InProgress), None, None]),
         (Event::Yield, [None, Some(Suspended), None]),
         (RESUME, [None, None, Some(InProgress)]),
@@ -68,6 +72,7 @@ fn every_pair_of_state_and_event_does_what_the_table_says() {
         (Event::Restart, [None, Some(Queued), Some(Queued)]),
         (Event::Cancel, [Some(Canceled), Some(Canceled), Some(Canceled)]),
         (Event::Expire, [Some(TimedOut), Some(TimedOut), Some(TimedOut)]),
+        (Event::Lose(lost()), [Some(Failed), Some(Failed), Some(Failed)]),
     ];
     for (event, leads_to) in table {
         for (from, to) in [Queued, InProgress, Suspended].into_iter().zip(leads_to) {
@@ -209,6 +214,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Restart),
         1 => Just(Event::Cancel),
         1 => Just(Event::Expire),
+        1 => Just(Event::Lose(lost())),
     ]
 }
 

@@ -207,6 +207,16 @@ pub(super) fn decode_message(bytes: &[u8]) -> Result<(Message, bool), Unreadable
     Ok((message, head.droppable))
 }
 
+/// Whether a message of the `outbox` table gives way when the outbox is full; nothing else of it is decoded.
+pub(super) fn is_droppable(bytes: &[u8]) -> Result<bool, Unreadable> {
+    #[derive(Deserialize)]
+    struct Head {
+        droppable: bool,
+    }
+    let (head, _): (Head, _) = unframed("message", bytes)?;
+    Ok(head.droppable)
+}
+
 /// Head as JSON, before it its length as four little-endian bytes, after it the body as it is: no escaping, no copy of
 /// megabytes through a text format.
 fn framed(head: &impl Serialize, body: &[u8]) -> Vec<u8> {

@@ -10,13 +10,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableHandle};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
 
 use super::backend::{Control, Doubt, Watched};
 use super::medium::Medium;
 use super::meta::{META, Meta, SCHEMA, SCHEMA_UNSEALED};
 use super::migrate;
-use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, Unreadable, decode_job, decode_message, decode_payload};
+use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, Unreadable, decode_job, is_droppable};
 use super::salvage::{Balance, Wreck};
 use super::seal::{Sealed, unsealed};
 use super::tally::{Queued, Tally};
@@ -349,52 +349,74 @@ fn write_meta(database: &Database, meta: &Meta) -> Result<(), Trouble> {
     Ok(transaction.commit()?)
 }
 
-/// Reads every record once: what does not read back is found now, not in the middle of a job.
-fn read_all(database: &Database) -> Result<Contents, Trouble> {
+/// Reads every record once and checks its seal: what is not as it was written is found now, not in the middle of a job.
+/// Only jobs are decoded. They take as long as everything else, so that is read on another core meanwhile.
+pub(super) fn read_all(database: &Database) -> Result<Contents, Trouble> {
     let transaction = database.begin_read()?;
     // Checks the schema first: of a newer one no other table may be touched.
     if !transaction.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(Trouble::Corrupt("it has no schema number".to_owned()));
     }
     let (meta, schema) = Meta::read(&transaction.open_table(META)?)?;
+    let (jobs, bodies) = std::thread::scope(|scope| {
+        let read = || contained(|| read_bodies(database, schema));
+        let reader = std::thread::Builder::new().name("neap-opening".into()).spawn_scoped(scope, read);
+        let jobs = read_jobs(&transaction, schema);
+        let bodies = reader.map_err(Trouble::from).and_then(|reader| {
+            reader.join().unwrap_or_else(|_| Err(Trouble::Corrupt("its reader ended early".to_owned())))
+        });
+        (jobs, bodies)
+    });
+    let (jobs, Bodies { bytes, inputs, outbox }) = (jobs?, bodies?);
+    let is_lost = |job: &&Job| !job.is_terminal() && inputs.binary_search_by(|id| (**id).cmp(job.id.as_str())).is_err();
+    let without_input = jobs.iter().filter(is_lost).map(|job| job.id.clone()).collect();
+    Ok(Contents { jobs, tally: Tally { bytes, outbox, meta }, without_input, schema })
+}
+
+fn read_jobs(transaction: &ReadTransaction, schema: u64) -> Result<Vec<Job>, Trouble> {
     let mut jobs = Vec::new();
     for entry in transaction.open_table(JOBS)?.iter()? {
         let (id, record) = entry?;
         jobs.push(decode_job(id.value(), value_of(schema, JOBS, &id.value(), record.value())?)?);
     }
-    let mut open = jobs.iter().filter(|job| !job.is_terminal()).map(|job| &job.id).peekable();
-    let mut without_input = Vec::new();
-    let mut bytes = 0;
+    Ok(jobs)
+}
+
+/// What is known of everything but the jobs.
+struct Bodies {
+    bytes: u64,
+    /// Ids that have a payload, in their order.
+    inputs: Vec<Box<str>>,
+    outbox: BTreeMap<u64, Queued>,
+}
+
+fn read_bodies(database: &Database, schema: u64) -> Result<Bodies, Trouble> {
+    let transaction = database.begin_read()?;
+    let mut bodies = Bodies { bytes: 0, inputs: Vec::new(), outbox: BTreeMap::new() };
     for entry in transaction.open_table(PAYLOADS)?.iter()? {
         let (id, record) = entry?;
-        decode_payload(value_of(schema, PAYLOADS, &id.value(), record.value())?)?;
-        bytes += record.value().len() as u64;
-        // Both come in the order of ids.
-        while let Some(job) = open.next_if(|job| job.as_str() <= id.value()) {
-            if job.as_str() < id.value() {
-                without_input.push(job.clone());
-            }
-        }
+        value_of(schema, PAYLOADS, &id.value(), record.value())?;
+        bodies.inputs.push(id.value().into());
+        bodies.bytes += record.value().len() as u64;
     }
-    without_input.extend(open.cloned());
     for entry in transaction.open_table(ITEMS)?.iter()? {
         let (key, record) = entry?;
         value_of(schema, ITEMS, &key.value(), record.value())?;
-        bytes += record.value().len() as u64;
+        bodies.bytes += record.value().len() as u64;
     }
     for entry in transaction.open_table(RESULTS)?.iter()? {
         let (id, record) = entry?;
         value_of(schema, RESULTS, &id.value(), record.value())?;
-        bytes += record.value().len() as u64;
+        bodies.bytes += record.value().len() as u64;
     }
-    let mut outbox = BTreeMap::new();
     for entry in transaction.open_table(OUTBOX)?.iter()? {
         let (seq, record) = entry?;
-        let (_, droppable) = decode_message(value_of(schema, OUTBOX, &seq.value(), record.value())?)?;
-        outbox.insert(seq.value(), Queued { droppable, bytes: record.value().len() as u64 });
+        let droppable = is_droppable(value_of(schema, OUTBOX, &seq.value(), record.value())?)?;
+        let bytes = record.value().len() as u64;
+        bodies.outbox.insert(seq.value(), Queued { droppable, bytes });
+        bodies.bytes += bytes;
     }
-    bytes += outbox.values().map(|queued| queued.bytes).sum::<u64>();
-    Ok(Contents { jobs, tally: Tally { bytes, outbox, meta }, without_input, schema })
+    Ok(bodies)
 }
 
 /// The value of a record in a store of that schema.

@@ -113,7 +113,7 @@ impl Wreck {
             let mut results = transaction.open_table(RESULTS)?;
             self.copy(&mut results, |key| self.owner(key))?;
             let mut outbox = transaction.open_table(OUTBOX)?;
-            self.copy(&mut outbox, |key| seq_key(key))?;
+            self.copy(&mut outbox, seq_key)?;
             let mut items = transaction.open_table(ITEMS)?;
             self.copy(&mut items, |key| self.needed(key))?;
             kept += jobs.len()? + payloads.len()? + results.len()? + outbox.len()? + items.len()?;

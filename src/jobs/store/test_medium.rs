@@ -10,9 +10,6 @@ use super::backend::Doubt;
 use super::medium::Medium;
 use super::*;
 
-/// Sector of a disk: what is written whole or not at all.
-const SECTOR: usize = 512;
-
 /// The seed of a run: `NEAP_SEED`, or one that is given; printed, so that a run can be repeated.
 pub(super) fn seed(usual: u64) -> u64 {
     let seed = std::env::var("NEAP_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
@@ -69,16 +66,18 @@ impl Op {
         }
     }
 
-    /// What a power cut may leave of it: all, nothing, or some of its sectors.
+    /// What a power cut may leave of it: all, nothing, or some stretches of it, torn at any byte.
     fn apply_part(&self, bytes: &mut Vec<u8>, random: &mut Random) {
         match (random.below(3), self) {
             (0, _) => {}
             (1, _) | (_, Self::SetLen(_) | Self::Sync) => self.apply(bytes),
             (_, Self::Write(offset, data)) => {
-                for (sector, part) in data.chunks(SECTOR).enumerate() {
-                    if random.below(2) == 0 {
-                        Self::Write(offset + sector * SECTOR, part.to_vec()).apply(bytes);
-                    }
+                let mut cuts: Vec<usize> = (0..1 + random.below(6)).map(|_| random.below(data.len() + 1)).collect();
+                cuts.extend([0, data.len()]);
+                cuts.sort_unstable();
+                let written = random.below(2);
+                for (_, ends) in cuts.windows(2).enumerate().filter(|(stretch, _)| stretch % 2 == written) {
+                    Self::Write(offset + ends[0], data[ends[0]..ends[1]].to_vec()).apply(bytes);
                 }
             }
         }
@@ -100,6 +99,8 @@ pub(super) struct State {
     pub(super) store: Option<Arc<Mutex<Inode>>>,
     fresh: Option<Arc<Mutex<Inode>>>,
     pub(super) aside: Vec<(String, Vec<u8>)>,
+    /// The files that were set aside; the store may still be one of them.
+    linked: Vec<Arc<Mutex<Inode>>>,
     pub(super) syncs: u64,
     pub(super) renewals: u64,
     /// Operations until one fails, and how many fail from there on.
@@ -148,6 +149,19 @@ impl Disk {
         self.state().store.as_ref().expect("a store was made").lock().unwrap().clone()
     }
 
+    /// The same disk for the next process. After a power cut nothing is left of what was not synced.
+    pub(super) fn after_death(&self, power_cut: bool) -> Self {
+        let mut state = self.state();
+        state.failure = None;
+        state.fresh = None;
+        if let Some(store) = state.store.as_ref().filter(|_| power_cut) {
+            let mut inode = store.lock().unwrap();
+            inode.live = inode.durable.clone();
+            inode.pending.clear();
+        }
+        Self(Arc::clone(&self.0), Arc::default())
+    }
+
     pub(super) fn open(&self, quota: Quota) -> Result<Opened, Fault> {
         Store::open_on(Box::new(self.clone()), quota)
     }
@@ -173,12 +187,14 @@ impl Medium for Disk {
 
     fn create(&self) -> io::Result<Box<dyn StorageBackend>> {
         let inode = Arc::new(Mutex::new(Inode::default()));
+        self.state().may_fail()?;
         self.state().fresh = Some(Arc::clone(&inode));
         self.file(&inode)
     }
 
     fn publish(&self) -> io::Result<()> {
         let mut state = self.state();
+        state.may_fail()?;
         state.store = state.fresh.take();
         Ok(())
     }
@@ -189,8 +205,13 @@ impl Medium for Disk {
 
     fn set_aside(&self, kind: &str) -> io::Result<PathBuf> {
         let mut state = self.state();
-        let bytes = state.store.as_ref().ok_or(io::ErrorKind::NotFound)?.lock().unwrap().live.clone();
-        state.aside.push((kind.to_owned(), bytes));
+        let store = state.store.clone().ok_or(io::ErrorKind::NotFound)?;
+        if !state.linked.iter().any(|linked| Arc::ptr_eq(linked, &store)) {
+            state.may_fail()?;
+            let bytes = store.lock().unwrap().live.clone();
+            state.aside.push((kind.to_owned(), bytes));
+            state.linked.push(store);
+        }
         Ok(PathBuf::from(format!("/memory/jobs.redb.{kind}-{}", state.aside.len())))
     }
 

@@ -314,6 +314,11 @@ pub(super) fn names() -> Vec<JobId> {
 
 /// One step of a plausible life: a job comes, moves, yields outputs, ends, is forgotten; messages come and go.
 pub(super) fn step(model: &Model, random: &mut Random) -> Batch {
+    step_of(model, random, 1)
+}
+
+/// A step whose bodies are so many times smaller.
+pub(super) fn step_of(model: &Model, random: &mut Random, smaller: usize) -> Batch {
     let names = names();
     let name = names[random.below(names.len())].clone();
     let topic = format!("up/job/{name}");
@@ -323,7 +328,7 @@ pub(super) fn step(model: &Model, random: &mut Random) -> Batch {
     }
     let Some(job) = model.jobs.get(&name) else {
         let size = [10, 3000, 20_000, 150_000][random.below(4)];
-        return Batch { delivered: batch.delivered, ..submit(name.as_str(), size) };
+        return Batch { delivered: batch.delivered, ..submit(name.as_str(), size / smaller) };
     };
     let mut job = job.clone();
     match (job.state, random.below(4)) {
@@ -331,11 +336,11 @@ pub(super) fn step(model: &Model, random: &mut Random) -> Batch {
         (State::InProgress, 0) => job.apply(Event::Yield, NOW).unwrap(),
         (State::Suspended, _) => job.apply(Event::Resume { stopped: Duration::from_millis(3) }, NOW).unwrap(),
         (State::InProgress, _) if job.done < job.items => {
-            batch.items.push((name, job.done, vec![b'i'; 1 + random.below(9000)]));
+            batch.items.push((name, job.done, vec![b'i'; 1 + random.below(9000 / smaller)]));
             job.apply(Event::ItemDone { cpu: Duration::from_millis(1), ran: Duration::from_millis(2) }, NOW).unwrap();
         }
         (State::InProgress, _) => {
-            batch.results.push((name.clone(), vec![b'r'; random.below(40_000)]));
+            batch.results.push((name.clone(), vec![b'r'; random.below(40_000 / smaller)]));
             batch.drop_items.push(name.clone());
             batch.drop_payloads.push(name);
             job.apply(Event::Succeed, NOW).unwrap();
