@@ -1,29 +1,44 @@
 //! Who reads the clocks? The shell, here: every moment that the core is told has gone through the [`Judge`].
 
+use std::time::Duration;
+
 use super::desk::Now;
 use super::wall::{Judge, News, Reading};
 use crate::sys::clock;
-use crate::units::WallTime;
+use crate::units::{Instant, WallTime};
+
+/// The kernel is asked so often whether it calls its clock synchronised: the question is a costly one, and nothing is
+/// decided on the answer in less than a minute.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// The machine's clocks, and what is to be thought of them.
 #[derive(Debug)]
 pub(super) struct Clocks {
     judge: Judge,
     news: Option<News>,
+    /// What the kernel said last, and when.
+    synchronised: (Instant, bool),
 }
 
 impl Clocks {
     /// The clocks at the start; `mark` is the highest time that an earlier run believed.
     pub(super) fn start(mark: Option<WallTime>) -> Self {
-        let judge = Judge::new(read(), mark);
+        let now = clock::since_boot();
+        let synchronised = (now, clock::is_synchronised());
+        let judge = Judge::new(Reading { steady: now, raw: clock::wall(), synchronised: synchronised.1 }, mark);
         let news = judge.why().map(|_| News::Doubt);
-        Self { judge, news }
+        Self { judge, news, synchronised }
     }
 
     /// Both clocks at this moment.
     pub(super) fn now(&mut self) -> Now {
+        let steady = clock::since_boot();
+        if steady.since(self.synchronised.0) >= ASK_EVERY {
+            self.synchronised = (steady, clock::is_synchronised());
+        }
+        let reading = Reading { steady, raw: clock::wall(), synchronised: self.synchronised.1 };
         // A doubt that ended a moment ago is worth more than one that began: the core asks why.
-        self.news = self.judge.observe(read()).or(self.news);
+        self.news = self.judge.observe(reading).or(self.news);
         Now::new(clock::now(), self.judge.judged())
     }
 
@@ -31,8 +46,4 @@ impl Clocks {
     pub(super) fn take_news(&mut self) -> Option<(News, Option<String>)> {
         Some((self.news.take()?, self.judge.why().map(str::to_owned)))
     }
-}
-
-fn read() -> Reading {
-    Reading { steady: clock::since_boot(), raw: clock::wall(), synchronised: clock::is_synchronised() }
 }
