@@ -58,15 +58,14 @@ pub fn trim() {
     };
 }
 
-/// Makes the allocator thrifty: two heaps for all threads (event loop and store seldom wait for one another then), and
-/// whatever large is freed goes back to the kernel at once,
+/// Makes the allocator thrifty: one heap for all threads, and whatever large is freed goes back to the kernel at once,
 /// instead of staying for the next of its size. For processes that handle large messages now and then. Does nothing
 /// where the C library has no such call.
 pub fn be_thrifty() {
     #[cfg(all(target_env = "gnu", target_os = "linux"))]
     // SAFETY: mallopt(3) has no preconditions; a parameter that it does not know changes nothing.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 2);
+        libc::mallopt(libc::M_ARENA_MAX, 1);
         // Setting it also ends its growth: by itself it would follow the largest block ever freed.
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
         libc::mallopt(libc::M_TRIM_THRESHOLD, LARGE_BYTES);

@@ -9,9 +9,8 @@ use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableHandle};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
 
 use super::backend::{Control, Doubt, Watched};
 use super::medium::Medium;
@@ -351,7 +350,7 @@ fn write_meta(database: &Database, meta: &Meta) -> Result<(), Trouble> {
 }
 
 /// Reads every record once and checks its seal: what is not as it was written is found now, not in the middle of a job.
-/// Only jobs are decoded. That takes longer than all the rest, so two cores share it.
+/// Only jobs are decoded. They take as long as everything else, so that is read on another core meanwhile.
 pub(super) fn read_all(database: &Database) -> Result<Contents, Trouble> {
     let transaction = database.begin_read()?;
     // Checks the schema first: of a newer one no other table may be touched.
@@ -359,46 +358,25 @@ pub(super) fn read_all(database: &Database) -> Result<Contents, Trouble> {
         return Err(Trouble::Corrupt("it has no schema number".to_owned()));
     }
     let (meta, schema) = Meta::read(&transaction.open_table(META)?)?;
-    let left = AtomicU64::new(transaction.open_table(JOBS)?.len()?);
-    let (front, rest) = std::thread::scope(|scope| {
-        let read = || {
-            contained(|| {
-                let bodies = read_bodies(database, schema)?;
-                Ok((read_jobs(&database.begin_read()?, schema, &left, End::Back)?, bodies))
-            })
-        };
+    let (jobs, bodies) = std::thread::scope(|scope| {
+        let read = || contained(|| read_bodies(database, schema));
         let reader = std::thread::Builder::new().name("neap-opening".into()).spawn_scoped(scope, read);
-        let front = read_jobs(&transaction, schema, &left, End::Front);
-        let rest = reader.map_err(Trouble::from).and_then(|reader| {
+        let jobs = read_jobs(&transaction, schema);
+        let bodies = reader.map_err(Trouble::from).and_then(|reader| {
             reader.join().unwrap_or_else(|_| Err(Trouble::Corrupt("its reader ended early".to_owned())))
         });
-        (front, rest)
+        (jobs, bodies)
     });
-    let (mut jobs, (back, Bodies { bytes, inputs, outbox })) = (front?, rest?);
-    jobs.extend(back.into_iter().rev());
+    let (jobs, Bodies { bytes, inputs, outbox }) = (jobs?, bodies?);
     let is_lost = |job: &&Job| !job.is_terminal() && inputs.binary_search_by(|id| (**id).cmp(job.id.as_str())).is_err();
     let without_input = jobs.iter().filter(is_lost).map(|job| job.id.clone()).collect();
     Ok(Contents { jobs, tally: Tally { bytes, outbox, meta }, without_input, schema })
 }
 
-/// Where a reader of the jobs begins.
-#[derive(Clone, Copy)]
-enum End {
-    Front,
-    Back,
-}
-
-/// Reads jobs from one end, as long as some are `left` for either reader: they meet wherever the faster one has come.
-fn read_jobs(transaction: &ReadTransaction, schema: u64, left: &AtomicU64, end: End) -> Result<Vec<Job>, Trouble> {
-    let table = transaction.open_table(JOBS)?;
-    let mut records = table.iter()?;
+fn read_jobs(transaction: &ReadTransaction, schema: u64) -> Result<Vec<Job>, Trouble> {
     let mut jobs = Vec::new();
-    while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-        let entry = match end {
-            End::Front => records.next(),
-            End::Back => records.next_back(),
-        };
-        let (id, record) = entry.ok_or_else(|| Trouble::Corrupt("there are fewer jobs than it says".to_owned()))??;
+    for entry in transaction.open_table(JOBS)?.iter()? {
+        let (id, record) = entry?;
         jobs.push(decode_job(id.value(), value_of(schema, JOBS, &id.value(), record.value())?)?);
     }
     Ok(jobs)

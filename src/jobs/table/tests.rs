@@ -145,12 +145,9 @@ impl Plain {
         prop_assert_eq!(table.queued(), all().filter(|job| job.state == State::Queued).count());
         prop_assert_eq!(table.unacknowledged(), all().filter(|job| job.keeps_result()).count());
         prop_assert_eq!(table.next(), queue::next(self.durable(), now));
-        prop_assert_eq!(table.expired(), queue::expired(all(), now));
-        // A job that is not durable wakes nobody for its start.
-        let timed: Vec<Job> = all()
-            .map(|job| Job { not_before: job.not_before.filter(|_| !self.undecided.contains(&job.id)), ..job.clone() })
-            .collect();
-        prop_assert_eq!(table.next_moment(), queue::next_moment(&timed, now));
+        // A job that is not durable neither expires nor wakes anybody: its times count when the store has decided.
+        prop_assert_eq!(table.expired(), queue::expired(self.durable(), now));
+        prop_assert_eq!(table.next_moment(), queue::next_moment(self.durable(), now));
         prop_assert_eq!(table.forgettable(KEEP, usize::MAX), queue::forgettable(all(), now, KEEP));
         for (closed, free_workers) in [(None, 0), (None, 2), (Some("mode busy"), 1)] {
             let surroundings = Surroundings { closed, free_workers };
