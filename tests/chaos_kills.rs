@@ -24,8 +24,8 @@ const PICTURES: usize = 3;
 const OPEN_MAX: usize = 60;
 /// An agent lives shorter than this.
 const LIFE_MAX: Duration = Duration::from_millis(1_500);
-/// When for so long no job ends any more, it is lost.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// When for so long no job ends any more, it is lost. On a machine that has other work inference gets next to nothing.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is sent, and from where.
 struct Source {
@@ -71,7 +71,9 @@ fn jobs_survive_an_agent_that_is_killed_again_and_again() {
     let (kills, jobs) = if full() { (1_000, 10_000) } else { (100, 2_000) };
     let mut random = Random::of_run();
     let mut source = Source::new(Random::new(random.number()));
-    let mut node = Node::prepare(&Setup::new().with("governor", "settle_s", 0.05));
+    // So many ends in so little time are what safe mode is for; here the work is to go on.
+    let setup = Setup::new().with("governor", "settle_s", 0.05).with("safe_mode", "crashes", 0);
+    let mut node = Node::prepare(&setup);
     if matches!(node.broker, Broker::Embedded(_)) {
         eprintln!("\n!!! SKIPPED: the embedded broker does not keep what is sent while the agent is away !!!\n");
         return;

@@ -2,6 +2,9 @@
 //!
 //! The link's channel is bounded and its task may be slow; the event loop never waits for it. Acks and offered messages
 //! are bounded by their windows and always kept; telemetry is the only thing dropped, and it is counted.
+//!
+//! Acks and messages take turns. An ack brings the next message of the broker and that one the next ack: if acks always
+//! went first, nothing would be reported as long as a flood of submits lasts.
 
 use std::collections::VecDeque;
 
@@ -21,7 +24,10 @@ const BYTES_MAX: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Courier {
     link: Box<dyn Link>,
+    acks: VecDeque<AckToken>,
     waiting: VecDeque<Command>,
+    /// The last command was an ack: now it is a message's turn.
+    acked: bool,
     up: bool,
     /// What was said while the connection was not up: the broker hands over commands that it had queued before it is,
     /// and the link drops what it cannot send.
@@ -32,7 +38,15 @@ pub(super) struct Courier {
 impl Courier {
     /// A courier to that link.
     pub(super) fn new(link: impl Link + 'static) -> Self {
-        Self { link: Box::new(link), waiting: VecDeque::new(), up: false, held: VecDeque::new(), dropped: 0 }
+        Self {
+            link: Box::new(link),
+            acks: VecDeque::new(),
+            waiting: VecDeque::new(),
+            acked: false,
+            up: false,
+            held: VecDeque::new(),
+            dropped: 0,
+        }
     }
 
     /// Connected: what was held goes out.
@@ -43,10 +57,9 @@ impl Courier {
         }
     }
 
-    /// An acknowledgement goes before everything else, behind earlier ones: the broker's receive window is small.
+    /// An acknowledgement, which waits for one message at most: the broker's receive window is small.
     pub(super) fn ack(&mut self, ack: AckToken) {
-        let earlier = self.waiting.iter().take_while(|command| matches!(command, Command::Ack(_))).count();
-        self.waiting.insert(earlier, Command::Ack(ack));
+        self.acks.push_back(ack);
         self.flush();
     }
 
@@ -102,22 +115,30 @@ impl Courier {
     /// The connection is gone: what waited is void. Stored messages are offered again, acks belong to that connection.
     pub(super) fn down(&mut self) {
         self.up = false;
+        self.acks.clear();
         self.waiting.retain(|command| matches!(command, Command::Shutdown { .. }));
     }
 
     /// Hands over what the channel takes.
     pub(super) fn flush(&mut self) {
-        while let Some(command) = self.waiting.pop_front() {
+        while self.is_waiting() {
+            let messages_turn = self.acked && !self.waiting.is_empty();
+            let ack = if messages_turn { None } else { self.acks.pop_front() };
+            let Some(command) = ack.map(Command::Ack).or_else(|| self.waiting.pop_front()) else { return };
             if let Err(command) = self.link.offer(command) {
-                self.waiting.push_front(*command);
+                match *command {
+                    Command::Ack(ack) => self.acks.push_front(ack),
+                    command @ (Command::Publish { .. } | Command::Shutdown { .. }) => self.waiting.push_front(command),
+                }
                 return;
             }
+            self.acked = ack.is_some();
         }
     }
 
     /// Whether something waits for room: then [`Courier::flush`] is to be called when there is some.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !self.waiting.is_empty() || !self.acks.is_empty()
     }
 
     /// How much waits for the link, and for a connection.
@@ -208,18 +229,22 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_goes_before_what_waits() {
+    fn an_ack_waits_for_one_message_at_most_and_messages_get_their_turn_in_a_flood_of_acks() {
         let (link, mut received) = mpsc::channel(1);
         let mut courier = Courier::new(link);
         courier.up();
-        courier.publish(message("first"));
-        courier.publish(message("second"));
-        courier.ack(AckToken { epoch: 1, packet: 7 });
+        for topic in ["first", "second", "third"] {
+            courier.publish(message(topic));
+        }
+        for packet in 1..=4 {
+            courier.ack(AckToken { epoch: 1, packet });
+        }
         let mut order = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..7 {
             order.extend(sent(&mut received));
             courier.flush();
         }
-        assert_eq!(order, ["first", "ack 7", "second"]);
+        assert_eq!(order, ["first", "ack 1", "second", "ack 2", "third", "ack 3", "ack 4"]);
+        assert!(!courier.is_waiting());
     }
 }

@@ -38,8 +38,9 @@ use crate::worker::handle;
 
 /// Worker events that may wait for the loop.
 const WORKER_EVENTS_MAX: usize = 64;
-/// Messages that may wait for a broker before droppable ones give way.
-const OUTBOX_MESSAGES_MAX: usize = 10_000;
+/// Messages that may wait for a broker before droppable ones give way: the answers to a burst of ten thousand messages,
+/// twice over.
+const OUTBOX_MESSAGES_MAX: usize = 30_000;
 /// The Will is published this long after the connection was lost, so that a short outage is not a death.
 const WILL_DELAY_S: u32 = 30;
 /// How long another holder of the state directory is waited for, and how often it is looked at.

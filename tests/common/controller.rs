@@ -355,14 +355,15 @@ pub fn read_json(path: impl AsRef<Path>) -> Value {
 async fn live(settings: mqtt::Settings, heard: &Mutex<Heard>, mut orders: UnboundedReceiver<(u64, Publish)>) {
     let lock = || heard.lock().unwrap_or_else(PoisonError::into_inner);
     let (commands, mut events) = mqtt::start(settings, clock::wall).expect("good settings");
-    let mut outgoing: BTreeMap<u64, (Publish, bool)> = BTreeMap::new();
+    let mut outgoing: BTreeMap<u64, Publish> = BTreeMap::new();
+    let mut unoffered: BTreeSet<u64> = BTreeSet::new();
     let mut acks = Vec::new();
     let mut retry = tokio::time::interval(Duration::from_millis(10));
     loop {
         tokio::select! {
             event = events.recv() => match event.expect("the link lives until it is told") {
                 Event::Up { .. } => {
-                    outgoing.values_mut().for_each(|(_, offered)| *offered = false);
+                    unoffered = outgoing.keys().copied().collect();
                     acks.clear();
                     let mut heard = lock();
                     heard.is_up = true;
@@ -380,16 +381,23 @@ async fn live(settings: mqtt::Settings, heard: &Mutex<Heard>, mut orders: Unboun
                 Event::Refused { token, why } => panic!("the broker refused message {token}: {why}"),
             },
             order = orders.recv() => match order {
-                Some((token, message)) => drop(outgoing.insert(token, (message, false))),
+                Some((token, message)) => {
+                    outgoing.insert(token, message);
+                    unoffered.insert(token);
+                }
                 None => break,
             },
             _ = retry.tick() => {}
         }
         acks.retain(|ack| commands.try_send(Command::Ack(*ack)).is_err());
-        if lock().is_up {
-            for (token, (message, offered)) in outgoing.iter_mut().filter(|(_, (_, offered))| !offered) {
-                *offered =
-                    commands.try_send(Command::Publish { message: message.clone(), token: Some(*token) }).is_ok();
+        while lock().is_up
+            && let Some(token) = unoffered.first().copied()
+            && let Ok(room) = commands.try_reserve()
+        {
+            unoffered.remove(&token);
+            // Delivered meanwhile, perhaps.
+            if let Some(message) = outgoing.get(&token) {
+                room.send(Command::Publish { message: message.clone(), token: Some(token) });
             }
         }
     }
