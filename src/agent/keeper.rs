@@ -54,6 +54,8 @@ pub(super) enum Answer {
     Committed { ticket: u64, outcome: Result<(), Fault> },
     /// Messages that have just become durable, in their order: all those of so many commits, which are told of next.
     Stored { commits: usize, messages: Vec<(u64, Message)> },
+    /// Messages have just become durable that are too large to be handed over: they are to be read.
+    Kept,
     /// Input and journal of a job.
     Fetched { id: JobId, slot: usize, outcome: Result<Fetched, Fault> },
     /// Undelivered messages, oldest first.

@@ -408,6 +408,7 @@ impl Disk {
         let taken = || outcomes.iter().filter_map(|(tickets, outcome)| Some((tickets, outcome.as_ref().ok()?)));
         let messages: Vec<(u64, Message)> = taken().flat_map(|(_, messages)| messages.iter().cloned()).collect();
         if messages.iter().map(|(_, message)| message.body.len()).sum::<usize>() > HANDED_OVER_BYTES_MAX {
+            self.tell(now, Answer::Kept);
             return;
         }
         let commits = taken().map(|(tickets, _)| tickets.len()).sum();

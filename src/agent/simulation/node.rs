@@ -213,6 +213,7 @@ impl World {
                 self.audit.heard_disk(true, true);
                 self.note(&[26, jobs as u64], || format!("store: is open, with {jobs} jobs"));
             }
+            Answer::Kept => self.note(&[27], || "store: keeps messages to be read".to_owned()),
             Answer::Unread { .. } | Answer::Dropped { .. } | Answer::Broken(_) => {}
         }
         self.node.as_mut().is_some_and(|node| node.core.hear_store(now, answer).is_ok())
@@ -258,12 +259,13 @@ impl World {
             node.core.hear_memory(now, (self.now < self.memory_short_until).then_some(shortage));
         }
         node.core.telemetry.overflowed(self.radio.overflowed);
-        for answer in self.disk.look(self.now) {
+        let answers = self.disk.look(self.now);
+        self.look_at_disk()?;
+        for answer in answers {
             if !self.hear_store(now, answer) {
                 return self.kill_agent();
             }
         }
-        self.look_at_disk()?;
         let Some(node) = &mut self.node else { return Ok(()) };
         node.core.turn(now);
         self.perform()?;
