@@ -305,6 +305,11 @@ impl Audit {
         self.is_open |= is_open;
     }
 
+    /// Whether the agent knows what the store holds.
+    pub(super) fn has_store(&self) -> bool {
+        self.is_open
+    }
+
     /// The agent hears of this ticket: it is durable, taken, or refused.
     pub(super) fn committed(&mut self, ticket: u64, is_refused: bool) {
         self.commits.remove(&ticket);
