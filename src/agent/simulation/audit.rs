@@ -286,8 +286,9 @@ impl Audit {
             }
             Asked::Cancel { id, is_accepted, refuses } => {
                 let ended = |reached: &BTreeMap<JobId, Reached>| reached.get(&id).is_some_and(|job| job.ended);
-                // The end of a job that was on its way when the disk was found to refuse is as good as told.
-                let is_taken = ended(&self.waived) || (refuses && ended(&self.wanted));
+                // Asked again while the disk refuses: the end may be in the very transaction that hangs, and the answer
+                // to the second asking is taken before it.
+                let is_taken = ended(&self.waived) || ((refuses || self.refuses) && ended(&self.wanted));
                 if is_accepted && !self.ended.contains_key(&id) && !is_taken {
                     return Err(format!("the cancel of {id} is acknowledged, and its end is neither stored nor taken"));
                 }
