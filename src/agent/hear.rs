@@ -79,6 +79,7 @@ impl Core {
                     self.courier.offer(seq, reports::publish(message));
                 }
             }
+            Answer::Kept => self.outbox.kept(),
             Answer::Result { reply, body } => self.reply_with_result(reply, Ok(body)),
             Answer::Unread { reply, fault } => self.reply_with_result(reply, Err(fault)),
             Answer::Disk(why) => self.impair(now, Impairment::Disk, why),

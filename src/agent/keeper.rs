@@ -10,7 +10,7 @@
 //! [`Answer::Opened`] brings its jobs.
 
 mod service;
-mod waiting;
+pub(super) mod waiting;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -29,7 +29,7 @@ use crate::units::{Instant, JobId};
 /// Most answers that wait for the agent; the thread pauses when nobody takes them.
 const ANSWERS_MAX: usize = 1024;
 /// A disk that has not answered for so long refuses, as far as others are concerned.
-const STALLED_AFTER: Duration = Duration::from_secs(10);
+pub(super) const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// The thread's last writes may take so long when the agent ends.
 const END_MAX: Duration = Duration::from_millis(500);
 
@@ -54,6 +54,8 @@ pub(super) enum Answer {
     Committed { ticket: u64, outcome: Result<(), Fault> },
     /// Messages that have just become durable, in their order: all those of so many commits, which are told of next.
     Stored { commits: usize, messages: Vec<(u64, Message)> },
+    /// Messages have just become durable that are too large to be handed over: they are to be read.
+    Kept,
     /// Input and journal of a job.
     Fetched { id: JobId, slot: usize, outcome: Result<Fetched, Fault> },
     /// Undelivered messages, oldest first.
@@ -180,7 +182,8 @@ impl Keeper {
     }
 }
 
-fn refused(why: &str) -> Fault {
+/// What a submit is told while the disk refuses for that reason.
+pub(super) fn refused(why: &str) -> Fault {
     let text = format!("the disk under the state directory refuses to be written; send the job later ({why})");
     Fault::new(Code::StateIo, text)
 }

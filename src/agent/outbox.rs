@@ -75,6 +75,11 @@ impl Outbox {
         Vec::new()
     }
 
+    /// The store has messages that it does not hand over.
+    pub(super) fn kept(&mut self) {
+        self.dirty = true;
+    }
+
     /// What to read from the store now: everything after `.0`, at most `.1` messages. Settled messages must be deleted
     /// before, or they would be offered twice.
     pub(super) fn wants(&mut self) -> Option<(u64, usize)> {
@@ -240,6 +245,17 @@ mod tests {
         assert_eq!(hand_over(&mut outbox, 101..=101), Vec::<u64>::new(), "it has to wait for those");
         let stored: Vec<u64> = (1..=101).collect();
         assert_eq!(offer(&mut outbox, &stored), (6..=64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_not_handed_over_is_read_before_anything_newer_goes_out() {
+        let mut outbox = Outbox::default();
+        outbox.up();
+        assert_eq!(offer(&mut outbox, &[]), Vec::<u64>::new());
+        // Their commits were told of long ago, while the disk refused.
+        outbox.kept();
+        assert_eq!(hand_over(&mut outbox, 3..=3), Vec::<u64>::new());
+        assert_eq!(offer(&mut outbox, &[1, 2, 3]), [1, 2, 3]);
     }
 
     #[test]

@@ -168,6 +168,8 @@ impl Service {
         let taken = || batches.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
         let bytes: usize = taken().flat_map(|(batch, _)| batch.all_messages()).map(|message| message.body.len()).sum();
         if bytes > HANDED_OVER_BYTES_MAX {
+            // Said apart: nobody is told again of a commit that was taken while the disk refused.
+            self.tell(Answer::Kept);
             return;
         }
         let commits = tickets.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok()).map(|(of, _)| of.len()).sum();

@@ -13,19 +13,19 @@ const GROUP_MAX: usize = 256;
 
 /// A change that waits, and who waits for it.
 #[derive(Debug, Default)]
-pub(super) struct Change {
-    pub(super) tickets: Vec<u64>,
-    pub(super) batch: Batch,
+pub(in crate::agent) struct Change {
+    pub(in crate::agent) tickets: Vec<u64>,
+    pub(in crate::agent) batch: Batch,
 }
 
 impl Change {
     /// Whether it brings a job: the one kind that may be refused.
-    pub(super) fn is_submit(&self) -> bool {
+    pub(in crate::agent) fn is_submit(&self) -> bool {
         !self.batch.payloads.is_empty()
     }
 
     /// Bytes of the jobs it brings.
-    pub(super) fn payload_bytes(&self) -> u64 {
+    pub(in crate::agent) fn payload_bytes(&self) -> u64 {
         self.batch.payloads.iter().map(|(_, payload)| payload.body.len() as u64).sum()
     }
 }
@@ -39,7 +39,7 @@ enum Entry {
 
 /// The next thing to do.
 #[derive(Debug)]
-pub(super) enum Next {
+pub(in crate::agent) enum Next {
     /// Commits that become one transaction.
     Group(Vec<Change>),
     /// A question.
@@ -48,7 +48,7 @@ pub(super) enum Next {
 
 /// The queue.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(in crate::agent) struct Waiting {
     entries: VecDeque<Entry>,
     changes: usize,
     dropped: u64,
@@ -56,7 +56,7 @@ pub(super) struct Waiting {
 
 impl Waiting {
     /// A change is to be committed behind all others.
-    pub(super) fn push(&mut self, change: Change) {
+    pub(in crate::agent) fn push(&mut self, change: Change) {
         self.entries.push_back(Entry::Change(change));
         self.changes += 1;
         if self.changes > CHANGES_MAX {
@@ -65,12 +65,12 @@ impl Waiting {
     }
 
     /// A question, to be answered when everything before it is committed.
-    pub(super) fn ask(&mut self, request: Request) {
+    pub(in crate::agent) fn ask(&mut self, request: Request) {
         self.entries.push_back(Entry::Read(request));
     }
 
     /// Takes the commits in front, or the question.
-    pub(super) fn take(&mut self) -> Option<Next> {
+    pub(in crate::agent) fn take(&mut self) -> Option<Next> {
         if let Entry::Read(_) = self.entries.front()? {
             return self.pop().map(|entry| match entry {
                 Entry::Read(request) => Next::Read(request),
@@ -81,7 +81,7 @@ impl Waiting {
     }
 
     /// Takes the commits in front, none when a question is there.
-    pub(super) fn take_group(&mut self) -> Vec<Change> {
+    pub(in crate::agent) fn take_group(&mut self) -> Vec<Change> {
         let mut group = Vec::new();
         while group.len() < GROUP_MAX && matches!(self.entries.front(), Some(Entry::Change(_))) {
             if let Some(Entry::Change(change)) = self.pop() {
@@ -92,7 +92,7 @@ impl Waiting {
     }
 
     /// Takes the first question that need not wait for the changes before it.
-    pub(super) fn take_free(&mut self) -> Option<Request> {
+    pub(in crate::agent) fn take_free(&mut self) -> Option<Request> {
         let is_free = |entry: &Entry| matches!(entry, Entry::Read(Request::Outbox { .. } | Request::Result { .. }));
         match self.entries.remove(self.entries.iter().position(is_free)?) {
             Some(Entry::Read(request)) => Some(request),
@@ -101,7 +101,7 @@ impl Waiting {
     }
 
     /// Puts changes back in front: they are tried again.
-    pub(super) fn put_back(&mut self, group: Vec<Change>) {
+    pub(in crate::agent) fn put_back(&mut self, group: Vec<Change>) {
         self.changes += group.len();
         for change in group.into_iter().rev() {
             self.entries.push_front(Entry::Change(change));
@@ -109,12 +109,12 @@ impl Waiting {
     }
 
     /// Puts a question back in front.
-    pub(super) fn put_back_read(&mut self, request: Request) {
+    pub(in crate::agent) fn put_back_read(&mut self, request: Request) {
         self.entries.push_front(Entry::Read(request));
     }
 
     /// Takes what will not be waited for: jobs that were not accepted yet, and the tickets of everything else.
-    pub(super) fn give_up(&mut self) -> (Vec<u64>, Vec<u64>) {
+    pub(in crate::agent) fn give_up(&mut self) -> (Vec<u64>, Vec<u64>) {
         let (mut refused, mut settled) = (Vec::new(), Vec::new());
         self.entries.retain_mut(|entry| match entry {
             Entry::Read(_) => true,
@@ -132,7 +132,7 @@ impl Waiting {
     }
 
     /// Messages that arrived, and whose deletion still waits.
-    pub(super) fn delivered(&self) -> BTreeSet<u64> {
+    pub(in crate::agent) fn delivered(&self) -> BTreeSet<u64> {
         let changes = self.entries.iter().filter_map(|entry| match entry {
             Entry::Change(change) => Some(change),
             Entry::Read(_) => None,
@@ -141,7 +141,7 @@ impl Waiting {
     }
 
     /// Messages that gave way so far.
-    pub(super) fn dropped(&self) -> u64 {
+    pub(in crate::agent) fn dropped(&self) -> u64 {
         self.dropped
     }
 

@@ -25,8 +25,15 @@ const QUEUED_MAX: usize = 1024;
 enum Asked {
     /// With how often it had been refused before.
     Submit(JobId, usize),
-    /// Of a job that was accepted already, or not.
-    Cancel(JobId, bool),
+    /// Of a job that was accepted already, or not; while the disk refused, or not.
+    Cancel { id: JobId, is_accepted: bool, refuses: bool },
+}
+
+/// How far a job has come in the core, and whether it has ended there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reached {
+    version: u64,
+    ended: bool,
 }
 
 /// A result as the controller may take it.
@@ -39,6 +46,13 @@ pub(super) enum Heard {
         /// It may be another time.
         retryable: bool,
     },
+}
+
+/// What a commit brings, as far as it may be taken before it is durable.
+#[derive(Clone, Debug)]
+struct Change {
+    jobs: Vec<(JobId, Reached)>,
+    rejected: Vec<JobId>,
 }
 
 /// Everything that is remembered to be compared with.
@@ -59,10 +73,23 @@ pub(super) struct Audit {
     untold: BTreeSet<u64>,
     /// Messages of the outbox that the broker has answered.
     answered: BTreeSet<u64>,
-    /// Submits that the store refused.
+    /// Submits that the store refused, or that came while the disk refused.
     refused: Vec<JobId>,
+    /// Statuses that were told while the disk refused and before they were durable: a crash may undo them.
+    told_ahead: BTreeSet<(JobId, u64, u64)>,
 
     // ---- of this life of the agent ----
+    /// The agent knows that the disk refuses; it has in this life; the store is open.
+    refuses: bool,
+    has_refused: bool,
+    is_open: bool,
+    /// What each commit under way brings.
+    commits: BTreeMap<u64, Change>,
+    /// What was asked to be stored of each job, and what of that was taken though it waits.
+    wanted: BTreeMap<JobId, Reached>,
+    waived: BTreeMap<JobId, Reached>,
+    /// Messages of the outbox that the broker has answered to this agent.
+    settled: BTreeSet<u64>,
     asked: BTreeMap<(u64, u16), Asked>,
     submits: BTreeMap<u64, JobId>,
     told_budget: u8,
@@ -91,6 +118,14 @@ impl Audit {
             untold: BTreeSet::new(),
             answered: BTreeSet::new(),
             refused: Vec::new(),
+            told_ahead: BTreeSet::new(),
+            refuses: false,
+            has_refused: false,
+            is_open: false,
+            commits: BTreeMap::new(),
+            wanted: BTreeMap::new(),
+            waived: BTreeMap::new(),
+            settled: BTreeSet::new(),
             asked: BTreeMap::new(),
             submits: BTreeMap::new(),
             told_budget: 0,
@@ -105,6 +140,11 @@ impl Audit {
 
     /// A new agent knows nothing.
     pub(super) fn restart(&mut self) {
+        (self.refuses, self.has_refused, self.is_open) = (false, false, false);
+        self.commits.clear();
+        self.wanted.clear();
+        self.waived.clear();
+        self.settled.clear();
         self.asked.clear();
         self.submits.clear();
         self.jobs.clear();
@@ -151,6 +191,12 @@ impl Audit {
         match act {
             Act::Store(Request::Commit { ticket, batch }) => {
                 self.submits.extend(batch.payloads.iter().map(|(id, _)| (*ticket, id.clone())));
+                let reached = |job: &Job| Reached { version: job.version, ended: job.is_terminal() };
+                let jobs: Vec<_> = batch.jobs.iter().map(|job| (job.id.clone(), reached(job))).collect();
+                self.wanted.extend(jobs.iter().cloned());
+                let results = batch.droppable.iter().filter_map(|message| self.topics.parse_up(&message.topic));
+                let rejected = results.filter_map(|(_, up)| if let Up::Result(id) = up { Some(id) } else { None });
+                self.commits.insert(*ticket, Change { jobs, rejected: rejected.collect() });
             }
             Act::Store(Request::Fetch { id, slot }) => {
                 if *slot >= usize::from(self.told_budget) {
@@ -209,20 +255,19 @@ impl Audit {
         let asked = match self.topics.parse_down(&message.topic) {
             Some(Down::Submit(id)) => {
                 let refusals = self.refusals(&id);
+                // Refused at once and past the store. Nobody knows the accepted ones while there is no store.
+                if self.refuses && !(self.is_open && self.accepted.contains(&id)) {
+                    self.refused.push(id.clone());
+                }
                 Asked::Submit(id, refusals)
             }
             Some(Down::Cancel(id)) => {
-                let is_accepted = self.accepted.contains(&id);
-                Asked::Cancel(id, is_accepted)
+                let is_accepted = self.is_open && self.accepted.contains(&id);
+                Asked::Cancel { id, is_accepted, refuses: self.refuses }
             }
             Some(Down::Ack(_) | Down::Command(_) | Down::FleetHold | Down::OwnState) | None => return,
         };
         self.asked.insert((ack.epoch, ack.packet), asked);
-    }
-
-    /// The store has refused this ticket.
-    pub(super) fn refused(&mut self, ticket: u64) {
-        self.refused.extend(self.submits.remove(&ticket));
     }
 
     /// How often a submit of that id was rejected, by the agent or its store.
@@ -230,7 +275,7 @@ impl Audit {
         self.rejections.get(id).map_or(0, Vec::len) + self.refused.iter().filter(|refused| *refused == id).count()
     }
 
-    /// The agent acknowledges a message: what it promises must be durable.
+    /// The agent acknowledges a message: what it promises must be durable, or was taken while the disk refused.
     pub(super) fn acknowledged(&mut self, ack: AckToken) -> Result<(), String> {
         let Some(asked) = self.asked.remove(&(ack.epoch, ack.packet)) else { return Ok(()) };
         match asked {
@@ -239,13 +284,47 @@ impl Audit {
                     return Err(format!("the submit of {id} is acknowledged, and neither stored nor rejected"));
                 }
             }
-            Asked::Cancel(id, is_accepted) => {
-                if is_accepted && !self.ended.contains_key(&id) {
-                    return Err(format!("the cancel of {id} is acknowledged, and its end is not stored"));
+            Asked::Cancel { id, is_accepted, refuses } => {
+                let ended = |reached: &BTreeMap<JobId, Reached>| reached.get(&id).is_some_and(|job| job.ended);
+                // Asked again while the disk refuses: the end may be in the very transaction that hangs, and the answer
+                // to the second asking is taken before it.
+                let is_taken = ended(&self.waived) || ((refuses || self.refuses) && ended(&self.wanted));
+                if is_accepted && !self.ended.contains_key(&id) && !is_taken {
+                    return Err(format!("the cancel of {id} is acknowledged, and its end is neither stored nor taken"));
                 }
             }
         }
         Ok(())
+    }
+
+    // ---- the store's word ----
+
+    /// The agent hears whether the disk refuses, and whether there is a store at all.
+    pub(super) fn heard_disk(&mut self, refuses: bool, is_open: bool) {
+        self.refuses = refuses;
+        self.has_refused |= refuses;
+        self.is_open |= is_open;
+    }
+
+    /// Whether the agent knows what the store holds.
+    pub(super) fn has_store(&self) -> bool {
+        self.is_open
+    }
+
+    /// The agent hears of this ticket: it is durable, taken, or refused.
+    pub(super) fn committed(&mut self, ticket: u64, is_refused: bool) {
+        self.commits.remove(&ticket);
+        let submit = self.submits.remove(&ticket);
+        self.refused.extend(submit.filter(|_| is_refused));
+    }
+
+    /// Changes are taken though they wait for a disk that refuses: others may be told of them, and a crash undoes them.
+    /// A rejection is then as good as told: who sent the job asks for what it has not heard of.
+    pub(super) fn waived(&mut self, tickets: &[u64]) {
+        for change in tickets.iter().filter_map(|ticket| self.commits.get(ticket)) {
+            self.waived.extend(change.jobs.iter().cloned());
+            self.refused.extend(change.rejected.iter().cloned());
+        }
     }
 
     // ---- what becomes durable ----
@@ -369,24 +448,22 @@ impl Audit {
     /// The broker has answered a message of the outbox.
     pub(super) fn delivered(&mut self, seq: u64) {
         self.answered.insert(seq);
+        self.settled.insert(seq);
     }
 
     /// The agent tells something: of its outbox, or something that the store does not keep.
     pub(super) fn told(&mut self, token: Option<u64>, message: &Publish) -> Result<(), String> {
-        if token.is_some() {
+        if let Some(seq) = token {
             self.untold.remove(&print(&message.topic, &message.body));
-            return Ok(());
+            return match self.settled.contains(&seq) {
+                true => Err(format!("message {seq} is offered again, and the broker has answered it")),
+                false => Ok(()),
+            };
         }
         match self.topics.parse_up(&message.topic) {
             Some((_, Up::Job(id))) => {
                 let status = Status::parse(&message.body).map_err(|error| error.to_string())?;
-                if status.status != State::Rejected {
-                    return Err(format!("a status of {id} is told past the store"));
-                }
-                match self.refused.contains(&id) {
-                    true => Ok(()),
-                    false => Err(format!("{id} is told to be rejected, and its submit was not refused")),
-                }
+                self.told_past_the_store(&id, &status, &message.body)
             }
             // It may have waited for the link since the store refused the job, which has taken it meanwhile.
             Some((_, Up::Result(id))) => {
@@ -398,6 +475,32 @@ impl Audit {
         }
     }
 
+    /// A status that the store does not keep: of a job that was refused; or while the disk refuses, when it may be of a
+    /// change that was asked for and is not durable.
+    fn told_past_the_store(&mut self, id: &JobId, status: &Status, body: &[u8]) -> Result<(), String> {
+        if status.status == State::Rejected {
+            return match self.refused.contains(id) {
+                true => Ok(()),
+                false => Err(format!("{id} is told to be rejected, and its submit was not refused")),
+            };
+        }
+        if !self.has_refused {
+            return Err(format!("a status of {id} is told past the store, and the disk has not refused"));
+        }
+        let key = (id.clone(), status.version);
+        if self.statuses.get(&key) == Some(&digest(body)) {
+            return Ok(());
+        }
+        let durable = self.versions.get(id).copied().unwrap_or(0);
+        let wanted = self.wanted.get(id).map_or(0, |wanted| wanted.version);
+        if status.version <= durable || status.version > wanted {
+            let version = status.version;
+            return Err(format!("{id} is told past the store as of version {version}; {durable} is durable, {wanted} asked"));
+        }
+        self.told_ahead.insert((key.0, key.1, digest(body)));
+        Ok(())
+    }
+
     /// A reply tells nothing about a job that a crash could undo.
     fn replied(&self, message: &Publish) -> Result<(), String> {
         let jobs = match Reply::parse(&message.body).map_err(|error| error.to_string())? {
@@ -406,10 +509,12 @@ impl Audit {
             Reply::Pong(_) | Reply::Node { .. } | Reply::Result(_) | Reply::Done | Reply::Error(_) => return Ok(()),
         };
         for job in jobs {
-            let durable = job.id.parse().ok().and_then(|id: JobId| self.versions.get(&id).copied()).unwrap_or(0);
-            if job.status.version > durable {
+            let id: JobId = job.id.parse().map_err(|_| format!("a reply tells of {:?}", job.id))?;
+            let durable = self.versions.get(&id).copied().unwrap_or(0);
+            let waived = self.waived.get(&id).map_or(0, |waived| waived.version);
+            if job.status.version > durable.max(waived) {
                 let version = job.status.version;
-                return Err(format!("a reply tells version {version} of {}, and {durable} is durable", job.id));
+                return Err(format!("a reply tells version {version} of {id}; {durable} is durable, {waived} taken"));
             }
         }
         Ok(())
@@ -419,7 +524,8 @@ impl Audit {
     pub(super) fn heard_status(&self, id: &JobId, body: &[u8]) -> Result<(), String> {
         let status = Status::parse(body).map_err(|error| error.to_string())?;
         let is_known = self.statuses.get(&(id.clone(), status.version)) == Some(&digest(body));
-        match is_known || status.status == State::Rejected {
+        let is_ahead = self.told_ahead.contains(&(id.clone(), status.version, digest(body)));
+        match is_known || is_ahead || status.status == State::Rejected {
             true => Ok(()),
             false => Err(format!("the controller hears a status of {id} that was never stored")),
         }

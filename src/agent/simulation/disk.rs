@@ -1,22 +1,31 @@
 //! What does the store's thread answer, and when? What is durable survives every crash; what was only asked does not.
 //!
-//! Keeps the rules of `agent/keeper.rs`: answers in order, group commit, refused changes tried again, and of new jobs
-//! refused with what the quota says.
+//! Keeps the rules of `agent/keeper.rs` and `keeper/service.rs`, around the real queue of what waits: answers in order,
+//! group commit, what became durable handed over unless it is too large. While the disk refuses new jobs are refused,
+//! changes of others are taken though they wait, and only the outbox and results are read. An agent that starts then has
+//! no store until the disk takes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::scenario::{MS, Mutation, S, between, chance};
-use crate::agent::keeper::{Answer, Fetched, Request};
+use crate::agent::keeper::waiting::{Change, Next, Waiting};
+use crate::agent::keeper::{Answer, Fetched, Found, Request, STALLED_AFTER, refused};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Job;
 use crate::jobs::store::{Batch, Message, Payload};
 use crate::sim::day::Random;
 use crate::units::{Instant, JobId};
 
-/// Most requests that wait, as in the real one.
-const REQUESTS_MAX: usize = 1024;
-/// Most commits in one transaction.
-const GROUP_MAX: usize = 64;
+/// Most bytes of a group's messages that are handed over: less than in the real one, where messages are larger.
+const HANDED_OVER_BYTES_MAX: usize = 1500;
+/// After so long a disk that refuses is tried again; twice as long each time when it takes and refuses by turns.
+const RETRY_FIRST: Duration = S;
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// A disk that took for so long is trusted again.
+const TRUSTED_AFTER: Duration = Duration::from_secs(60);
+/// The thread's last writes may take so long when the agent ends.
+const END_MAX: Duration = Duration::from_millis(500);
 
 /// What is durable.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +41,8 @@ pub(super) struct Shelf {
 
 impl Shelf {
     /// The batch as its documentation words it.
-    fn apply(&mut self, batch: &Batch, messages_max: usize) -> Result<(), String> {
+    /// Gives the sequence numbers of its messages.
+    fn apply(&mut self, batch: &Batch, messages_max: usize) -> Result<Vec<u64>, String> {
         for id in &batch.forget {
             self.jobs.remove(id);
         }
@@ -60,6 +70,7 @@ impl Shelf {
             }
             items.push(body.clone());
         }
+        let first = self.next_seq + 1;
         let kept = batch.messages.iter().map(|message| (message, false));
         for (message, droppable) in kept.chain(batch.droppable.iter().map(|message| (message, true))) {
             self.next_seq += 1;
@@ -72,7 +83,7 @@ impl Shelf {
         let droppable = self.outbox.iter().filter(|(_, (_, droppable))| *droppable);
         let dropped: Vec<u64> = droppable.map(|(seq, _)| *seq).take(excess).collect();
         dropped.iter().for_each(|seq| _ = self.outbox.remove(seq));
-        Ok(())
+        Ok((first..=self.next_seq).collect())
     }
 
     fn bytes(&self) -> usize {
@@ -83,14 +94,15 @@ impl Shelf {
     }
 }
 
+/// Who waits for a change, and its messages unless it was refused.
+type Outcome = (Vec<u64>, Result<Vec<(u64, Message)>, Fault>);
+
 /// What the thread is at.
 #[derive(Debug)]
 enum Work {
     Idle,
-    /// A transaction that ends then.
-    Commit(Instant, Vec<(u64, Batch)>),
-    /// The disk refused these; they are tried again then.
-    Refused(Instant, Vec<(u64, Batch)>),
+    /// A transaction, or the opening of the store, since and until then.
+    Commit { since: Instant, until: Instant, group: Vec<Change> },
 }
 
 /// The thread and its disk.
@@ -100,18 +112,28 @@ pub(super) struct Disk {
     quota: (u64, usize),
     mutation: Option<Mutation>,
     pub(super) shelf: Shelf,
-    /// The agent knows that the disk refuses.
-    is_told: bool,
     /// Before the last commit.
     earlier: Option<BTreeMap<JobId, Job>>,
-    requests: VecDeque<Request>,
-    work: Work,
-    answers: VecDeque<(Instant, Answer)>,
     pub(super) refuses_until: Instant,
     pub(super) stalls_until: Instant,
     /// Batches that became durable and were not looked at yet.
     pub(super) fresh: Vec<Batch>,
+    /// Tickets of changes that are taken though they wait, and were not looked at yet.
+    pub(super) waived: Vec<u64>,
     commits: u64,
+
+    // ---- of this life of the agent ----
+    is_open: bool,
+    waiting: Waiting,
+    /// Something may have to be done.
+    is_rung: bool,
+    work: Work,
+    answers: VecDeque<(Instant, Answer)>,
+    /// Why the disk refuses, as the agent knows or is about to hear.
+    trouble: Option<String>,
+    retry_at: Option<Instant>,
+    retry_after: Duration,
+    took_again: Option<Instant>,
 }
 
 impl Disk {
@@ -121,27 +143,132 @@ impl Disk {
             quota,
             mutation,
             shelf: Shelf::default(),
-            is_told: false,
             earlier: None,
-            requests: VecDeque::new(),
-            work: Work::Idle,
-            answers: VecDeque::new(),
             refuses_until: Instant::default(),
             stalls_until: Instant::default(),
             fresh: Vec::new(),
+            waived: Vec::new(),
             commits: 0,
+            is_open: false,
+            waiting: Waiting::default(),
+            is_rung: false,
+            work: Work::Idle,
+            answers: VecDeque::new(),
+            trouble: None,
+            retry_at: None,
+            retry_after: RETRY_FIRST,
+            took_again: None,
         }
+    }
+
+    // ---- lives ----
+
+    /// The agent starts: its jobs, or why the store cannot be opened yet.
+    pub(super) fn open(&mut self, now: Instant) -> Result<Vec<Job>, String> {
+        self.forget();
+        self.is_open = now >= self.refuses_until;
+        if self.is_open {
+            return Ok(self.shelf.jobs.values().cloned().collect());
+        }
+        let why = "refused at the start, as the seed says".to_owned();
+        self.trouble = Some(why.clone());
+        self.retry_at = Some(now.after(RETRY_FIRST));
+        Err(why)
+    }
+
+    /// The agent was killed: a transaction is whole or was never begun, and the rest is gone.
+    pub(super) fn crash(&mut self) -> Result<(), String> {
+        if let Work::Commit { group, .. } = std::mem::replace(&mut self.work, Work::Idle)
+            && self.is_open
+            && self.random.below(2) == 0
+        {
+            self.write(group)?;
+        }
+        self.forget();
+        if self.mutation == Some(Mutation::StaleRestart)
+            && let Some(earlier) = self.earlier.take()
+        {
+            self.shelf.jobs = earlier;
+        }
+        Ok(())
+    }
+
+    /// The agent ends orderly: what was asked is done, unless the disk does not answer in time or refuses once more.
+    /// Gives whether all was done.
+    pub(super) fn finish(&mut self, now: Instant) -> Result<bool, String> {
+        let mut tried = false;
+        while let Some(at) = self.works_at(now).filter(|at| *at <= now.after(END_MAX) || self.retry_at.is_some()) {
+            match (&self.work, self.retry_at) {
+                (Work::Commit { until, .. }, _) if *until > now.after(END_MAX) => break,
+                (Work::Idle, Some(_)) if tried => break,
+                (Work::Idle, Some(_)) => {
+                    tried = true;
+                    self.retry_at = Some(at.min(now));
+                }
+                (Work::Commit { .. }, _) | (Work::Idle, None) => {}
+            }
+            self.work(at.max(now))?;
+        }
+        let is_done = matches!(self.work, Work::Idle) && !self.is_rung && self.retry_at.is_none();
+        self.crash().map(|()| is_done)
+    }
+
+    fn forget(&mut self) {
+        self.is_open = false;
+        self.waiting = Waiting::default();
+        self.is_rung = false;
+        self.work = Work::Idle;
+        self.answers.clear();
+        self.trouble = None;
+        self.retry_at = None;
+        self.retry_after = RETRY_FIRST;
+        self.took_again = None;
     }
 
     // ---- the agent's side ----
 
-    /// Takes a request; `false` when too many wait.
-    pub(super) fn ask(&mut self, request: Request) -> bool {
-        if self.requests.len() >= REQUESTS_MAX {
-            return false;
+    /// Takes a request. Returns the answer of one that need not wait: the disk refuses.
+    pub(super) fn ask(&mut self, now: Instant, request: Request) -> Option<Answer> {
+        self.is_rung = true;
+        let (ticket, batch) = match request {
+            Request::Commit { ticket, batch } => (ticket, *batch),
+            read @ (Request::Fetch { .. } | Request::Outbox { .. } | Request::Result { .. }) => {
+                if self.mutation == Some(Mutation::ReadsAhead) && self.is_open {
+                    self.read(now, read);
+                } else {
+                    self.waiting.ask(read);
+                }
+                return None;
+            }
+        };
+        let mut change = Change { tickets: vec![ticket], batch };
+        let Some(why) = &self.trouble else {
+            self.waiting.push(change);
+            return None;
+        };
+        if change.is_submit() {
+            return Some(Answer::Committed { ticket, outcome: Err(refused(why)) });
         }
-        self.requests.push_back(request);
-        true
+        change.tickets.clear();
+        self.waiting.push(change);
+        self.waived.push(ticket);
+        Some(Answer::Committed { ticket, outcome: Ok(()) })
+    }
+
+    /// Looks whether the disk answers at all.
+    pub(super) fn look(&mut self, now: Instant) -> Vec<Answer> {
+        let is_stalled = match &self.work {
+            Work::Commit { since, .. } => now.since(*since) >= STALLED_AFTER,
+            Work::Idle => false,
+        };
+        if !is_stalled || self.trouble.is_some() {
+            return Vec::new();
+        }
+        let why = "it does not answer, as the seed says";
+        self.trouble = Some(why.to_owned());
+        let mut answers = vec![Answer::Disk(Some(why.to_owned()))];
+        answers.extend(self.give_up(why));
+        answers
     }
 
     pub(super) fn answers_at(&self) -> Option<Instant> {
@@ -153,161 +280,141 @@ impl Disk {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self.work, Work::Idle) && self.requests.is_empty() && self.answers.is_empty()
-    }
-
-    /// The agent was killed: a transaction is whole or was never begun, and the rest is gone.
-    pub(super) fn crash(&mut self) -> Result<(), String> {
-        let work = std::mem::replace(&mut self.work, Work::Idle);
-        if let Work::Commit(_, group) = work
-            && self.random.below(2) == 0
-        {
-            self.write(group)?;
-        }
-        self.requests.clear();
-        self.answers.clear();
-        self.is_told = false;
-        if self.mutation == Some(Mutation::StaleRestart)
-            && let Some(earlier) = self.earlier.take()
-        {
-            self.shelf.jobs = earlier;
-        }
-        Ok(())
-    }
-
-    /// The agent ends orderly: what was asked is done, unless the disk refuses.
-    pub(super) fn finish(&mut self, now: Instant) -> Result<(), String> {
-        while let Some(at) = self.works_at(now).filter(|_| !matches!(self.work, Work::Refused(..))) {
-            self.work(at.max(now))?;
-        }
-        self.work = Work::Idle;
-        self.requests.clear();
-        self.answers.clear();
-        Ok(())
+        matches!(self.work, Work::Idle) && !self.is_rung && self.retry_at.is_none() && self.answers.is_empty()
     }
 
     // ---- the thread ----
 
     pub(super) fn works_at(&self, now: Instant) -> Option<Instant> {
-        match &self.work {
-            Work::Idle => (!self.requests.is_empty()).then_some(now),
-            Work::Commit(at, _) => Some(*at),
-            Work::Refused(at, _) => Some(if self.requests.is_empty() { *at } else { now.min(*at) }),
+        match (&self.work, self.is_rung) {
+            (Work::Commit { until, .. }, _) => Some(*until),
+            (Work::Idle, true) => Some(now),
+            (Work::Idle, false) => self.retry_at,
         }
     }
 
     pub(super) fn work(&mut self, now: Instant) -> Result<(), String> {
-        match std::mem::replace(&mut self.work, Work::Idle) {
-            Work::Idle => {
-                self.take(now);
-                Ok(())
-            }
-            Work::Commit(_, group) => self.commit(now, group),
-            Work::Refused(at, group) if at <= now => {
+        if let Work::Commit { group, .. } = std::mem::replace(&mut self.work, Work::Idle) {
+            self.is_rung = true;
+            return self.commit(now, group);
+        }
+        match self.retry_at {
+            None => match self.waiting.take() {
+                Some(Next::Group(group)) => self.begin(now, group),
+                Some(Next::Read(request)) => self.read(now, request),
+                None => self.is_rung = false,
+            },
+            Some(at) if at <= now => {
+                let group = if self.is_open { self.waiting.take_group() } else { Vec::new() };
                 self.begin(now, group);
-                Ok(())
             }
-            Work::Refused(at, group) => {
-                self.wait(now, at, group);
-                Ok(())
-            }
-        }
-    }
-
-    fn take(&mut self, now: Instant) {
-        let reads_ahead = self.mutation == Some(Mutation::ReadsAhead);
-        let read = self.requests.iter().position(|request| !matches!(request, Request::Commit { .. }));
-        if let Some(at) = read.filter(|at| *at == 0 || reads_ahead)
-            && let Some(request) = self.requests.remove(at)
-        {
-            self.read(now, request);
-            return;
-        }
-        let mut group = Vec::new();
-        while group.len() < GROUP_MAX
-            && let Some(Request::Commit { .. }) = self.requests.front()
-            && let Some(Request::Commit { ticket, batch }) = self.requests.pop_front()
-        {
-            group.push((ticket, *batch));
-        }
-        self.begin(now, group);
-    }
-
-    fn begin(&mut self, now: Instant, group: Vec<(u64, Batch)>) {
-        let slow = chance(&mut self.random, 10);
-        let takes = between(&mut self.random, MS / 4, if slow { S / 2 } else { 8 * MS });
-        self.work = Work::Commit(now.after(takes).max(self.stalls_until), group);
-    }
-
-    fn commit(&mut self, now: Instant, group: Vec<(u64, Batch)>) -> Result<(), String> {
-        let refuses = now < self.refuses_until;
-        if refuses != self.is_told {
-            self.is_told = refuses;
-            self.tell(now, Answer::Disk(refuses.then(|| "injected".to_owned())));
-        }
-        if refuses {
-            let mut kept = Vec::new();
-            for (ticket, batch) in group {
-                if batch.payloads.is_empty() {
-                    kept.push((ticket, batch));
-                } else {
-                    self.tell(now, Answer::Committed { ticket, outcome: Err(refusal()) });
-                }
-            }
-            if !kept.is_empty() {
-                self.work = Work::Refused(now.after(S), kept);
-            }
-            return Ok(());
-        }
-        let tickets: Vec<u64> = group.iter().map(|(ticket, _)| *ticket).collect();
-        let refused = self.write(group)?;
-        for ticket in tickets {
-            let fault = refused.iter().find(|(refused, _)| *refused == ticket).map(|(_, fault)| fault.clone());
-            self.tell(now, Answer::Committed { ticket, outcome: fault.map_or(Ok(()), Err) });
+            Some(_) => match self.is_open.then(|| self.waiting.take_free()).flatten() {
+                Some(request) => self.read(now, request),
+                None => self.is_rung = false,
+            },
         }
         Ok(())
     }
 
-    /// While the disk refuses: new jobs are refused, changes wait, and what is to be read waits behind them.
-    fn wait(&mut self, now: Instant, at: Instant, mut group: Vec<(u64, Batch)>) {
-        let is_commit = |request: &Request| matches!(request, Request::Commit { .. });
-        if let Some(first) = self.requests.iter().position(is_commit)
-            && let Some(Request::Commit { ticket, batch }) = self.requests.remove(first)
-        {
-            if batch.payloads.is_empty() {
-                group.push((ticket, *batch));
-            } else {
-                self.tell(now, Answer::Committed { ticket, outcome: Err(refusal()) });
+    fn begin(&mut self, now: Instant, group: Vec<Change>) {
+        let slow = chance(&mut self.random, 10);
+        let takes = between(&mut self.random, MS / 4, if slow { S / 2 } else { 8 * MS });
+        self.work = Work::Commit { since: now, until: now.after(takes).max(self.stalls_until), group };
+    }
+
+    fn commit(&mut self, now: Instant, group: Vec<Change>) -> Result<(), String> {
+        if now < self.refuses_until {
+            self.waiting.put_back(group);
+            self.refuse(now);
+            return Ok(());
+        }
+        if !self.is_open {
+            self.is_open = true;
+            let jobs = self.shelf.jobs.values().cloned().collect();
+            self.tell(now, Answer::Opened(Box::new(Found { jobs, boot: 1, quarantined: None })));
+        }
+        let outcomes = self.write(group)?;
+        self.hand_over(now, &outcomes);
+        for (tickets, outcome) in outcomes {
+            for ticket in tickets {
+                self.tell(now, Answer::Committed { ticket, outcome: outcome.clone().map(drop) });
             }
-            self.work = Work::Refused(at, group);
-        } else {
-            self.begin(now.max(at), group);
+        }
+        if self.retry_at.take().is_some() {
+            self.took_again = Some(now);
+        }
+        if self.trouble.take().is_some() {
+            self.tell(now, Answer::Disk(None));
+        }
+        Ok(())
+    }
+
+    /// The disk refuses. The agent is told so before it hears what was refused.
+    fn refuse(&mut self, now: Instant) {
+        if self.retry_at.is_none() {
+            let soon = self.took_again.is_some_and(|at| now.since(at) < TRUSTED_AFTER);
+            self.retry_after = if soon { (self.retry_after * 2).min(RETRY_MAX) } else { RETRY_FIRST };
+        }
+        self.retry_at = Some(now.after(self.retry_after));
+        let why = format!("refused in way {}, as the seed says", self.random.below(2));
+        if self.trouble.replace(why.clone()).as_ref() != Some(&why) {
+            self.tell(now, Answer::Disk(Some(why.clone())));
+        }
+        for answer in self.give_up(&why) {
+            self.tell(now, answer);
         }
     }
 
-    /// Makes a group durable; gives those that the quota refused.
-    fn write(&mut self, group: Vec<(u64, Batch)>) -> Result<Vec<(u64, Fault)>, String> {
+    /// Nobody waits any more: new jobs are refused, everything else is taken though it waits.
+    fn give_up(&mut self, why: &str) -> Vec<Answer> {
+        let (refusals, settled) = self.waiting.give_up();
+        self.waived.extend(&settled);
+        let refusals = refusals.into_iter().map(|ticket| Answer::Committed { ticket, outcome: Err(refused(why)) });
+        let settled = settled.into_iter().map(|ticket| Answer::Committed { ticket, outcome: Ok(()) });
+        refusals.chain(settled).collect()
+    }
+
+    /// Makes a group durable; gives who waits for each change, and its messages or the quota's refusal.
+    fn write(&mut self, group: Vec<Change>) -> Result<Vec<Outcome>, String> {
         self.earlier = (self.mutation == Some(Mutation::StaleRestart)).then(|| self.shelf.jobs.clone());
-        let mut refused = Vec::new();
-        for (ticket, batch) in group {
+        let mut outcomes = Vec::new();
+        for Change { tickets, batch } in group {
             let bytes: usize = batch.payloads.iter().map(|(_, payload)| payload.body.len()).sum();
             let kept = self.shelf.outbox.values().filter(|(_, droppable)| !droppable).count();
             let is_full = (self.shelf.bytes() + bytes) as u64 > self.quota.0 || kept >= self.quota.1;
             if !batch.payloads.is_empty() && is_full {
-                refused.push((ticket, Fault::new(Code::SpoolFull, "the store is full; send it later")));
+                outcomes.push((tickets, Err(Fault::new(Code::SpoolFull, "the store is full; send it later"))));
                 continue;
             }
             self.commits += 1;
             if self.mutation == Some(Mutation::LostCommit) && self.commits.is_multiple_of(23) {
+                outcomes.push((tickets, Ok(Vec::new())));
                 continue;
             }
-            self.shelf.apply(&batch, self.quota.1)?;
+            let seqs = self.shelf.apply(&batch, self.quota.1)?;
+            let mut messages: Vec<(u64, Message)> = seqs.into_iter().zip(batch.all_messages().cloned()).collect();
             if self.mutation == Some(Mutation::LostMessage) && self.commits.is_multiple_of(17) {
                 self.shelf.outbox.pop_last();
+                messages.pop();
             }
             self.fresh.push(batch);
+            outcomes.push((tickets, Ok(messages)));
         }
-        Ok(refused)
+        Ok(outcomes)
+    }
+
+    /// Hands over the messages of the changes that were taken, so that nobody has to read them back.
+    fn hand_over(&mut self, now: Instant, outcomes: &[Outcome]) {
+        let taken = || outcomes.iter().filter_map(|(tickets, outcome)| Some((tickets, outcome.as_ref().ok()?)));
+        let messages: Vec<(u64, Message)> = taken().flat_map(|(_, messages)| messages.iter().cloned()).collect();
+        if messages.iter().map(|(_, message)| message.body.len()).sum::<usize>() > HANDED_OVER_BYTES_MAX {
+            self.tell(now, Answer::Kept);
+            return;
+        }
+        let commits = taken().map(|(tickets, _)| tickets.len()).sum();
+        if commits > 0 || !messages.is_empty() {
+            self.tell(now, Answer::Stored { commits, messages });
+        }
     }
 
     fn read(&mut self, now: Instant, request: Request) {
@@ -326,7 +433,13 @@ impl Disk {
             }
             Request::Outbox { after, max } => {
                 let next = shelf.outbox.range(after + 1..).take(max);
-                Answer::Outbox { messages: next.map(|(seq, (message, _))| (*seq, message.clone())).collect() }
+                let mut messages: Vec<(u64, Message)> = next.map(|(seq, (of, _))| (*seq, of.clone())).collect();
+                if self.retry_at.is_some() {
+                    // Their deletion waits.
+                    let delivered = self.waiting.delivered();
+                    messages.retain(|(seq, _)| !delivered.contains(seq));
+                }
+                Answer::Outbox { messages }
             }
             Request::Result { id, reply } => Answer::Result { reply, body: shelf.results.get(&id).cloned() },
         };
@@ -338,8 +451,4 @@ impl Disk {
         let at = now.after(between(&mut self.random, MS / 100, MS)).max(last);
         self.answers.push_back((at, answer));
     }
-}
-
-fn refusal() -> Fault {
-    Fault::new(Code::StateIo, "the disk under the state directory refuses to be written; send the job later")
 }

@@ -5,7 +5,7 @@ use crate::agent::core::{Act, Core};
 use crate::agent::desk::{Desk, Now};
 use crate::agent::keeper::Answer;
 use crate::agent::pressure::Shortage;
-use crate::agent::reports::Reports;
+use crate::agent::reports::{Impairment, Reports};
 use crate::agent::simulation::scenario::{MS, Mutation, S, between};
 use crate::agent::simulation::wire::Port;
 use crate::link::messages::Info;
@@ -61,12 +61,15 @@ impl World {
         let reports = Reports::new(topics, Info::default(), sources, &self.scenario.policy, now.wall);
         self.audit.restart();
         self.wire.borrow_mut().start(self.now, reports.will(now.wall));
-        let jobs = self.disk.shelf.jobs.values().cloned().collect();
+        let opened = self.disk.open(self.now);
+        let (jobs, trouble) = opened.map_or_else(|why| (Vec::new(), Some(why)), |jobs| (jobs, None));
         let desk = Desk::new(now, settings(&self.scenario), super::library(), reports, workers, jobs);
         self.radio.restart(self.now);
         self.crew.set_budget(self.now, 0);
         let port = Port(std::rc::Rc::clone(&self.wire));
-        let core = Core::new(now, terms(), desk, port, || None);
+        let mut core = Core::new(now, terms(), desk, port, || None);
+        self.audit.heard_disk(trouble.is_some(), trouble.is_none());
+        core.impair(now, Impairment::Disk, trouble);
         let spins = (self.now, 0);
         self.node = Some(Node { core, turn_at: self.now, memory_at: self.now, ending: None, spins });
         self.note(&[1], || "the agent starts".to_owned());
@@ -180,9 +183,7 @@ impl World {
                     true => format!("store: ticket {ticket} is refused"),
                     false => format!("store: ticket {ticket} is durable"),
                 });
-                if is_refused {
-                    self.audit.refused(ticket);
-                }
+                self.audit.committed(ticket, is_refused);
             }
             Answer::Fetched { id, slot, .. } => {
                 let slot = *slot;
@@ -198,13 +199,22 @@ impl World {
             }
             Answer::Disk(why) => {
                 let refuses = why.is_some();
+                self.audit.heard_disk(refuses, false);
                 self.note(&[18, refuses.into()], || format!("store: the disk refuses: {refuses}"));
             }
-            Answer::Unread { .. }
-            | Answer::Stored { .. }
-            | Answer::Opened(_)
-            | Answer::Dropped { .. }
-            | Answer::Broken(_) => {}
+            Answer::Stored { commits, messages } => {
+                let (commits, count) = (*commits, messages.len());
+                self.note(&[25, commits as u64, count as u64], || {
+                    format!("store: hands over {count} messages of {commits} commits")
+                });
+            }
+            Answer::Opened(found) => {
+                let jobs = found.jobs.len();
+                self.audit.heard_disk(true, true);
+                self.note(&[26, jobs as u64], || format!("store: is open, with {jobs} jobs"));
+            }
+            Answer::Kept => self.note(&[27], || "store: keeps messages to be read".to_owned()),
+            Answer::Unread { .. } | Answer::Dropped { .. } | Answer::Broken(_) => {}
         }
         self.node.as_mut().is_some_and(|node| node.core.hear_store(now, answer).is_ok())
     }
@@ -249,6 +259,14 @@ impl World {
             node.core.hear_memory(now, (self.now < self.memory_short_until).then_some(shortage));
         }
         node.core.telemetry.overflowed(self.radio.overflowed);
+        let answers = self.disk.look(self.now);
+        self.look_at_disk()?;
+        for answer in answers {
+            if !self.hear_store(now, answer) {
+                return self.kill_agent();
+            }
+        }
+        let Some(node) = &mut self.node else { return Ok(()) };
         node.core.turn(now);
         self.perform()?;
         if let Some(node) = &mut self.node {
@@ -280,12 +298,12 @@ impl World {
         }
         self.node = None;
         self.note(&[8], || "the agent has stopped".to_owned());
-        self.disk.finish(self.now)?;
+        let is_done = self.disk.finish(self.now)?;
         self.wire.borrow_mut().die(self.now);
         self.starts_at = self.now.after(between(&mut self.random, MS, 3 * S));
         self.look_at_disk()?;
         let started = self.disk.shelf.jobs.values().find(|job| job.state.is_started());
-        match started.filter(|_| self.now >= self.disk.refuses_until.after(2 * S)) {
+        match started.filter(|_| is_done && self.audit.has_store()) {
             Some(job) => Err(format!("{} is {:?} after an orderly end", job.id, job.state)),
             None => Ok(()),
         }
@@ -311,8 +329,15 @@ impl World {
         match act {
             Act::Store(request) => {
                 self.note(&[9], || super::asked(&request));
-                if !self.disk.ask(request) {
-                    return self.kill_agent();
+                let answer = self.disk.ask(now, request);
+                self.look_at_disk()?;
+                if let Some(answer) = answer {
+                    if !self.hear_store(self.both(), answer) {
+                        return self.kill_agent();
+                    }
+                    if let Some(node) = &mut self.node {
+                        node.core.settle();
+                    }
                 }
             }
             Act::Work { slot, work } => {

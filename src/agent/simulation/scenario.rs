@@ -176,7 +176,7 @@ impl Scenario {
         let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x4e65_6170);
         let random = &mut random;
         let workers = 1 + usize::try_from(random.below(3)).unwrap_or(0);
-        let storm = between(random, 5 * S, 35 * S);
+        let storm = between(random, 4 * S, 20 * S);
         let mut faults = Vec::new();
         for fault in Fault::ALL {
             if chance(random, 280) {

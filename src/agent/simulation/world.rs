@@ -252,7 +252,11 @@ impl World {
             Fault::HalfOpen => self.wire.borrow_mut().half_open(now),
             Fault::BackPressure => self.wire.borrow_mut().press_back(now),
             Fault::DiskRefuses => self.disk.refuses_until = until(&mut self.random, 8 * S),
-            Fault::DiskStalls => self.disk.stalls_until = until(&mut self.random, 3 * S),
+            Fault::DiskStalls => {
+                // Now and then for so long that it counts as refusing.
+                let most = if self.random.below(4) == 0 { 15 * S } else { 3 * S };
+                self.disk.stalls_until = until(&mut self.random, most);
+            }
             Fault::MemoryShort => self.memory_short_until = until(&mut self.random, 8 * S),
             Fault::LoadStorm => self.radio.storm_until = until(&mut self.random, 10 * S),
             Fault::LoadSilence => self.radio.silent_until = until(&mut self.random, 8 * S),
@@ -279,6 +283,7 @@ impl World {
     // ---- what is looked at ----
 
     pub(super) fn look_at_disk(&mut self) -> Result<(), String> {
+        self.audit.waived(&std::mem::take(&mut self.disk.waived));
         for batch in std::mem::take(&mut self.disk.fresh) {
             self.note(&[23], || format!("durable: {}", super::summary(&batch)));
             self.audit.durable(&batch)?;
