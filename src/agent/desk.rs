@@ -35,6 +35,7 @@ use crate::jobs::table::Table;
 use crate::link::messages::{self, Body, Draft, LimitPolicy, OpenJob, OpenJobs};
 use crate::link::{AckToken, Publish};
 use crate::model::library::Library;
+use crate::telemetry::LogLimit;
 use crate::units::{Instant, JobId, PACKET_BYTES_MAX, WallTime};
 use crate::worker::handle::Work;
 
@@ -274,7 +275,10 @@ impl Desk {
                 }
             }
             (Err(fault), Some(id)) => {
-                tracing::warn!(job = %id, %fault, "job refused by the store");
+                static REFUSED: LogLimit = LogLimit::new(20, 60);
+                if let Some(suppressed) = REFUSED.admit(now.mono) {
+                    tracing::warn!(job = %id, %fault, suppressed, "job refused by the store");
+                }
                 self.jobs.remove(&id);
                 let batch = Batch { droppable: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
                 if fault.code == Code::SpoolFull {
