@@ -21,22 +21,26 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// The clocks at the start; `mark` is the highest time that an earlier run believed.
-    pub(super) fn start(mark: Option<WallTime>) -> Self {
+    /// The clocks at the start, as far as they can be judged without a memory.
+    pub(super) fn start() -> Self {
         let now = clock::since_boot();
         let synchronised = (now, clock::is_synchronised());
-        let judge = Judge::new(Reading { steady: now, raw: clock::wall(), synchronised: synchronised.1 }, mark);
+        let judge = Judge::new(Reading { steady: now, raw: clock::wall(), synchronised: synchronised.1 }, None);
         let news = judge.why().map(|_| News::Doubt);
         Self { judge, news, synchronised }
     }
 
+    /// A store was opened; `mark` is the highest time that it was given.
+    pub(super) fn recall(&mut self, mark: Option<WallTime>) {
+        if let Some(mark) = mark {
+            let reading = self.read();
+            self.news = self.judge.recall(reading, mark).or(self.news);
+        }
+    }
+
     /// Both clocks at this moment.
     pub(super) fn now(&mut self) -> Now {
-        let steady = clock::since_boot();
-        if steady.since(self.synchronised.0) >= ASK_EVERY {
-            self.synchronised = (steady, clock::is_synchronised());
-        }
-        let reading = Reading { steady, raw: clock::wall(), synchronised: self.synchronised.1 };
+        let reading = self.read();
         // A doubt that ended a moment ago is worth more than one that began: the core asks why.
         self.news = self.judge.observe(reading).or(self.news);
         Now::new(clock::now(), self.judge.judged())
@@ -45,5 +49,13 @@ impl Clocks {
     /// What changed since the last call, and why the time is in doubt now, if it is.
     pub(super) fn take_news(&mut self) -> Option<(News, Option<String>)> {
         Some((self.news.take()?, self.judge.why().map(str::to_owned)))
+    }
+
+    fn read(&mut self) -> Reading {
+        let steady = clock::since_boot();
+        if steady.since(self.synchronised.0) >= ASK_EVERY {
+            self.synchronised = (steady, clock::is_synchronised());
+        }
+        Reading { steady, raw: clock::wall(), synchronised: self.synchronised.1 }
     }
 }

@@ -495,7 +495,9 @@ impl Audit {
         let wanted = self.wanted.get(id).map_or(0, |wanted| wanted.version);
         if status.version <= durable || status.version > wanted {
             let version = status.version;
-            return Err(format!("{id} is told past the store as of version {version}; {durable} is durable, {wanted} asked"));
+            return Err(format!(
+                "{id} is told past the store as of version {version}; {durable} is durable, {wanted} asked"
+            ));
         }
         self.told_ahead.insert((key.0, key.1, digest(body)));
         Ok(())
