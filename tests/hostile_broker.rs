@@ -34,8 +34,10 @@ use tokio::task::JoinSet;
 const RECOVERY: Duration = Duration::from_secs(60);
 /// Messages for the client.
 const INBOUND: usize = 20;
-/// More than the library has packet ids, so that they are used again.
-const OUTBOUND: usize = 60;
+/// Packet ids that the library has: twice the window of the link.
+const LIBRARY_WINDOW: u16 = 128;
+/// More than there are packet ids, so that they are used again.
+const OUTBOUND: usize = 160;
 
 /// One broker.
 struct Script {
@@ -99,7 +101,9 @@ impl Script {
             expect(orders == 0, || format!("{orders} orders were not received"))?;
             expect(world.stray_acks == 0, || format!("{} acknowledgements of nothing", world.stray_acks))?;
             expect(world.nonsense.is_empty(), || format!("it was sent {:?}", world.nonsense))?;
-            expect(world.packet_max <= 32, || format!("packet id {} of a window of 32", world.packet_max))?;
+            expect(world.packet_max <= LIBRARY_WINDOW, || {
+                format!("packet id {} of a window of {LIBRARY_WINDOW}", world.packet_max)
+            })?;
             expect(owner.refused.len() == refused, || format!("refused: {:?}", owner.refused))?;
             expect(downs.contains(&owner.downs.len()), || format!("{downs:?} ends were expected"))?;
             for words in says {
