@@ -392,7 +392,7 @@ fn damage(node: &Node, nth: usize) -> usize {
 
 /// The end of every job, when all have one: how many succeeded, and how many were told as lost.
 fn ends(controller: &Controller, ledger: &mut Ledger, count: usize) -> (usize, usize) {
-    ledger.wait_for_ends(controller, count, Duration::from_secs(120));
+    ledger.wait_for_ends(controller, count, Duration::from_secs(240));
     let of = |status: &str| {
         let ends = ledger.jobs().filter_map(|(id, told)| Some((id, told, told.end.as_ref()?)));
         ends.filter(|(_, _, end)| end["status"] == status)
