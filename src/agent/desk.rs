@@ -38,6 +38,7 @@ use crate::jobs::table::Table;
 use crate::link::messages::{Draft, LimitPolicy, OpenJob, OpenJobs};
 use crate::link::{AckToken, Publish};
 use crate::model::library::Library;
+use crate::telemetry::LogLimit;
 use crate::units::{Instant, JobId, PACKET_BYTES_MAX, WallTime};
 use crate::worker::handle::Work;
 
@@ -277,6 +278,81 @@ impl Desk {
         self.settings = settings;
     }
 
+<<<<<<< HEAD
+=======
+    // ---- from the store ----
+
+    /// A batch is durable, or was refused.
+    ///
+    /// # Errors
+    /// When the store refused something other than a submit: promises can no longer be kept.
+    pub(super) fn committed(&mut self, now: Now, ticket: u64, outcome: Result<(), Fault>) -> Result<(), Fault> {
+        let Some(pending) = self.pending.remove(&ticket) else { return Ok(()) };
+        let taken_back = pending.submit.as_ref().is_some_and(|id| {
+            self.jobs.decide(id);
+            self.taken_back.remove(id)
+        });
+        match (outcome, pending.submit) {
+            (Ok(()), submit) => {
+                self.effects.push_back(Effect::Outbox);
+                self.acknowledge(pending.ack);
+                if let Some(id) = submit.filter(|_| taken_back) {
+                    self.cancel(now, &id, None);
+                }
+            }
+            (Err(fault), Some(id)) => {
+                static REFUSED: LogLimit = LogLimit::new(20, 60);
+                if let Some(suppressed) = REFUSED.admit(now.mono) {
+                    tracing::warn!(job = %id, %fault, suppressed, "job refused by the store");
+                }
+                self.jobs.remove(&id);
+                let batch = Batch { droppable: self.reports.rejected(&id, &fault, now.wall), ..Batch::default() };
+                if fault.code == Code::SpoolFull {
+                    // The quota is for inputs: what is said of it still has room, and so outlives this connection.
+                    self.commit(batch, pending.ack, None);
+                } else {
+                    self.tell(batch, pending.ack);
+                }
+            }
+            (Err(fault), None) => return Err(fault),
+        }
+        Ok(())
+    }
+
+    /// The input of a job that is to start was read.
+    pub(super) fn fetched(&mut self, now: Now, slot: usize, id: &JobId, outcome: Result<Fetched, Fault>) {
+        let waiting = self.bench.places[slot].run.as_ref().is_some_and(|run| run.job == *id && run.requests.is_empty());
+        if !waiting {
+            return;
+        }
+        let parsed = outcome.and_then(|fetched| {
+            // Limits and deadline were judged at admission; a deadline that passed meanwhile is the queue's business.
+            let payload = &fetched.payload;
+            let (content_type, header_bytes) = (payload.content_type.as_deref(), payload.header_bytes);
+            let submit = Draft::parse(&Body { bytes: &payload.body, content_type, header_bytes }, PACKET_BYTES_MAX)?;
+            Ok((submit, fetched.items))
+        });
+        match parsed {
+            Ok((submit, bodies)) => {
+                let Some(run) = self.bench.places[slot].run.as_mut() else { return };
+                run.next = bodies.len();
+                run.body_bytes = bodies.iter().map(Vec::len).sum();
+                run.item_errors = bodies.iter().filter(|body| messages::is_item_error(body)).count();
+                run.batch = submit.batch;
+                run.bodies = bodies;
+                run.requests = submit.items;
+                run.begin(now.mono);
+                self.feed(slot);
+                self.finish_if_complete(now, slot);
+            }
+            Err(fault) => {
+                self.clear(now, slot);
+                self.change(now, id, Event::Fault(fault));
+            }
+        }
+    }
+
+>>>>>>> main
     // ---- from the sentinel ----
 
     /// The governor has let this many workers run since `at`: jobs in places beyond them stand, the others go on.
