@@ -32,6 +32,8 @@ pub(super) struct Courier {
     /// What was said while the connection was not up: the broker hands over commands that it had queued before it is,
     /// and the link drops what it cannot send.
     held: VecDeque<Publish>,
+    /// What is to be told before its cause is acknowledged, with the ack, until the connection is up.
+    answers: VecDeque<Command>,
     dropped: u64,
 }
 
@@ -45,6 +47,7 @@ impl Courier {
             acked: false,
             up: false,
             held: VecDeque::new(),
+            answers: VecDeque::new(),
             dropped: 0,
         }
     }
@@ -55,6 +58,8 @@ impl Courier {
         for message in std::mem::take(&mut self.held) {
             self.publish(message);
         }
+        self.waiting.append(&mut self.answers);
+        self.flush();
     }
 
     /// An acknowledgement, which waits for one message at most: the broker's receive window is small.
@@ -92,17 +97,16 @@ impl Courier {
     }
 
     /// Messages that the store does not keep and that must be said before what caused them is acknowledged. Bounded by
-    /// the window of what the broker may leave unacknowledged; what finds no room is not acknowledged and comes again.
+    /// the window of what the broker may leave unacknowledged. A connection that ends before it was up takes both away,
+    /// and the cause comes again with the next one.
     pub(super) fn tell(&mut self, messages: Vec<Publish>, ack: Option<AckToken>) {
+        let messages = messages.into_iter().map(|message| Command::Publish { message, token: None });
+        let commands = messages.chain(ack.map(Command::Ack));
         if self.up {
-            self.waiting.extend(messages.into_iter().map(|message| Command::Publish { message, token: None }));
-            self.waiting.extend(ack.map(Command::Ack));
+            self.waiting.extend(commands);
             self.flush();
-        } else if self.held.len() + messages.len() <= HELD_MAX {
-            self.held.extend(messages);
-            if let Some(ack) = ack {
-                self.ack(ack);
-            }
+        } else {
+            self.answers.extend(commands);
         }
     }
 
@@ -116,6 +120,7 @@ impl Courier {
     pub(super) fn down(&mut self) {
         self.up = false;
         self.acks.clear();
+        self.answers.clear();
         self.waiting.retain(|command| matches!(command, Command::Shutdown { .. }));
     }
 
@@ -144,7 +149,7 @@ impl Courier {
     /// How much waits for the link, and for a connection.
     #[cfg(test)]
     pub(super) fn queued(&self) -> [usize; 2] {
-        [self.waiting.len(), self.held.len()]
+        [self.acks.len() + self.waiting.len(), self.held.len() + self.answers.len()]
     }
 
     /// Telemetry dropped so far.
@@ -199,6 +204,26 @@ mod tests {
         assert_eq!(sent(&mut received), Vec::<String>::new());
         courier.up();
         assert_eq!(sent(&mut received), ["later"]);
+    }
+
+    #[test]
+    fn whatever_is_told_before_the_connection_is_up_is_acknowledged_when_it_is() {
+        let (link, mut received) = mpsc::channel(1000);
+        let mut courier = Courier::new(link);
+        let many = 3 * u16::try_from(HELD_MAX).unwrap();
+        let tell = |courier: &mut Courier, packet| {
+            courier.tell(vec![message("refused"), message("why")], Some(AckToken { epoch: 1, packet }));
+        };
+        (1..=many).for_each(|packet| tell(&mut courier, packet));
+        assert_eq!(sent(&mut received), Vec::<String>::new());
+        courier.up();
+        let told = (1..=many).flat_map(|packet| ["refused".to_owned(), "why".to_owned(), format!("ack {packet}")]);
+        assert_eq!(sent(&mut received), told.collect::<Vec<_>>());
+        courier.down();
+        tell(&mut courier, 1);
+        courier.down();
+        courier.up();
+        assert_eq!(sent(&mut received), Vec::<String>::new(), "the broker sends it again");
     }
 
     #[test]
