@@ -8,50 +8,14 @@ mod hostile;
 use common::random;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 
 use common::controller::read_json;
 use common::node::{BASE, Node, Setup, models};
 use common::wait_for;
-use hostile::Hostile;
+use hostile::alone::Broker;
 use hostile::manners::{Manners, PubAcks, aliased, disconnect, encoded};
 use rumqttc::v5::mqttbytes::v5::DisconnectReasonCode;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
-
-/// A hostile broker on a thread of its own.
-struct Broker {
-    hostile: Arc<Hostile>,
-    leave: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Broker {
-    fn start(manners: Vec<Manners>) -> Self {
-        let (sender, started) = mpsc::sync_channel(1);
-        let (leave, left) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                sender.send(Arc::new(Hostile::start(manners))).expect("somebody waits for it");
-                // Gone without a word is as good.
-                let _ = left.await;
-            });
-        });
-        let hostile = started.recv().expect("the broker starts");
-        Self { hostile, leave: Some(leave), thread: Some(thread) }
-    }
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        drop(self.leave.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
 
 #[test]
 fn every_accepted_job_gets_its_result_through_a_row_of_hostile_brokers() {

@@ -23,7 +23,9 @@ const FAULT: Duration = Duration::from_secs(8);
 const FAULT_FULL: Duration = Duration::from_secs(60);
 /// Jobs of each of the three times.
 const JOBS: usize = 10;
-/// After a fault the next try may be a minute away, and what waits has to get through.
+/// A try comes soon after a fault: how long nodes wait for one is what the tests of the back-off are about.
+const RECONNECT_MAX_S: f64 = 2.0;
+/// After a fault what waits has to get through.
 const AFTER: Duration = Duration::from_secs(120);
 
 fn small() -> Value {
@@ -56,7 +58,8 @@ fn yields_go_on(node: &Node) {
 /// A fault comes and goes while work is under way.
 fn survives(name: &str, begin: impl Fn(&Net, &Node), end: impl Fn(&Net)) {
     let Some(net) = Net::create() else { return };
-    let Some(mut node) = net.node(&Setup::new(), "") else { return };
+    let setup = Setup::new().with("mqtt", "reconnect_max_s", RECONNECT_MAX_S);
+    let Some(mut node) = net.node(&setup, "") else { return };
     let controller = node.controller();
     node.start_agent();
     node.feeder.low();

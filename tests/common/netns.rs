@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use serde_json::Value;
-
 use super::mosquitto::{Mosquitto, Options};
 use super::node::{Broker, Node, Setup};
 
@@ -133,22 +131,6 @@ impl Net {
         let _ = run("tc", &["-n", &self.agent, "qdisc", "del", "dev", AGENT_END, "root"]);
         let _ = run("tc", &["-n", &self.broker, "qdisc", "del", "dev", BROKER_END, "root"]);
         run("ip", &["-n", &self.agent, "link", "set", AGENT_END, "up"]).expect("a link can be set up");
-    }
-
-    /// From now on the tries of the agent to connect are counted, by their ports.
-    pub fn count_tries(&self) {
-        let set = "add set inet faults tries { type inet_service; flags dynamic; size 65536; }\n";
-        let first = format!("tcp dport {PORT} tcp flags & (syn|ack) == syn");
-        self.rules(&self.agent, &format!("{set}insert rule inet faults out {first} add @tries {{ tcp sport }}"));
-    }
-
-    /// Tries since then.
-    pub fn tries(&self) -> usize {
-        let text = run_in(&self.agent, "nft", &["-j", "list", "set", "inet", "faults", "tries"]);
-        let listed = serde_json::from_str::<Value>(&text.expect("a set can be listed")).expect("nft -j writes JSON");
-        let sets = listed["nftables"].as_array().expect("nft lists objects");
-        let elements = sets.iter().find_map(|object| object["set"]["elem"].as_array());
-        elements.map_or(0, Vec::len)
     }
 
     // ---- helpers ----

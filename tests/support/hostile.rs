@@ -6,6 +6,8 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+#[path = "alone.rs"]
+pub mod alone;
 #[path = "manners.rs"]
 pub mod manners;
 #[path = "mutation.rs"]

@@ -1,5 +1,7 @@
 //! Is a text what Prometheus takes? A strict reader of its text format 0.0.4, by the format's own rules.
 
+#![allow(dead_code, missing_docs, unreachable_pub)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One sample.

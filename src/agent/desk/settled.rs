@@ -7,6 +7,7 @@ use crate::fault::{Code, Fault};
 use crate::jobs::job::Event;
 use crate::jobs::store::Batch;
 use crate::link::messages::{self, Body};
+use crate::telemetry::LogLimit;
 use crate::units::JobId;
 
 impl Desk {
@@ -33,7 +34,10 @@ impl Desk {
                 self.acknowledge(pending.ack);
             }
             (Err(fault), Some(id)) => {
-                tracing::warn!(job = %id, %fault, "job refused by the store");
+                static REFUSED: LogLimit = LogLimit::new(20, 60);
+                if let Some(suppressed) = REFUSED.admit(now.mono) {
+                    tracing::warn!(job = %id, %fault, suppressed, "job refused by the store");
+                }
                 self.jobs.remove(id);
                 let batch = Batch { droppable: self.reports.rejected(id, &fault, now.wall), ..Batch::default() };
                 if fault.code == Code::SpoolFull {

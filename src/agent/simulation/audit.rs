@@ -1,5 +1,7 @@
 //! What must always be true? The promises, held against everything that is stored, told and done.
 
+mod told;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use crate::agent::core::{Act, Core};
 use crate::agent::keeper::Request;
 use crate::jobs::job::{CRASHES_MAX, Job, State};
 use crate::jobs::store::{Batch, Message};
-use crate::link::messages::{self, ErrorBody, Outcome, Reply, Status};
+use crate::link::messages::{self, ErrorBody, Outcome, Status};
 use crate::link::topics::{Down, Topics, Up};
 use crate::link::{AckToken, Publish};
 use crate::tensor::Tensor;
@@ -88,8 +90,6 @@ pub(super) struct Audit {
     /// What was asked to be stored of each job, and what of that was taken though it waits.
     wanted: BTreeMap<JobId, Reached>,
     waived: BTreeMap<JobId, Reached>,
-    /// Messages of the outbox that the broker has answered to this agent.
-    settled: BTreeSet<u64>,
     asked: BTreeMap<(u64, u16), Asked>,
     submits: BTreeMap<u64, JobId>,
     told_budget: u8,
@@ -125,7 +125,6 @@ impl Audit {
             commits: BTreeMap::new(),
             wanted: BTreeMap::new(),
             waived: BTreeMap::new(),
-            settled: BTreeSet::new(),
             asked: BTreeMap::new(),
             submits: BTreeMap::new(),
             told_budget: 0,
@@ -144,7 +143,6 @@ impl Audit {
         self.commits.clear();
         self.wanted.clear();
         self.waived.clear();
-        self.settled.clear();
         self.asked.clear();
         self.submits.clear();
         self.jobs.clear();
@@ -255,7 +253,7 @@ impl Audit {
         let asked = match self.topics.parse_down(&message.topic) {
             Some(Down::Submit(id)) => {
                 let refusals = self.refusals(&id);
-                // Refused at once and past the store. Nobody knows the accepted ones while there is no store.
+                // Refused at once and past the store. Not when it is durably accepted; but nobody knows the accepted ones while there is no store.
                 if self.refuses && !(self.is_open && self.accepted.contains(&id)) {
                     self.refused.push(id.clone());
                 }
@@ -270,7 +268,9 @@ impl Audit {
         self.asked.insert((ack.epoch, ack.packet), asked);
     }
 
-    /// How often a submit of that id was rejected, by the agent or its store.
+    /// How often a submit of that id was rejected, by the agent or its store. The store's refusal counts when it is
+    /// heard: the words for it may wait for the link while the ack of a repeated submit goes ahead of them. That loses
+    /// nothing: until the first submit is acknowledged, which is behind the words, the broker sends it again.
     fn refusals(&self, id: &JobId) -> usize {
         self.rejections.get(id).map_or(0, Vec::len) + self.refused.iter().filter(|refused| *refused == id).count()
     }
@@ -441,116 +441,6 @@ impl Audit {
         }
         self.rejections.entry(id.clone()).or_default().push(body.to_vec());
         Ok(())
-    }
-
-    // ---- what is told ----
-
-    /// The broker has answered a message of the outbox.
-    pub(super) fn delivered(&mut self, seq: u64) {
-        self.answered.insert(seq);
-        self.settled.insert(seq);
-    }
-
-    /// The agent tells something: of its outbox, or something that the store does not keep.
-    pub(super) fn told(&mut self, token: Option<u64>, message: &Publish) -> Result<(), String> {
-        if let Some(seq) = token {
-            self.untold.remove(&print(&message.topic, &message.body));
-            return match self.settled.contains(&seq) {
-                true => Err(format!("message {seq} is offered again, and the broker has answered it")),
-                false => Ok(()),
-            };
-        }
-        match self.topics.parse_up(&message.topic) {
-            Some((_, Up::Job(id))) => {
-                let status = Status::parse(&message.body).map_err(|error| error.to_string())?;
-                self.told_past_the_store(&id, &status, &message.body)
-            }
-            // It may have waited for the link since the store refused the job, which has taken it meanwhile.
-            Some((_, Up::Result(id))) => {
-                self.rejections.entry(id).or_default().push(message.body.clone());
-                Ok(())
-            }
-            Some((_, _)) => Ok(()),
-            None => self.replied(message),
-        }
-    }
-
-    /// A status that the store does not keep: of a job that was refused; or while the disk refuses, when it may be of a
-    /// change that was asked for and is not durable.
-    fn told_past_the_store(&mut self, id: &JobId, status: &Status, body: &[u8]) -> Result<(), String> {
-        if status.status == State::Rejected {
-            return match self.refused.contains(id) {
-                true => Ok(()),
-                false => Err(format!("{id} is told to be rejected, and its submit was not refused")),
-            };
-        }
-        if !self.has_refused {
-            return Err(format!("a status of {id} is told past the store, and the disk has not refused"));
-        }
-        let key = (id.clone(), status.version);
-        let durable = self.versions.get(id).copied().unwrap_or(0);
-        // Of a version that was stored without being told this is the first word.
-        if status.version == durable {
-            self.statuses.entry(key.clone()).or_insert_with(|| digest(body));
-        }
-        if self.statuses.get(&key) == Some(&digest(body)) {
-            return Ok(());
-        }
-        let wanted = self.wanted.get(id).map_or(0, |wanted| wanted.version);
-        if status.version <= durable || status.version > wanted {
-            let version = status.version;
-            return Err(format!("{id} is told past the store as of version {version}; {durable} is durable, {wanted} asked"));
-        }
-        self.told_ahead.insert((key.0, key.1, digest(body)));
-        Ok(())
-    }
-
-    /// A reply tells nothing about a job that a crash could undo.
-    fn replied(&self, message: &Publish) -> Result<(), String> {
-        let jobs = match Reply::parse(&message.body).map_err(|error| error.to_string())? {
-            Reply::Job(job) => vec![job],
-            Reply::Jobs(page) => page.jobs,
-            Reply::Pong(_) | Reply::Node { .. } | Reply::Result(_) | Reply::Done | Reply::Error(_) => return Ok(()),
-        };
-        for job in jobs {
-            let id: JobId = job.id.parse().map_err(|_| format!("a reply tells of {:?}", job.id))?;
-            let durable = self.versions.get(&id).copied().unwrap_or(0);
-            let waived = self.waived.get(&id).map_or(0, |waived| waived.version);
-            if job.status.version > durable.max(waived) {
-                let version = job.status.version;
-                return Err(format!("a reply tells version {version} of {id}; {durable} is durable, {waived} taken"));
-            }
-        }
-        Ok(())
-    }
-
-    /// The controller hears a status.
-    pub(super) fn heard_status(&self, id: &JobId, body: &[u8]) -> Result<(), String> {
-        let status = Status::parse(body).map_err(|error| error.to_string())?;
-        let is_known = self.statuses.get(&(id.clone(), status.version)) == Some(&digest(body));
-        let is_ahead = self.told_ahead.contains(&(id.clone(), status.version, digest(body)));
-        match is_known || is_ahead || status.status == State::Rejected {
-            true => Ok(()),
-            false => Err(format!("the controller hears a status of {id} that was never stored")),
-        }
-    }
-
-    /// The controller hears a result.
-    pub(super) fn heard_result(&self, id: &JobId, body: &[u8]) -> Result<Heard, String> {
-        if self.results.get(id).is_some_and(|result| result == body) {
-            return Ok(Heard::Result);
-        }
-        let is_rejection = self.rejections.get(id).is_some_and(|known| known.iter().any(|known| known == body));
-        match messages::parse_result(body) {
-            // Sent without the retain flag it may well be accepted.
-            Ok(Outcome::Error(error)) if is_rejection => {
-                Ok(Heard::Rejection { retryable: error.retryable || error.code == "job.retained" })
-            }
-            Ok(Outcome::Error(_) | Outcome::Done(_)) | Err(_) => Err(format!(
-                "the controller hears a result of {id} that is not its one: {}",
-                String::from_utf8_lossy(body)
-            )),
-        }
     }
 
     // ---- the end ----

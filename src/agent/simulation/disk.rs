@@ -102,7 +102,11 @@ type Outcome = (Vec<u64>, Result<Vec<(u64, Message)>, Fault>);
 enum Work {
     Idle,
     /// A transaction, or the opening of the store, since and until then.
-    Commit { since: Instant, until: Instant, group: Vec<Change> },
+    Commit {
+        since: Instant,
+        until: Instant,
+        group: Vec<Change>,
+    },
 }
 
 /// The thread and its disk.
