@@ -87,16 +87,7 @@ impl Agent {
         let told = link_settings(&settings, reports.will(now.wall))?;
         let heartbeat = told.heartbeat.clone();
         let (commands, link) = mqtt::start(told, sys::clock::wall)?;
-        let (worker_events, workers) = mpsc::channel(WORKER_EVENTS_MAX);
-        let handles = (0..usize::from(settings.workers.count))
-            .map(|slot| {
-                let (worker, changed) = (worker_settings(&settings, slot), sentinel.worker_changed_fn());
-                let handle = handle::start(slot, worker, Arc::clone(&gate), changed, worker_events.clone());
-                // Not before the first trough.
-                handle.set_may_start(false);
-                handle
-            })
-            .collect();
+        let (handles, workers) = start_handles(&settings, &sentinel, &gate);
         let places = usize::from(settings.workers.count);
         let mut desk = Desk::new(now, job_settings(&settings), library, reports, places, jobs);
         desk.tell_of_damage(now, &damage);
@@ -160,6 +151,23 @@ fn opener(settings: &Settings) -> Opener {
 fn crash_terms(settings: &Settings) -> crashes::Terms {
     let config::SafeMode { crashes, window, calm } = settings.safe_mode;
     crashes::Terms { crashes: usize::from(crashes), window, calm }
+}
+
+/// One handle for each worker, and what they tell.
+fn start_handles(
+    settings: &Settings,
+    sentinel: &Sentinel,
+    gate: &Arc<Gate>,
+) -> (Vec<handle::Handle>, mpsc::Receiver<handle::Event>) {
+    let (told, workers) = mpsc::channel(WORKER_EVENTS_MAX);
+    let start = |slot| {
+        let (worker, changed) = (worker_settings(settings, slot), sentinel.worker_changed_fn());
+        let handle = handle::start(slot, worker, Arc::clone(gate), changed, told.clone());
+        // Not before the first trough.
+        handle.set_may_start(false);
+        handle
+    };
+    ((0..usize::from(settings.workers.count)).map(start).collect(), workers)
 }
 
 /// Opens the store, with some patience for its lock: an agent that was killed may still wait for its last write. The
