@@ -198,7 +198,7 @@ impl Agent {
                 Some(answer) = mouths.store.recv() => {
                     let waiting = std::iter::from_fn(|| mouths.store.try_recv().ok()).take(AT_ONCE_MAX);
                     let mut answers = std::iter::once(answer).chain(waiting);
-                    if let Err(fault) = answers.try_for_each(|answer| self.core.hear_store(self.clocks.now(), answer)) {
+                    if let Err(fault) = answers.try_for_each(|answer| self.hear_store(answer)) {
                         break Err(fault.into());
                     }
                 }
@@ -233,7 +233,7 @@ impl Agent {
         }
         self.core.telemetry.overflowed(self.sentinel.overflowed());
         for answer in self.keeper.look(now.mono) {
-            self.core.hear_store(now, answer)?;
+            self.hear_store(answer)?;
         }
         self.core.turn(now);
         self.perform()
@@ -271,6 +271,14 @@ impl Agent {
         }
     }
 
+    /// What a store knows of the clock comes before everything else that it brings: its jobs have deadlines.
+    fn hear_store(&mut self, answer: Answer) -> Result<(), Fault> {
+        if let Answer::Opened(found) = &answer {
+            self.clocks.recall(found.wall_high);
+        }
+        self.core.hear_store(self.clocks.now(), answer)
+    }
+
     fn perform(&mut self) -> Result<(), Error> {
         while let Some(act) = self.core.next_act() {
             match act {
@@ -297,7 +305,7 @@ impl Agent {
     /// Asks the store; what it answers at once follows in the same round.
     fn ask(&mut self, request: Request) -> Result<(), Error> {
         if let Some(answer) = self.keeper.ask(request) {
-            self.core.hear_store(self.clocks.now(), answer)?;
+            self.hear_store(answer)?;
             self.core.settle();
         }
         Ok(())

@@ -135,7 +135,7 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("[jobs]\nstate_dir = \"state\"", "7:13", &["jobs.state_dir = \"state\"", "absolute path"]),
     ("[jobs]\nstate_dir = \"/var/../etc\"", "7:13", &["without .."]),
     ("[jobs]\nwall_s = 4000", "7:10", &["jobs.wall_s = 4000", "wall_s_max (3600)"]),
-    ("[jobs]\nopen_max = 0", "7:12", &["jobs.open_max = 0", "1 to 100000"]),
+    ("[jobs]\nopen_max = 0", "7:12", &["jobs.open_max = 0", "1 to 50000"]),
     ("[log]\nlevel = \"loud\"", "7:9", &["log.level = \"loud\"", "give error, warn, info"]),
     ("[log]\nlevel = \"info\"\nlevel = \"warn\"", "8:1", &["not TOML", "duplicate key"]),
     ("[log\nlevel = \"info\"", "6:5", &["not TOML"]),

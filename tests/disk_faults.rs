@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -366,4 +367,83 @@ fn an_agent_on_a_read_only_file_system_starts_and_adopts_its_jobs_when_it_is_wri
     node.kill_agent();
     disk.set_read_only(true);
     a_start_is_survived(&mut node, &controller, &["known-0", "known-1"], || disk.set_read_only(false));
+}
+
+// ---- damage under a running agent ----
+
+/// Jobs that wait in the damaged file.
+const WAITING: usize = 48;
+
+/// One byte of every `nth` page in the middle half of the store is turned over, behind the agent's back.
+fn damage(node: &Node, nth: usize) -> usize {
+    const PAGE_BYTES: u64 = 4096;
+    let path = state_dir(node).join("jobs.redb");
+    let file = std::fs::File::options().read(true).write(true).open(&path).expect("the store is there");
+    let pages = file.metadata().expect("it has a length").len() / PAGE_BYTES;
+    let damaged: Vec<u64> = (pages / 4..pages * 3 / 4).step_by(nth).collect();
+    for page in &damaged {
+        let at = page * PAGE_BYTES + 1234;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("it can be read");
+        file.write_all_at(&[byte[0] ^ 0x10], at).expect("it can be written");
+    }
+    damaged.len()
+}
+
+/// The end of every job, when all have one: how many succeeded, and how many were told as lost.
+fn ends(controller: &Controller, ledger: &mut Ledger, count: usize) -> (usize, usize) {
+    ledger.wait_for_ends(controller, count, Duration::from_secs(240));
+    let of = |status: &str| {
+        let ends = ledger.jobs().filter_map(|(id, told)| Some((id, told, told.end.as_ref()?)));
+        ends.filter(|(_, _, end)| end["status"] == status)
+            .map(|(id, told, _)| (id.to_owned(), told))
+            .collect::<Vec<_>>()
+    };
+    let (succeeded, failed) = (of("SUCCEEDED"), of("FAILED"));
+    for (id, told) in &failed {
+        let error = &told.end.as_ref().expect("it has ended")["error"];
+        assert_eq!(error["code"], "state.corrupt", "{id}: {told:?}");
+    }
+    assert_eq!(succeeded.len() + failed.len(), count, "every job has one of two ends");
+    (succeeded.len(), failed.len())
+}
+
+#[test]
+fn damage_that_is_found_while_the_agent_runs_costs_the_damaged_jobs_and_no_other() {
+    let mut node = Node::start(&setup());
+    let controller = node.controller();
+    node.feeder.high();
+    controller.wait_for_mode("busy");
+    let pid = node.agent_pid();
+    let names: Vec<String> = (0..WAITING).map(|n| format!("waiting-{n}")).collect();
+    for id in &names {
+        // Far more in all than any cache of the agent holds.
+        controller.publish(media_job(id, "objects", "image", &vec![picture(); 2], &json!({})));
+    }
+    names.iter().for_each(|id| drop(controller.wait_for_state(id, "QUEUED")));
+    let damaged = damage(&node, 200);
+    node.feeder.low();
+
+    let mut ledger = Ledger::default();
+    let (succeeded, lost) = ends(&controller, &mut ledger, WAITING);
+    eprintln!("{damaged} pages damaged: {succeeded} jobs succeeded, {lost} were lost and told");
+    assert!(node.agent_pid() == pid && node.agent_ended().is_none(), "{}", node.log());
+    assert!(lost > 0 && succeeded > lost, "{succeeded} {lost}");
+    assert!(state_dir(&node).join("jobs.redb.corrupt-1").exists(), "{}", node.log());
+    let told = || controller.events("alarm").into_iter().find(|alarm| alarm["code"] == "state.corrupt");
+    let alarm = wait_for("the alarm", || controller.told(), told);
+    assert!(alarm["message"].as_str().is_some_and(|text| text.contains("jobs.redb.corrupt-1")), "{alarm}");
+    wait_for_no_trouble(&controller, &node);
+
+    controller.submit("after", &small());
+    controller.wait_for_state("after", "SUCCEEDED");
+    node.kill_agent();
+    node.start_agent();
+    ledger.read(&controller);
+    for id in &names {
+        let told = ledger.job(id).and_then(|told| told.end.as_ref()).map(|end| end["status"].clone());
+        let job = controller.ask("describe", &json!({"job": id}))["job"].clone();
+        assert_eq!(Some(&job["status"]), told.as_ref(), "{id}: {job}");
+    }
+    assert!(!node.log().contains("panicked"), "{}", node.log());
 }

@@ -13,11 +13,18 @@ pub(super) struct Clocks {
 }
 
 impl Clocks {
-    /// The clocks at the start; `mark` is the highest time that an earlier run believed.
-    pub(super) fn start(mark: Option<WallTime>) -> Self {
-        let judge = Judge::new(read(), mark);
+    /// The clocks at the start, as far as they can be judged without a memory.
+    pub(super) fn start() -> Self {
+        let judge = Judge::new(read(), None);
         let news = judge.why().map(|_| News::Doubt);
         Self { judge, news }
+    }
+
+    /// A store was opened; `mark` is the highest time that it was given.
+    pub(super) fn recall(&mut self, mark: Option<WallTime>) {
+        if let Some(mark) = mark {
+            self.news = self.judge.recall(read(), mark).or(self.news);
+        }
     }
 
     /// Both clocks at this moment.

@@ -139,7 +139,7 @@ impl Agent {
                 return Flushed::Done;
             }
             tokio::select! {
-                Some(answer) = mouths.store.recv() => if self.core.hear_store(self.clocks.now(), answer).is_err() {
+                Some(answer) = mouths.store.recv() => if self.hear_store(answer).is_err() {
                     return Flushed::Done;
                 },
                 Some(event) = mouths.link.recv() => self.core.hear_link(self.clocks.now(), event),

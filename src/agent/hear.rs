@@ -89,16 +89,10 @@ impl Core {
         Ok(())
     }
 
-    /// A store was opened while the agent runs.
+    /// A store was opened while the agent runs. The time of `now` was judged with what it knows of the clock.
     fn adopt(&mut self, now: Now, found: Found) {
-        let Found { jobs, boot, quarantined } = found;
-        tracing::info!(boot, jobs = jobs.len(), "state opened");
-        if let Some(old) = quarantined {
-            tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
-            let event = self.desk.reports.alarm("", &old.fault, now.wall);
-            self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
-        }
-        self.desk.adopt(now, jobs);
+        self.desk.adopt(now, found.jobs);
+        self.desk.tell_of_damage(now, &found.damage);
         self.outbox.stored();
         self.telemetry.state_changed();
     }

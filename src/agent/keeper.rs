@@ -20,11 +20,12 @@ use tokio::sync::mpsc::{self, Receiver as Answers};
 
 use self::service::Service;
 use self::waiting::{Change, Waiting};
+use super::desk::Damage;
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Job;
-use crate::jobs::store::{Batch, Message, Opener, Payload, Quarantined, Store};
+use crate::jobs::store::{Batch, Message, Opened, Opener, Payload, Store};
 use crate::sys::clock;
-use crate::units::{Instant, JobId};
+use crate::units::{Instant, JobId, WallTime};
 
 /// Most answers that wait for the agent; the thread pauses when nobody takes them.
 const ANSWERS_MAX: usize = 1024;
@@ -66,7 +67,8 @@ pub(super) enum Answer {
     Disk(Option<String>),
     /// So many messages that may be lost have given way to others since the start.
     Dropped { total: u64 },
-    /// A store was opened while the agent runs: later than at its start, or again after damage.
+    /// A store was opened while the agent runs: later than at its start, or again after damage. The clocks must have
+    /// been given [`Found::wall_high`] before the core hears it.
     Opened(Box<Found>),
     /// Another agent has the store: this one must end.
     Broken(Fault),
@@ -81,15 +83,28 @@ pub(super) struct Fetched {
     pub items: Vec<Vec<u8>>,
 }
 
-/// What a store held that was opened while the agent runs.
-#[derive(Debug)]
+/// What a store held that was opened: at the start of the agent or later, the same has to be done with it.
+#[derive(Debug, Default)]
 pub(super) struct Found {
     /// Its jobs.
     pub jobs: Vec<Job>,
-    /// Which run of the agent on this store this is.
-    pub boot: u64,
-    /// The store that could not be used, when there was one.
-    pub quarantined: Option<Quarantined>,
+    /// The highest wall time that it was given.
+    pub wall_high: Option<WallTime>,
+    /// What was wanting.
+    pub damage: Damage,
+}
+
+impl Found {
+    /// Says what was opened, and parts it.
+    pub(super) fn part(opened: Opened) -> (Store, Self) {
+        let Opened { store, jobs, without_input, boot, wall_high, quarantined } = opened;
+        tracing::info!(boot, jobs = jobs.len(), "state opened");
+        if let Some(old) = &quarantined {
+            tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
+        }
+        let damage = Damage { set_aside: quarantined.map(|old| old.fault), without_input };
+        (store, Self { jobs, wall_high, damage })
+    }
 }
 
 /// The store's thread.

@@ -10,9 +10,9 @@ use tokio::sync::mpsc;
 use super::clocks::Clocks;
 use super::core::{Core, Terms};
 use super::crashes;
-use super::desk::{self, Damage, Desk};
+use super::desk::{self, Desk};
 use super::history::History;
-use super::keeper::Keeper;
+use super::keeper::{Found, Keeper};
 use super::pressure::{self, Watcher};
 use super::reports::{self, Impairment, Reports};
 use super::service::Service;
@@ -20,9 +20,8 @@ use super::status::Status;
 use super::{Agent, Error, Mouths, Reload, floor};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
-use crate::jobs::job::Job;
 use crate::jobs::queue::Capacity;
-use crate::jobs::store::{Opened, Opener, Quota, Store};
+use crate::jobs::store::{Opened, Opener, Quota};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
 use crate::load::host::{Host, HostFacts};
@@ -31,7 +30,7 @@ use crate::sentinel::{self, Sentinel};
 use crate::sys;
 use crate::sys::usage::HostUsage;
 use crate::sys::watched::Watched;
-use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX, WallTime};
+use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::worker::cgroup::{Cgroups, Floor};
 use crate::worker::gate::Gate;
 use crate::worker::handle;
@@ -62,9 +61,13 @@ impl Agent {
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
         let opener = opener(&settings);
-        let (store, jobs, wall_high, damage) = told(open_store(&opener)?);
+        let (store, Found { jobs, wall_high, damage }) = match open_store(&opener)?.map(Found::part) {
+            Ok((store, found)) => (Ok(store), found),
+            Err(fault) => (Err(fault), Found::default()),
+        };
         let disk = store.as_ref().err().map(|fault| fault.message.clone());
-        let mut clocks = Clocks::start(wall_high);
+        let mut clocks = Clocks::start();
+        clocks.recall(wall_high);
         let now = clocks.now();
         let (keeper, answers) = Keeper::start(opener, store).map_err(system("cannot start the store's thread"))?;
 
@@ -172,20 +175,6 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
             outcome => return Ok(outcome),
         }
     }
-}
-
-/// Says what was opened, and parts it.
-fn told(outcome: Result<Opened, Fault>) -> (Result<Store, Fault>, Vec<Job>, Option<WallTime>, Damage) {
-    let opened = match outcome {
-        Ok(opened) => opened,
-        Err(fault) => return (Err(fault), Vec::new(), None, Damage::default()),
-    };
-    let Opened { store, jobs, without_input, boot, wall_high, quarantined } = opened;
-    tracing::info!(boot, jobs = jobs.len(), "state opened");
-    if let Some(old) = &quarantined {
-        tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
-    }
-    (Ok(store), jobs, wall_high, Damage { set_aside: quarantined.map(|old| old.fault), without_input })
 }
 
 /// Reads the models folder; a model with a mistake is left out and said so.

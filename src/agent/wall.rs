@@ -28,6 +28,9 @@
 //!
 //!    What is then adopted is the effective time, and the new mark, even when it is lower: a mark that is itself wrong
 //!    (from 2100) does not lock the node for ever, because a synchronised clock ends its rule.
+//!    A mark that comes later in the run, because the store could not be opened before, counts as at the start: the time
+//!    is judged anew with it. Only the first one counts; after that the run knows better than any store. And it ends no
+//!    doubt about a clock that jumped in this run.
 //! 4. **While in doubt nothing is due** ([`Judged::due`]): no job expires, no id is forgotten, no `not_before` has
 //!    come, no deadline of a submit has passed. Jobs without times run as ever, and those with a deadline too. When
 //!    doubt ends, everything due happens.
@@ -107,6 +110,8 @@ pub(super) struct Judge {
     reference: Line,
     wall: WallTime,
     doubt: Option<Doubt>,
+    /// Whether a mark is in it.
+    recalled: bool,
 }
 
 /// A clock that goes on steadily from one moment.
@@ -149,11 +154,41 @@ impl Judge {
         let off_max = if mark.is_some() { OFF_MAX } else { UNREMEMBERED_MAX };
         let line = |wall| Line { at: steady, wall };
         if raw.after(TOLERANCE) >= least && raw <= least.after(off_max) {
-            return Self { reference: line(raw), wall: raw, doubt: None };
+            return Self { reference: line(raw), wall: raw, doubt: None, recalled: mark.is_some() };
         }
-        let mut judge = Self { reference: line(least), wall: least, doubt: None };
+        let mut judge = Self { reference: line(least), wall: least, doubt: None, recalled: mark.is_some() };
         judge.begin(first, Origin::Start { off_max, remembered: mark.is_some() });
         judge
+    }
+
+    /// The mark of a store that was opened at this reading, after the first one. Tells what that changes.
+    pub(super) fn recall(&mut self, reading: Reading, mark: WallTime) -> Option<News> {
+        if self.recalled {
+            return None;
+        }
+        let Reading { steady, raw, .. } = reading;
+        let from = self.reference.on(steady);
+        let was_in_doubt = match &self.doubt {
+            Some(Doubt { origin: Origin::Run, .. }) => {
+                self.recalled = true;
+                if from >= mark {
+                    return None;
+                }
+                self.reference = Line { at: steady, wall: mark };
+                self.wall = mark;
+                self.begin(reading, Origin::Run);
+                return Some(News::Doubt);
+            }
+            Some(Doubt { origin: Origin::Start { .. }, .. }) => true,
+            None => false,
+        };
+        *self = Self::new(reading, Some(mark));
+        match (was_in_doubt, &self.doubt) {
+            (_, Some(_)) => Some(News::Doubt),
+            (true, None) if gap(raw, from).0 <= TOLERANCE => Some(News::Agrees),
+            (true, None) => Some(News::Adopted { from, to: raw }),
+            (false, None) => None,
+        }
     }
 
     /// The time as of the last reading.

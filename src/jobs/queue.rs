@@ -9,8 +9,10 @@ use super::job::{Job, State};
 use crate::fault::{Code, Fault};
 use crate::units::{JOBS_MAX, JobId, WallTime};
 
-/// How long an id is remembered after its job's deadline, so that a late copy of the submit does not run it again.
-pub const DEDUP_AFTER_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an id is remembered after its job's deadline, so that a late copy of the submit does not run it again. One
+/// without a deadline is remembered for as long after its job's end, which is longer than after it was received: for
+/// that long a broker may hold a copy of the submit.
+pub const DEDUP_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many jobs the node takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,15 +84,15 @@ pub fn next_moment<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime) -
 
 /// Ids of finished jobs that may be forgotten with all they left, in order of id.
 ///
-/// That is `keep` after they ended, but not before [`DEDUP_AFTER_DEADLINE`] has passed since their deadline.
+/// That is `keep` after they ended, but not before [`DEDUP_AFTER`] has passed since their deadline, or since they ended
+/// when they have none.
 pub fn forgettable<'a>(jobs: impl IntoIterator<Item = &'a Job>, now: WallTime, keep: Duration) -> Vec<JobId> {
     ids(jobs.into_iter().filter(|job| job.is_terminal() && may_forget(job.changed, job.deadline, now, keep)))
 }
 
 /// Whether a job that ended at `ended` may be forgotten.
 pub(super) fn may_forget(ended: WallTime, deadline: Option<WallTime>, now: WallTime, keep: Duration) -> bool {
-    let id_is_safe = deadline.is_none_or(|deadline| deadline.after(DEDUP_AFTER_DEADLINE) <= now);
-    ended.after(keep) <= now && id_is_safe
+    ended.after(keep) <= now && deadline.unwrap_or(ended).after(DEDUP_AFTER) <= now
 }
 
 fn ids<'a>(jobs: impl Iterator<Item = &'a Job>) -> Vec<JobId> {

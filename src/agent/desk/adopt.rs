@@ -11,22 +11,29 @@ impl Desk {
     /// Takes the jobs of a store that was opened while the agent runs.
     ///
     /// What only the store knows is from an earlier run: it goes on as after a start. What the desk knows is newer: it is
-    /// written again where the store has lost it, with the finished items of a job under way. An input that was lost is
-    /// found missing when its job is to start, and that is its end.
+    /// written again where the store has lost it, with the finished items of a job under way. A waiting job that the
+    /// store has lost has no input any more either, and that is its end.
     pub(in crate::agent) fn adopt(&mut self, now: Now, found: Vec<Job>) {
         let mut found: BTreeMap<JobId, Job> = found.into_iter().map(|job| (job.id.clone(), job)).collect();
-        let mut lost = Vec::new();
+        let (mut lost, mut behind) = (Vec::new(), Vec::new());
         for entry in self.jobs.after(None) {
             let id = entry.id;
             // A submit that waits for the store's word is not in it: an id is not taken twice.
             let there = found.remove(id);
             let job = entry.job();
+            if there.is_none() && self.needs_input(id) {
+                lost.push(id.clone());
+                continue;
+            }
             let same = there.is_some_and(|there| (there.state, there.version) == (job.state, job.version));
             if !same && !self.jobs.is_undecided(id) {
-                lost.push(job.into_owned());
+                behind.push(job.into_owned());
             }
         }
-        for job in lost {
+        for id in lost {
+            self.lose(now, &id);
+        }
+        for job in behind {
             let run = self.bench.slot_of(&job.id).and_then(|slot| self.bench.places[slot].run.as_ref());
             let bodies = run.map(|run| run.bodies.clone()).unwrap_or_default();
             let items = (0..).zip(bodies).map(|(item, body)| (job.id.clone(), item, body)).collect();

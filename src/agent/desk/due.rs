@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::bench::Run;
+use super::super::reports::Impairment;
 use super::{Ask, Desk, Effect, ITEMS_AHEAD, Now};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Event;
@@ -52,9 +53,10 @@ impl Desk {
         by_wall.into_iter().chain(by_run).min()
     }
 
-    /// Remembers the wall time, as long as it is beyond doubt: the next start measures its clock by it.
+    /// Remembers the wall time, as long as it is beyond doubt: the next start measures its clock by it. What waits for a
+    /// disk that refuses brings none: its store may know better.
     fn keep_mark(&mut self, now: Now) {
-        if !now.is_sure() {
+        if !now.is_sure() || self.reports.impaired(Impairment::Disk).is_some() {
             self.mark = None;
             return;
         }

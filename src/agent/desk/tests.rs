@@ -312,12 +312,17 @@ fn a_deadline_ends_a_job_wherever_it_is() {
 }
 
 #[test]
-fn an_ended_job_is_forgotten_after_its_retention_and_its_deadline() {
+fn an_ended_job_is_forgotten_after_its_retention_but_not_while_a_broker_may_hold_its_submit() {
     let mut world = World::new(1);
     world.submit("a", &json!({}));
     world.settle();
     world.answer(0, 1, 0, Ok(output()));
-    world.pass(3600 * S);
+    world.pass(24 * 3600 * S - S);
+    world.settle();
+    world.submit("a", &json!({}));
+    world.settle();
+    assert_eq!(world.state("a"), (State::Succeeded, 1, 1), "the late copy runs nothing");
+    world.pass(11 * S);
     world.settle();
     assert!(world.desk.job(&id("a")).is_none());
 }

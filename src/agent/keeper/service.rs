@@ -8,7 +8,7 @@ use tokio::sync::mpsc::Sender;
 use super::waiting::{Change, Next};
 use super::{Answer, Fetched, Found, Request, Shared, refused};
 use crate::fault::{Code, Fault};
-use crate::jobs::store::{Batch, Opened, Opener, Store};
+use crate::jobs::store::{Batch, Opener, Store};
 use crate::sys::clock;
 use crate::telemetry::LogLimit;
 use crate::units::{Instant, JobId};
@@ -238,10 +238,10 @@ impl Service {
 
     fn try_again(&mut self) -> Result<(), Fault> {
         let Some(store) = &mut self.store else {
-            let Opened { store, jobs, boot, quarantined, .. } = self.opener.open()?;
+            let (store, found) = Found::part(self.opener.open()?);
             self.store = Some(store);
             self.check = false;
-            self.tell(Answer::Opened(Box::new(Found { jobs, boot, quarantined })));
+            self.tell(Answer::Opened(Box::new(found)));
             self.fine();
             return Ok(());
         };

@@ -1,12 +1,14 @@
 //! The thread over a real file.
 
 use super::*;
+use crate::jobs::job::{Limits, ModelRef, Spec};
 use crate::jobs::store::Quota;
+use crate::units::{Digest, WallTime};
 
 const QUOTA: Quota = Quota { bytes: 1 << 20, messages: 100 };
 
 fn batch(topic: &str) -> Box<Batch> {
-    let queued = crate::units::WallTime::from_millis(0);
+    let queued = WallTime::from_millis(0);
     let message = Message { topic: topic.to_owned(), body: Vec::new(), expiry_s: None, properties: Vec::new(), queued };
     Box::new(Batch { messages: vec![message], ..Batch::default() })
 }
@@ -14,6 +16,21 @@ fn batch(topic: &str) -> Box<Batch> {
 fn submit(name: &str) -> Box<Batch> {
     let payload = Payload { body: vec![1], content_type: None, header_bytes: None };
     Box::new(Batch { payloads: vec![(name.parse().unwrap(), payload)], ..Batch::default() })
+}
+
+fn job(name: &str) -> Job {
+    let spec = Spec {
+        id: name.parse().unwrap(),
+        body: Digest([0; 32]),
+        model: ModelRef { name: "m".parse().unwrap(), version: None, digest: None },
+        priority: 0,
+        deadline: None,
+        not_before: None,
+        limits: Limits { wall: Duration::from_secs(1), memory_bytes: 1, attempts: 1, output_bytes: 1 },
+        traceparent: None,
+        items: 1,
+    };
+    Job::new(spec, WallTime::from_millis(0))
 }
 
 fn next(answers: &mut Answers<Answer>) -> Answer {
@@ -48,7 +65,7 @@ fn a_store_that_cannot_be_opened_refuses_new_jobs_keeps_changes_and_is_opened_wh
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!((found.jobs.len(), found.boot, found.quarantined), (0, 1, None));
+    assert_eq!((found.jobs.len(), found.wall_high, found.damage), (0, None, Damage::default()));
     assert!(matches!(next(&mut answers), Answer::Disk(None)));
     match next(&mut answers) {
         Answer::Stored { commits: 0, messages } => {
@@ -63,6 +80,26 @@ fn a_store_that_cannot_be_opened_refuses_new_jobs_keeps_changes_and_is_opened_wh
     assert!(keeper.ask(Request::Commit { ticket: 3, batch: submit("a") }).is_none());
     assert!(matches!(next(&mut answers), Answer::Stored { commits: 1, .. }));
     assert!(matches!(next(&mut answers), Answer::Committed { ticket: 3, outcome: Ok(()) }));
+    keeper.stop();
+}
+
+#[test]
+fn a_store_that_is_opened_late_brings_its_time_and_what_is_wanting_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let opener = Opener::new(folder.path(), QUOTA);
+    let (job, mark) = (job("a"), WallTime::from_millis(77));
+    let mut store = opener.open().unwrap().store;
+    store.commit(&Batch { at: Some(mark), jobs: vec![job.clone()], ..Batch::default() }).unwrap();
+    drop(store);
+    let fault = Fault::new(Code::StateIo, "the disk refuses");
+    let (mut keeper, mut answers) = Keeper::start(opener, Err(fault)).unwrap();
+    let found = loop {
+        if let Answer::Opened(found) = next(&mut answers) {
+            break found;
+        }
+    };
+    let damage = Damage { set_aside: None, without_input: vec![job.id.clone()] };
+    assert_eq!((found.jobs.len(), found.wall_high, found.damage), (1, Some(mark), damage));
     keeper.stop();
 }
 

@@ -46,6 +46,12 @@ impl Machine {
         self.judge.judged()
     }
 
+    fn recall(&mut self, mark: WallTime) -> Judged {
+        let (steady, raw, synchronised) = (self.steady, self.raw, self.synchronised);
+        self.news.extend(self.judge.recall(Reading { steady, raw, synchronised }, mark));
+        self.judge.judged()
+    }
+
     fn jump(&mut self, by_ms: i64) -> Judged {
         self.raw = plus(self.raw, by_ms);
         self.look()
@@ -335,4 +341,59 @@ proptest! {
         machine.jump_to(machine.raw.max(TODAY));
         prop_assert!(machine.seconds_to_sure().is_some_and(|seconds| seconds <= 601));
     }
+}
+
+// ---- a mark that comes late ----
+
+#[test]
+fn a_mark_that_comes_late_is_judged_as_at_a_start() {
+    for (raw, mark) in [
+        (TODAY, plus(TODAY, -HOUR)),
+        (TODAY, plus(TODAY, HOUR)),
+        (TODAY, plus(TODAY, -31 * 24 * HOUR)),
+        (Y1970, TODAY),
+        (Y2100, TODAY),
+        (TODAY, Y1970),
+    ] {
+        let mut late = Machine::start(raw, None);
+        late.pass(5);
+        let early = Machine::start(late.raw, Some(mark));
+        assert_eq!(late.recall(mark), early.judge.judged(), "{raw} {mark}");
+        assert_eq!(late.judge.why(), early.judge.why(), "{raw} {mark}");
+    }
+}
+
+#[test]
+fn only_the_first_mark_counts_because_a_run_knows_better_than_a_damaged_store() {
+    let mut machine = Machine::start(TODAY, Some(plus(TODAY, -HOUR)));
+    let before = machine.pass(3);
+    assert_eq!(machine.recall(plus(TODAY, 24 * HOUR)), before);
+    let mut machine = Machine::start(TODAY, None);
+    assert!(machine.recall(plus(TODAY, -HOUR)).sure);
+    assert!(machine.recall(Y2038).sure);
+    assert!(machine.news.is_empty(), "{:?}", machine.news);
+}
+
+#[test]
+fn a_late_mark_ends_no_doubt_about_a_jump_but_the_time_is_not_before_it() {
+    let mut machine = Machine::start(TODAY, None);
+    machine.pass(5);
+    let jumped = machine.jump(HOUR);
+    assert!(!jumped.sure);
+    assert_eq!(machine.recall(plus(TODAY, -HOUR)), jumped);
+    let mut machine = Machine::start(TODAY, None);
+    machine.jump(HOUR);
+    let mark = plus(TODAY, HOUR);
+    assert_eq!(machine.recall(mark), Judged { wall: mark, sure: false });
+    assert!(machine.pass(15).sure, "it agrees with the mark");
+}
+
+#[test]
+fn a_late_mark_that_explains_a_strange_time_ends_the_doubt_and_that_is_told() {
+    let far = plus(FLOOR, 31 * 365 * 24 * HOUR);
+    let mut machine = Machine::start(far, None);
+    assert!(!machine.pass(5).sure);
+    let judged = machine.recall(plus(far, -HOUR));
+    assert_eq!(judged, Judged { wall: machine.raw, sure: true });
+    assert!(matches!(machine.news.last(), Some(News::Adopted { to, .. }) if *to == machine.raw), "{:?}", machine.news);
 }

@@ -99,14 +99,19 @@ fn the_next_moment_is_the_nearest_deadline_or_start() {
 
 #[test]
 fn finished_jobs_are_forgotten_after_retention_and_not_before_their_id_is_safe() {
+    const DAY: i64 = 24 * 3600;
     let keep = Duration::from_secs(100);
     let plain = ended("plain", at(10));
     let mut due = ended("due", at(10));
     due.deadline = Some(at(1000));
     let jobs = [plain, due, job("open")];
-    assert_eq!(forgettable(&jobs, at(109), keep), []);
-    assert_eq!(forgettable(&jobs, at(110), keep), ["plain".parse().unwrap()]);
-    assert_eq!(forgettable(&jobs, at(1000 + 24 * 3600), keep).len(), 2);
+    assert_eq!(forgettable(&jobs, at(9 + DAY), keep), [], "a broker may still hold its submit");
+    assert_eq!(forgettable(&jobs, at(10 + DAY), keep), ["plain".parse().unwrap()]);
+    assert_eq!(forgettable(&jobs, at(999 + DAY), keep).len(), 1);
+    assert_eq!(forgettable(&jobs, at(1000 + DAY), keep).len(), 2);
+    let keep = Duration::from_secs(2 * DAY as u64);
+    assert_eq!(forgettable(&jobs, at(9 + 2 * DAY), keep), [], "retention may be longer");
+    assert_eq!(forgettable(&jobs, at(10 + 2 * DAY), keep).len(), 2);
 }
 
 #[test]

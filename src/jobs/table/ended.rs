@@ -9,7 +9,7 @@ use crate::units::{Digest, JobId, Name, WallTime};
 /// Most model names that are kept once for all jobs that name them; further ones are kept with each job.
 const MODELS_MAX: usize = 64;
 
-/// A job that has ended. Ten times as many as open ones are known, so each field is as small as it can be.
+/// A job that has ended. Several times as many as open ones are known, so each field is as small as it can be.
 #[derive(Debug)]
 pub(super) struct Ended {
     body: Digest,
@@ -147,5 +147,5 @@ impl Models {
     }
 }
 
-const _: () = assert!(size_of::<Ended>() <= 120, "a hundred thousand of these are in memory");
+const _: () = assert!(size_of::<Ended>() <= 120, "tens of thousands of these are in memory");
 const _: () = assert!(MODELS_MAX < u16::MAX as usize, "the index is that wide");
