@@ -1,7 +1,6 @@
 //! Can an operator see how fast the node gives way, and can nobody disturb it by looking?
 
 mod common;
-#[allow(missing_docs, unreachable_pub)]
 #[path = "support/prometheus.rs"]
 mod prometheus;
 
