@@ -142,7 +142,8 @@ impl Burst {
 /// A busy node with room for all, and its controller.
 fn busy() -> Option<(Node, Controller)> {
     let mosquitto = Mosquitto::start(Options { more: "max_queued_messages 0\n", ..Options::default() })?;
-    let setup = Setup::new().with("jobs", "open_max", 2 * JOBS as i64).with("log", "level", "warn");
+    let setup =
+        Setup::new().with("jobs", "open_max", i64::try_from(2 * JOBS).unwrap_or(i64::MAX)).with("log", "level", "warn");
     let mut node = Node::prepare_on(&setup, Broker::Mosquitto(mosquitto), &[]);
     node.start_agent();
     let controller = node.controller();
