@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::scenario::{MS, Mutation, S, between, chance};
+use crate::agent::desk::Damage;
 use crate::agent::keeper::waiting::{Change, Next, Waiting};
 use crate::agent::keeper::{Answer, Fetched, Found, Request, STALLED_AFTER, refused};
 use crate::fault::{Code, Fault};
@@ -335,7 +336,7 @@ impl Disk {
         if !self.is_open {
             self.is_open = true;
             let jobs = self.shelf.jobs.values().cloned().collect();
-            self.tell(now, Answer::Opened(Box::new(Found { jobs, boot: 1, quarantined: None })));
+            self.tell(now, Answer::Opened(Box::new(Found { jobs, wall_high: None, damage: Damage::default() })));
         }
         let outcomes = self.write(group)?;
         self.hand_over(now, &outcomes);
