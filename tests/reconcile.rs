@@ -446,8 +446,9 @@ fn a_submit_that_the_broker_hands_over_again_after_the_ack_and_a_restart_runs_no
     let first = controller.wait_for_state("old", "SUCCEEDED");
     let told = |count: usize| {
         controller.wait("the status again", |messages| {
+            // More often after a kill: what had arrived may not have been deleted yet.
             let same = messages.iter().filter(|message| message.topic == "up/job/old" && message.json == first);
-            (same.count() == count).then_some(())
+            (same.count() >= count).then_some(())
         });
         controller.ask("ping", &json!({}));
         assert_eq!(controller.results("old"), (1, 1), "nothing is told or run again");

@@ -30,6 +30,8 @@ fn in_safe_mode(setup: &Setup) -> (Node, Controller) {
     let controller = node.controller();
     node.feeder.high();
     start(&mut node);
+    // What is sent before a node's first subscription, no broker keeps for it.
+    wait_for_safe_mode(&controller, false);
     controller.submit("kept", &small());
     controller.wait_for_state("kept", "QUEUED");
     for crash in 1..=CRASHES {
