@@ -1,7 +1,7 @@
 //! What becomes of a job? Its statuses and its result as they arrive, and what is asked when they do not.
 //!
 //! The node is asked after each connect, at each birth of the node, and every so often: by what it says, the result is
-//! fetched, or the job is submitted again under its id. What to do is decided in [`reconcile`]; this file does it.
+//! fetched, or the job is submitted again under its id. What to do is decided in [`reconcile`](crate::link::reconcile); this file does it.
 
 use std::io::{self, Write as _};
 use std::time::Duration;

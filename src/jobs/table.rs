@@ -1,7 +1,7 @@
 //! Which jobs does the node know, and which of them matter now? All jobs, with an index for every question that is asked
 //! often.
 //!
-//! The answers are those of [`queue`](super::queue), which asks every job each time; here no event and no turn of the
+//! The answers are those of [`queue`], which asks every job each time; here no event and no turn of the
 //! agent's loop costs more with ten thousand jobs than with ten. Jobs that have ended are kept small, because most of
 //! those known have. Pure.
 
