@@ -12,6 +12,7 @@
 //! * [`tensor`]: what goes into a model and what comes out?
 //! * [`fault`]: what went wrong, under which stable code, and can trying again help?
 //! * [`model`]: what is a model? Its manifest, and the folder of all models.
+//! * [`trust`]: who may say what? Keys, signed envelopes, and whether a signature is to be believed.
 //! * [`sys`]: the system calls and the clocks; the only home of unsafe code.
 //!
 //! Decisions, pure: no clock, no I/O, no async, no serde:
@@ -65,6 +66,7 @@ pub mod fault;
 pub mod model;
 pub mod sys;
 pub mod tensor;
+pub mod trust;
 
 pub mod governor;
 pub mod jobs;

@@ -23,23 +23,24 @@ const INVARIANTS: [&str; 7] = [
 ];
 
 /// Modules that everybody may import.
-const VOCABULARY: [&str; 5] = ["units", "tensor", "fault", "model", "sys"];
+const VOCABULARY: [&str; 6] = ["units", "tensor", "fault", "model", "sys", "trust"];
 
 /// Which modules of the crate the files below a path may import, besides their own. The first match counts.
-const IMPORTS: [(&str, &[&str]); 13] = [
+const IMPORTS: [(&str, &[&str]); 14] = [
     ("src/units", &[]),
     ("src/tensor", &["units"]),
     ("src/fault", &["units"]),
+    ("src/trust/", &["units", "fault"]),
     ("src/sys/", &["units"]),
     ("src/governor/", &["units"]),
-    ("src/model/", &["units", "tensor", "fault"]),
+    ("src/model/", &["units", "tensor", "fault", "trust"]),
     ("src/jobs/store", &["units", "tensor", "fault", "model", "sys"]),
     ("src/jobs/", &["units", "tensor", "fault", "model"]),
     ("src/ledger/cause", &["units"]),
     ("src/ledger", &["units", "governor", "load", "sentinel"]),
     ("src/load/", &VOCABULARY),
     ("src/worker/", &VOCABULARY),
-    ("src/link/", &["units", "tensor", "fault", "model", "sys", "jobs"]),
+    ("src/link/", &["units", "tensor", "fault", "model", "sys", "trust", "jobs"]),
 ];
 
 /// Modules that only those below the given paths may import.
@@ -54,8 +55,9 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 16] = [
+const PURE: [&str; 17] = [
     "src/governor/",
+    "src/trust/",
     "src/units.rs",
     "src/tensor.rs",
     "src/jobs/job.rs",

@@ -163,20 +163,9 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::link::Qos;
 
     fn message(topic: &str) -> Publish {
-        Publish {
-            topic: topic.to_owned(),
-            body: Vec::new(),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expiry_s: None,
-            content_type: None,
-            response_topic: None,
-            correlation: None,
-            properties: Vec::new(),
-        }
+        Publish::plain(topic, Vec::new())
     }
 
     fn sent(link: &mut mpsc::Receiver<Command>) -> Vec<String> {

@@ -342,17 +342,7 @@ impl Session {
 
 /// A message of QoS 1 without properties.
 pub(super) fn message(topic: String, body: Vec<u8>, expiry_s: u32) -> Publish {
-    Publish {
-        topic,
-        body,
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expiry_s: Some(expiry_s),
-        content_type: None,
-        response_topic: None,
-        correlation: None,
-        properties: Vec::new(),
-    }
+    Publish { expiry_s: Some(expiry_s), ..Publish::plain(topic, body) }
 }
 
 /// The failure that an error of the node amounts to.

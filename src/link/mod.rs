@@ -72,6 +72,23 @@ pub struct Publish {
     pub properties: Vec<(String, String)>,
 }
 
+impl Publish {
+    /// A message of QoS 1 with nothing but topic and body.
+    pub fn plain(topic: impl Into<String>, body: Vec<u8>) -> Self {
+        Self {
+            topic: topic.into(),
+            body,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            expiry_s: None,
+            content_type: None,
+            response_topic: None,
+            correlation: None,
+            properties: Vec::new(),
+        }
+    }
+}
+
 /// One message received.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {

@@ -305,17 +305,7 @@ fn reply(messages: &[Message], correlation: &[u8]) -> Option<Value> {
 
 /// A message with the usual delivery.
 pub fn message(topic: &str, body: Vec<u8>) -> Publish {
-    Publish {
-        topic: topic.to_owned(),
-        body,
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expiry_s: None,
-        content_type: None,
-        response_topic: None,
-        correlation: None,
-        properties: Vec::new(),
-    }
+    Publish::plain(topic, body)
 }
 
 /// A job of one item for each file, as binary tensors behind the JSON: byte for byte what Triton takes. `more` are

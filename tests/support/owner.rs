@@ -35,17 +35,7 @@ pub fn settings(port: u16) -> Settings {
 }
 
 pub fn message(topic: &str, body: Vec<u8>) -> Publish {
-    Publish {
-        topic: topic.to_owned(),
-        body,
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expiry_s: None,
-        content_type: None,
-        response_topic: None,
-        correlation: None,
-        properties: Vec::new(),
-    }
+    Publish::plain(topic, body)
 }
 
 /// The owner, and everything that the link told it.

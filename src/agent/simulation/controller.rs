@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::scenario::{JobPlan, MS, S, Scenario, about, between, chance};
+use crate::link::Publish;
 use crate::link::messages::{Command, JobsQuery, Listing, Reply};
 use crate::link::topics::Topics;
-use crate::link::{Publish, Qos};
 use crate::sim::day::Random;
 use crate::units::{Instant, JobId};
 
@@ -100,17 +100,7 @@ impl Controller {
     // ---- to the broker ----
 
     fn message(&self, topic: String, body: Vec<u8>) -> Publish {
-        Publish {
-            topic,
-            body,
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expiry_s: None,
-            content_type: None,
-            response_topic: None,
-            correlation: None,
-            properties: Vec::new(),
-        }
+        Publish::plain(topic, body)
     }
 
     fn post(&mut self, message: Publish) {

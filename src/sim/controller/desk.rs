@@ -15,7 +15,7 @@ use crate::link::messages::{
 };
 use crate::link::reconcile::{Standing, Step, step};
 use crate::link::topics::{Topics, Up};
-use crate::link::{AckToken, Command, Event, Publish, Qos, Received};
+use crate::link::{AckToken, Command, Event, Publish, Received};
 use crate::units::{Instant, JobId, WallTime};
 
 /// A message nobody took within this is forgotten by the broker, in seconds.
@@ -328,17 +328,7 @@ impl Desk {
 }
 
 fn message(topic: String, body: Vec<u8>, expiry_s: u32) -> Publish {
-    Publish {
-        topic,
-        body,
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expiry_s: Some(expiry_s),
-        content_type: None,
-        response_topic: None,
-        correlation: None,
-        properties: Vec::new(),
-    }
+    Publish { expiry_s: Some(expiry_s), ..Publish::plain(topic, body) }
 }
 
 /// The submit of a wish.

@@ -91,17 +91,7 @@ async fn answer_jobs(broker: &Broker, forgets: Option<usize>, is_asked: bool) {
 }
 
 fn publish(topic: String, body: Vec<u8>) -> Publish {
-    Publish {
-        topic,
-        body,
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expiry_s: None,
-        content_type: None,
-        response_topic: None,
-        correlation: None,
-        properties: Vec::new(),
-    }
+    Publish::plain(topic, body)
 }
 
 /// Submits until eight jobs have ended, finishes or leaves, and gives the figures.

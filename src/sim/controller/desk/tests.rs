@@ -32,17 +32,7 @@ fn sent(desk: &mut Desk) -> Vec<(Publish, Option<u64>)> {
 }
 
 fn receive(desk: &mut Desk, topic: String, body: Vec<u8>) {
-    let message = Publish {
-        topic,
-        body,
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expiry_s: None,
-        content_type: None,
-        response_topic: None,
-        correlation: None,
-        properties: Vec::new(),
-    };
+    let message = Publish::plain(topic, body);
     desk.on_event(Event::Received(Received { message, at: WallTime::default(), ack: None }));
 }
 

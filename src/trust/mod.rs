@@ -1,0 +1,4 @@
+//! Who may say what? Keys and what they may do, signed envelopes, and whether a signature is to be believed.
+//!
+//! Pure: bytes, keys and the time come in, verdicts come out. Files are read by [`cli`](crate::cli) and
+//! [`agent`](crate::agent).
