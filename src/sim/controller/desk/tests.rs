@@ -4,6 +4,7 @@ use super::super::assortment::{Offer, Sample};
 use super::*;
 use crate::fault::{Code, Fault};
 use crate::jobs::job::State;
+use crate::link::Qos;
 use crate::link::backoff::Cause;
 use crate::link::messages::{Body, JobSummary, JobsPage, Progress, render_error};
 use crate::tensor::Tensor;
