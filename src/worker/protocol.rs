@@ -9,10 +9,12 @@
 //! needs no right to open files, and reads the file again when it must.
 
 mod codec;
+mod sandbox;
 
 use std::time::Duration;
 
 use self::codec::{Reader, Writer, cut};
+use super::jail::achieved::Achieved;
 use crate::fault::Fault;
 use crate::tensor::Tensor;
 use crate::units::{Digest, FRAME_BYTES_MAX};
@@ -100,6 +102,8 @@ pub struct Hello {
     pub pid: u32,
     /// What the jail could not do, one sentence each; empty when all was done.
     pub notes: Vec<String>,
+    /// What its sandbox has come to.
+    pub sandbox: Achieved,
 }
 
 /// Output of one item and what it cost.
@@ -312,6 +316,7 @@ impl FromWorker {
                 version: reader.text("version", NOTE_BYTES_MAX)?,
                 pid: reader.u32("pid")?,
                 notes: reader.notes()?,
+                sandbox: reader.sandbox()?,
             }),
             DONE => Self::Done(Done {
                 token: reader.u64("token")?,
@@ -348,6 +353,7 @@ impl Hello {
         for note in notes {
             writer.text(cut(note, NOTE_BYTES_MAX));
         }
+        writer.sandbox(&self.sandbox);
         writer
     }
 }

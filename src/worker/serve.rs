@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::channel::{Channel, ChannelError};
 use super::engine::Pinned;
+use super::jail::achieved::Level;
 use super::plans::{Key, Plans};
 use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Parked, Run, ToWorker, data_bytes};
 use super::{guard, infer, interpret, jail, prepare};
@@ -28,13 +29,16 @@ use crate::units::{Digest, MODEL_BYTES_MAX};
 pub const EXIT_USAGE: u8 = 64;
 /// Exit code when the jail cannot be entered (sysexits `EX_OSERR`).
 pub const EXIT_JAIL: u8 = 71;
+/// Exit code when the sandbox that is required cannot be had (sysexits `EX_CONFIG`).
+pub const EXIT_SANDBOX: u8 = 78;
 /// Exit code when the agent sends nonsense or the socket fails (sysexits `EX_PROTOCOL`).
 pub const EXIT_PROTOCOL: u8 = 76;
 /// Most models whose file a worker keeps open; the one unused for longest is closed, and asked for again if needed.
 pub const MODELS_HELD_MAX: usize = 16;
 
 /// Runs a worker until the agent closes the socket. `arguments` are those behind `neap worker`:
-/// `--slot N --parent PID --plan-bytes N --address-bytes N [--core N] [--dead-man-fd N --dead-man-ms N]`.
+/// `--slot N --parent PID --plan-bytes N --address-bytes N [--sandbox LEVEL] [--user N] [--core N] [--shared-network yes]
+/// [--dead-man-fd N --dead-man-ms N]`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
@@ -48,15 +52,21 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("neap worker {}: cannot tie itself to the sentinel's beat: {error}", arguments.slot);
         return ExitCode::from(EXIT_JAIL);
     }
-    let notes = match jail::enter(&arguments.jail) {
-        Ok(notes) => notes,
+    let entered = match jail::enter(&arguments.jail, infer::warm_up) {
+        Ok(entered) => entered,
         Err(error) => {
             eprintln!("neap worker {}: cannot bind its life to the agent's: {error}", arguments.slot);
             return ExitCode::from(EXIT_JAIL);
         }
     };
+    if arguments.jail.policy.level == Level::Required
+        && let Some(why) = entered.achieved.unavailable()
+    {
+        eprintln!("{why}");
+        return ExitCode::from(EXIT_SANDBOX);
+    }
     guard::install();
-    match Server::new(&arguments).serve(notes) {
+    match Server::new(&arguments).serve(entered) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("neap worker {}: {error}", arguments.slot);
@@ -100,6 +110,11 @@ impl Arguments {
                 parent: required("--parent", take("--parent"))?,
                 core: take("--core").map(|core| required("--core", Some(core))).transpose()?,
                 address_bytes: required("--address-bytes", take("--address-bytes"))?,
+                policy: jail::Policy {
+                    level: level(take("--sandbox"))?,
+                    user: take("--user").map_or(Ok(jail::USER), |user| required("--user", Some(user)))?,
+                    network: take("--shared-network").is_none(),
+                },
             },
             dead_man: match (take("--dead-man-fd"), take("--dead-man-ms")) {
                 (None, None) => None,
@@ -119,6 +134,13 @@ impl Arguments {
 fn required<T: std::str::FromStr>(name: &str, value: Option<String>) -> Result<T, String> {
     let value = value.ok_or_else(|| format!("{name} is missing"))?;
     value.parse().map_err(|_| format!("{name} {value:?} is not a number in range"))
+}
+
+fn level(value: Option<String>) -> Result<Level, String> {
+    let Some(value) = value else { return Ok(Level::Required) };
+    let level: Level = value.parse()?;
+    let refused = || format!("this build does not know --sandbox {}", level.as_str());
+    level.is_available().then_some(level).ok_or_else(refused)
 }
 
 // === impl Server ===
@@ -152,11 +174,12 @@ impl Server {
         Self { models: BTreeMap::new(), plans, turn: 0, parked: dead_man::Parked::default() }
     }
 
-    fn serve(mut self, notes: Vec<String>) -> Result<(), ChannelError> {
+    fn serve(mut self, entered: jail::Entered) -> Result<(), ChannelError> {
         let stdin = io::stdin();
         let mut channel = Channel::new(stdin.as_fd());
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        channel.send(&FromWorker::Hello(Hello { version, pid: std::process::id(), notes }))?;
+        let jail::Entered { achieved: sandbox, notes } = entered;
+        channel.send(&FromWorker::Hello(Hello { version, pid: std::process::id(), notes, sandbox }))?;
         while let Some(message) = channel.receive()? {
             match message {
                 ToWorker::Load(load) => {
@@ -295,7 +318,9 @@ fn read(file: &mut File, digest: Digest) -> Result<Vec<u8>, Fault> {
         );
         Fault::new(Code::ModelTooLarge, text)
     };
-    let announced = file.metadata().map_err(failed)?.len();
+    // Not by `File::metadata`, which asks by a system call that takes paths as well: a worker may not make it.
+    let announced = rustix::fs::fstat(&*file).map_err(|error| failed(error.into()))?;
+    let announced = u64::try_from(announced.st_size).unwrap_or(u64::MAX);
     if announced > MODEL_BYTES_MAX {
         return Err(too_large(announced));
     }
