@@ -138,7 +138,7 @@ pub(super) const LIST: &[Entry] = &[
         "a fault that is no stack overflow goes to the kernel; never SIGPROF",
     ),
     seen("sigaltstack", libc::SYS_sigaltstack, ANY, "the standard library puts its signal stack away at the end"),
-    seen("exit_group", libc::SYS_exit_group, ANY, "the end"),
+    seen("exit_group", libc::SYS_exit_group, ANY, "the end of the process"),
 ];
 
 impl Entry {
