@@ -43,7 +43,8 @@ fn degraded(node: &Node) -> String {
 
 #[test]
 fn a_state_that_may_not_be_written_is_told_with_the_line_that_is_missing() {
-    let Some(broker) = start("user test/node-1\ntopic read neap/v1/#\ntopic write neap/v1/test/node-1/up/event\n") else {
+    let Some(broker) = start("user test/node-1\ntopic read neap/v1/#\ntopic write neap/v1/test/node-1/up/event\n")
+    else {
         return;
     };
     let node = node_at(&broker);

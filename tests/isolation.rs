@@ -404,7 +404,8 @@ fn a_certificate_for_a_crooked_name_opens_nothing() {
     let Some(field) = Field::start() else { return };
     let controller = field.listen(CONTROLLER, &["neap/v1/+/+/up/#"]);
     let victim = field.listen(VICTIM, &[&topic(VICTIM, "down/#")]);
-    let names = ["north/+", "+/cell-17", "+/+", "#", "north/#", "%u", "north/%u", "%c", "north", "cell-17", "north/", "/"];
+    let names =
+        ["north/+", "+/cell-17", "+/+", "#", "north/#", "%u", "north/%u", "%c", "north", "cell-17", "north/", "/"];
     let wanted = ["neap/v1/north/cell-17/up/#", "neap/v1/north/cell-17/down/#", "neap/v1/+/+/up/#", "#"];
     let ears: Vec<(Ear, bool)> = names.iter().map(|name| field.try_to_listen(name, &wanted, &[])).collect();
     for name in names {

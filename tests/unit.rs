@@ -64,8 +64,10 @@ fn the_agent_and_its_workers_have_no_capability_and_keep_the_yield_path_by_limit
 
 #[test]
 fn the_workers_may_jail_themselves() {
-    let calls: Vec<String> =
-        values("SystemCallFilter").iter().flat_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let calls: Vec<String> = values("SystemCallFilter")
+        .iter()
+        .flat_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .collect();
     let needed =
         ["@system-service", "seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"];
     for call in needed {
