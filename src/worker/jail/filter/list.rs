@@ -53,6 +53,8 @@ const fn unseen(
 const SOCKET: i32 = 0;
 const ANY: &[Argument] = &[];
 const NOT_EXECUTABLE: &[Argument] = &[Without(2, libc::PROT_EXEC)];
+/// What may be asked of a descriptor; nothing may be changed.
+const ASK: &[Argument] = &[OneOf(1, &[libc::F_GETFD, libc::F_GET_SEALS])];
 /// Nobody is ever waited for: there is one thread.
 const WAKE: &[Argument] = &[Is(1, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG)];
 /// What may be advised about memory: that it is not needed.
@@ -78,13 +80,7 @@ pub(super) const LIST: &[Entry] = &[
     seen("lseek", libc::SYS_lseek, ANY, "a model's file is read from its beginning each time"),
     seen("read", libc::SYS_read, ANY, "a model's file"),
     seen("close", libc::SYS_close, ANY, "a model that is not needed any more"),
-    unseen(
-        "fcntl",
-        libc::SYS_fcntl,
-        &[Is(1, libc::F_GETFD)],
-        "the standard library looks whether what it closes is open",
-        "builds with debug assertions only",
-    ),
+    seen("fcntl", libc::SYS_fcntl, ASK, "whether a model is sealed; debug builds: whether what they close is open"),
     // Memory: never executable.
     seen("brk", libc::SYS_brk, ANY, "the allocator's small blocks"),
     seen("mmap", libc::SYS_mmap, NOT_EXECUTABLE, "the allocator's large blocks"),
