@@ -254,6 +254,23 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
     }
 }
 
+/// What the sandbox of a worker comes to here: in one word, then item by item. Starts a worker to see.
+fn sandbox() -> String {
+    match jail::selftest::probe(Path::new("/proc/self/exe"), jail::Policy::default()) {
+        Ok(found) => {
+            if let Some(why) = found.unavailable() {
+                tracing::error!("no worker will serve on this machine: {why}");
+            }
+            let items: Vec<String> = found.items().iter().map(ToString::to_string).collect();
+            format!("{}; {}", found.strength().as_str(), items.join("; "))
+        }
+        Err(why) => {
+            tracing::error!("{why}");
+            format!("unknown: {why}")
+        }
+    }
+}
+
 fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: &Sentinel, floor: &Floor) -> Info {
     let maxima = settings.jobs.limits_max;
     Info {
@@ -265,9 +282,7 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         workers: u32::from(settings.workers.count),
         yield_class: sentinel.class().to_string(),
         memory_locked: sentinel.memory_locked(),
-        sandbox:
-            "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"
-                .to_owned(),
+        sandbox: sandbox(),
         floor: floor.sentences(),
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
         models: reports::models(library),

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod dead_man;
 pub mod event;
 pub mod fds;
+pub mod forbidden;
 pub mod futex;
 pub mod guarded;
 pub mod join;
