@@ -91,7 +91,8 @@ fn a_node_knows_the_costs_of_appraised_models_and_refuses_jobs_for_refused_ones(
     assert!(node.log().contains("jobs for it are refused"), "{}", node.log());
 
     // At once, without a worker.
-    controller.submit("refused", &json!({"model": "prb-forecast", "input": {"inputs": []}}));
+    let input = json!({"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]});
+    controller.submit("refused", &json!({"model": "prb-forecast", "input": input}));
     controller.wait_for_state("refused", "REJECTED");
     let result = controller.wait_for_result("refused");
     assert_eq!(result["error"]["code"], "model.parse", "{result}");

@@ -53,7 +53,7 @@ enum Action {
     Interference(interference::Args),
     /// How many jobs a second does a node accept for good?
     Jobs(jobs::Args),
-    /// What does a worker cost beside its inference? Its start, its sandbox, the look at a model.
+    /// What does a worker cost beside its inference?
     Worker(worker::Args),
 }
 

@@ -34,7 +34,7 @@ enum Action {
     /// Compares each model file with the digest in its manifest
     #[command(after_help = "Examples:\n  neap models verify --dir models\n  neap models verify --dir models objects")]
     Verify(Folder),
-    /// Finds out what each model costs on this machine, and refuses what would bring a worker down
+    /// Finds out what each model costs here, and whether it serves
     Appraise(appraise::Args),
     /// Runs each model's golden inputs in a worker and compares the results
     #[command(after_help = "Examples:\n  neap models test --dir models\n  neap models test --dir models objects")]

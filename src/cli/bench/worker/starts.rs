@@ -56,10 +56,8 @@ async fn greet(limits: &Limits) -> Result<Started, Failure> {
 }
 
 fn sandbox(hello: &Hello) -> Duration {
-    {
-        let _ = hello;
-        Duration::from_nanos(1)
-    }
+    let _told = hello;
+    Duration::ZERO
 }
 
 fn not_up(why: &str) -> Failure {
