@@ -114,6 +114,10 @@ codes! {
     WorkerEvicted = "worker.evicted", true;
     /// The worker died.
     WorkerCrashed = "worker.crashed", true;
+    /// The worker made a system call that its sandbox forbids, and was killed for it.
+    WorkerSandboxViolation = "worker.sandbox_violation", false;
+    /// The sandbox that is required cannot be had on this machine.
+    SandboxUnavailable = "sandbox.unavailable", false;
     /// The worker could not be started.
     WorkerStart = "worker.start", true;
     /// The worker's answer made no sense.

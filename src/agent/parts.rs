@@ -34,7 +34,7 @@ use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::worker::cgroup::{Cgroups, Floor};
 use crate::worker::gate::Gate;
-use crate::worker::handle;
+use crate::worker::{handle, jail};
 
 /// Worker events that may wait for the loop.
 const WORKER_EVENTS_MAX: usize = 64;
@@ -251,6 +251,7 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
         core: settings.workers.cores.get(slot).copied(),
         memory_bytes: settings.workers.memory_bytes,
         item_memory_bytes_max: settings.jobs.limits_max.memory_bytes,
+        sandbox: jail::Policy::default(),
         backoff_first: RESTART_FIRST,
         backoff_max: RESTART_MAX,
     }
