@@ -56,11 +56,12 @@ impl Settings {
             Err(faults) => return faults.iter().map(Fault::to_string).collect(),
         };
         let mut notes = material.dates(now);
-        let node = self.node.topics.node().to_string();
-        if let Some(name) = material.own_name().filter(|name| *name != node) {
+        let (site, node) = (self.node.topics.site(), self.node.topics.node());
+        let full = format!("{site}/{node}");
+        if let Some(name) = material.own_name().filter(|name| *name != full && *name != node.as_str()) {
             notes.push(format!(
-                "mqtt.cert_file: the certificate is of {name:?}, and this node is {node:?}: the broker's access list as it \
-                 is shipped goes by that name, and would refuse this node its own topics"
+                "mqtt.cert_file: the certificate is of {name:?}, and this node is {full:?}: a broker whose access list goes \
+                 by that name refuses this node its own topics"
             ));
         }
         notes
