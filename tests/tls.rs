@@ -74,8 +74,7 @@ impl Scene {
 
     fn link(&self, identity: &Identity) -> Settings {
         let port = self.broker.as_ref().expect("it is here").tls_port();
-        let identity =
-            Some(tls::IdentityFiles { cert_file: identity.cert.clone(), key_file: identity.key.clone() });
+        let identity = Some(tls::IdentityFiles { cert_file: identity.cert.clone(), key_file: identity.key.clone() });
         let ca_file = self.pki.ca_file();
         let tls = tls::Settings { ca_file, identity, server_name: None, least: tls::Least::Tls13 };
         let settings = Settings { tls: Some(tls), ..settings(port) };
@@ -198,7 +197,10 @@ fn renewed_certificates_are_taken_while_jobs_run_and_none_is_lost() {
         assert_eq!(controller.results(&id).0, 1, "{id}");
     }
     wait_for("three connections", || node.log(), || (connects(&node) == 3).then_some(()));
-    assert!(!controller.messages().iter().any(|one| one.topic == "up/state" && one.json["online"] == false), "no death");
+    assert!(
+        !controller.messages().iter().any(|one| one.topic == "up/state" && one.json["online"] == false),
+        "no death"
+    );
     assert_eq!(node.terminate_agent().0, Some(0));
 }
 
@@ -271,9 +273,8 @@ fn check_reads_every_file_and_tells_all_that_is_wrong_at_once() {
     let pki = Pki::new(folder.path(), "operator");
     let (good, other) = (pki.client("node", "node-1", Valid::NOW), pki.client("other", "node-2", Valid::NOT_YET));
     let ca = pki.ca_file();
-    let lines = |ca: &Path, of: &Identity| {
-        format!("ca_file = {ca:?}\ncert_file = {:?}\nkey_file = {:?}\n", of.cert, of.key)
-    };
+    let lines =
+        |ca: &Path, of: &Identity| format!("ca_file = {ca:?}\ncert_file = {:?}\nkey_file = {:?}\n", of.cert, of.key);
     let (code, said) = check(folder.path(), &lines(&ca, &good));
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("transport: tls") && said.contains(":8883") && !said.contains("tls."), "{said}");

@@ -77,7 +77,12 @@ fn stage() -> Option<Stage> {
         ("unknown authority", stranger.localhost(), "tls.unknown_ca", &["signed by \"stranger\"", "ca_file"]),
         ("expired broker", pki.server("old", &names, Valid::EXPIRED), "tls.cert_expired", &["valid until", "renew it"]),
         ("early broker", pki.server("early", &names, Valid::NOT_YET), "tls.cert_not_yet_valid", &["clock right?"]),
-        ("wrong name", pki.server("other", &["other.example"], Valid::NOW), "tls.wrong_name", &["other.example", "localhost"]),
+        (
+            "wrong name",
+            pki.server("other", &["other.example"], Valid::NOW),
+            "tls.wrong_name",
+            &["other.example", "localhost"],
+        ),
     ];
     for (name, server, code, says) in servers {
         let broker = broker(&server)?;
@@ -88,8 +93,18 @@ fn stage() -> Option<Stage> {
     let strict = broker(&pki.localhost())?;
     let clients: [(_, _, _, &[_]); 3] = [
         ("no certificate", None, "tls.client_cert_required", &["set cert_file and key_file"]),
-        ("expired client", Some(pki.client("late", "node-1", Valid::EXPIRED)), "tls.client_cert_refused", &["it has expired"]),
-        ("client of another authority", Some(stranger.client("node", "node-1", Valid::NOW)), "tls.client_cert_refused", &["stranger"]),
+        (
+            "expired client",
+            Some(pki.client("late", "node-1", Valid::EXPIRED)),
+            "tls.client_cert_refused",
+            &["it has expired"],
+        ),
+        (
+            "client of another authority",
+            Some(stranger.client("node", "node-1", Valid::NOW)),
+            "tls.client_cert_refused",
+            &["stranger"],
+        ),
     ];
     for (name, identity, code, says) in clients {
         case(name, strict.tls_port(), with(identity), code, says, 77);
@@ -133,7 +148,12 @@ impl Agent {
         fs::write(at.join("neap.toml"), text).expect("a file can be written");
         let log = fs::File::create(at.join("log")).expect("a log can be made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-        command.args(["run", "--config"]).arg(at.join("neap.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .args(["run", "--config"])
+            .arg(at.join("neap.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         Self(process::tie_to_parent(&mut command).spawn().expect("neap can be started"), at.join("log"))
     }
 
@@ -208,7 +228,9 @@ fn a_certificate_of_another_node_gets_nothing_of_this_one() {
     let server = pki.localhost();
     let acl = "pattern readwrite neap/v1/+/%u/up/#\npattern read neap/v1/+/%u/down/#\n";
     let tls = Tls { ca: &pki.ca_file(), server: &server, wants_client: true };
-    let Some(broker) = Mosquitto::start(Options { tls: Some(tls), acl: Some(acl), ..Options::default() }) else { return };
+    let Some(broker) = Mosquitto::start(Options { tls: Some(tls), acl: Some(acl), ..Options::default() }) else {
+        return;
+    };
     let thief = pki.client("thief", "node-2", Valid::NOW);
     let client = Client { ca: pki.ca_file(), identity: Some(thief), server_name: None };
     let case = Case { name: "wrong common name", port: broker.tls_port(), client, code: "", says: &[], exit: 0 };
@@ -280,7 +302,8 @@ async fn a_connection_cut_at_any_moment_is_made_again_and_the_messages_arrive() 
     let tls = Tls { ca: &pki.ca_file(), server: &server, wants_client: true };
     let Some(broker) = Mosquitto::start(Options { tls: Some(tls), ..Options::default() }) else { return };
     // In the first record, between records, in the certificate, after the handshake, in what MQTT says.
-    let cuts: Vec<usize> = vec![0, 1, 4, 5, 6, 80, 127, 128, 133, 134, 200, 500, 700, 800, 900, 1_000, 1_100, 1_300, 1_500];
+    let cuts: Vec<usize> =
+        vec![0, 1, 4, 5, 6, 80, 127, 128, 133, 134, 200, 500, 700, 800, 900, 1_000, 1_100, 1_300, 1_500];
     let cutter = Cutter::start(broker.tls_port(), cuts.clone());
     let outbox = (0..50).map(|number| (number, message(UP, number.to_string().into_bytes()))).collect();
     let mut owner = Owner::start(link(&pki, &client, cutter.port()), outbox);

@@ -53,7 +53,10 @@ impl Privacy {
             Transport::Tls => tracing::info!(broker, least, "the way to the broker is private: TLS"),
             Transport::PlainLocal => tracing::info!(broker, "the way to the broker is plain, and on this host"),
             Transport::PlainInsecure => {
-                tracing::warn!(broker, "allow_insecure: everybody on the way to the broker can read and change everything");
+                tracing::warn!(
+                    broker,
+                    "allow_insecure: everybody on the way to the broker can read and change everything"
+                );
             }
         }
         let shared = settings.certificates.clone();

@@ -11,7 +11,8 @@ use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoCertificate, InfoModel, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
+    self, ErrorBody, Info, InfoCertificate, InfoModel, LoadSample, NodeEvent, NodeState, OpenJobs, Progress,
+    ResultHead, Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};

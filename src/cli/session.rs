@@ -359,7 +359,8 @@ fn class_of(error: &mqtt::BadSettings) -> Class {
 }
 
 fn unreachable(broker: &str, why: &str) -> Failure {
-    let denied = ["NotAuthorized", "BadUserNamePassword", "Banned", "tls.client_cert"].iter().any(|reason| why.contains(reason));
+    let denied =
+        ["NotAuthorized", "BadUserNamePassword", "Banned", "tls.client_cert"].iter().any(|reason| why.contains(reason));
     let class = if denied { Class::NoPermission } else { Class::Unavailable };
     Failure::new(class, format!("no connection to the broker {broker}: {why}"))
 }

@@ -101,7 +101,9 @@ pub enum BadSettings {
     )]
     Insecure(String),
     /// TLS leads to a host, not into a file.
-    #[error("broker {0:?} is a Unix socket, and a certificate file is given: TLS is for brokers with a name or address")]
+    #[error(
+        "broker {0:?} is a Unix socket, and a certificate file is given: TLS is for brokers with a name or address"
+    )]
     TlsSocket(String),
     /// Files that TLS needs are not there or no good: all that is wrong with them.
     #[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]

@@ -152,7 +152,8 @@ fn server(identity: &Identity, repeat: usize, versions: &[&'static SupportedProt
     let cert = CertificateDer::from_pem_file(&identity.cert).expect("the certificate can be read");
     let key = PrivateKeyDer::from_pem_file(&identity.key).expect("the key can be read");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("known versions");
+    let config =
+        ServerConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("known versions");
     Arc::new(config.with_no_client_auth().with_single_cert(vec![cert; repeat], key).expect("a pair"))
 }
 

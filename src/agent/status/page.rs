@@ -89,7 +89,11 @@ fn node(text: &mut Exposition, scene: &Scene<'_>) {
     text.family("neap_transport", Kind::Gauge, "How private the way to the broker is; always 1.");
     text.flag("neap_transport", &[("kind", &info.transport)], true);
     if !scene.certificates.is_empty() {
-        text.family("neap_cert_expiry_seconds", Kind::Gauge, "Until when a certificate of the link is valid, Unix time.");
+        text.family(
+            "neap_cert_expiry_seconds",
+            Kind::Gauge,
+            "Until when a certificate of the link is valid, Unix time.",
+        );
         for one in &scene.certificates {
             let until = Duration::from_millis(u64::try_from(one.not_after.as_millis()).unwrap_or(0));
             let labels = [("whose", one.whose.as_str()), ("name", one.name.as_str())];

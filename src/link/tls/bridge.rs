@@ -144,15 +144,15 @@ impl Way {
         let deadline = Instant::now() + CONNECT_MAX;
         let broker = &self.broker;
         let dialled = timeout_at(deadline, dial(&self.host, self.port, self.keep_alive)).await;
-        let dialled = dialled.map_err(|_| Failure::lost(format!("broker {broker} does not answer within {seconds} s")))?;
+        let dialled =
+            dialled.map_err(|_| Failure::lost(format!("broker {broker} does not answer within {seconds} s")))?;
         let tcp = dialled.map_err(|error| Failure::lost(format!("connection to broker {broker}: {error}")))?;
         let config = checks::config(&self.material, witness, &self.shared, self.wall);
         let config = config.map_err(|error| Failure::auth(format!("TLS cannot be set up: {error}")))?;
-        let connecting = TlsConnector::from(Arc::new(config)).connect_with(
-            self.material.server_name.clone(),
-            tcp,
-            |connection| connection.set_buffer_limit(Some(UNSENT_BYTES_MAX)),
-        );
+        let connecting =
+            TlsConnector::from(Arc::new(config)).connect_with(self.material.server_name.clone(), tcp, |connection| {
+                connection.set_buffer_limit(Some(UNSENT_BYTES_MAX))
+            });
         match timeout_at(deadline, connecting).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(self.scene(witness, false, |scene| scene.failure(&error))),

@@ -162,9 +162,13 @@ impl Scene<'_> {
             }
             CertificateError::NotValidForName => auth(
                 Code::TlsWrongName,
-                format!("the certificate of broker {broker} ({name}) is not for {wanted:?}: set server_name to a name in it"),
+                format!(
+                    "the certificate of broker {broker} ({name}) is not for {wanted:?}: set server_name to a name in it"
+                ),
             ),
-            _ => auth(Code::TlsCertInvalid, format!("the certificate of broker {broker} ({name}) is not valid: {error}")),
+            _ => {
+                auth(Code::TlsCertInvalid, format!("the certificate of broker {broker} ({name}) is not valid: {error}"))
+            }
         }
     }
 
@@ -217,7 +221,8 @@ impl Scene<'_> {
     }
 
     fn refused(&self, why: &str) -> String {
-        let own = self.own.map_or_else(|| "none".to_owned(), |own| format!("{}, valid until {}", own.name, own.not_after));
+        let own =
+            self.own.map_or_else(|| "none".to_owned(), |own| format!("{}, valid until {}", own.name, own.not_after));
         let file = self.settings.identity.as_ref().map(|files| format!(" in {}", files.cert_file.display()));
         format!("broker {} refuses our certificate ({own}){}: {why}", self.broker, file.unwrap_or_default())
     }
@@ -236,4 +241,74 @@ fn auth(code: Code, text: impl AsRef<str>) -> Failure {
 /// It may pass.
 fn lost(code: Code, text: impl AsRef<str>) -> Failure {
     Failure::lost(Fault::new(code, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::link::backoff::Cause;
+    use crate::link::tls::certificates::Whose;
+
+    fn certificate(whose: Whose, name: &str) -> Certificate {
+        let (not_before, not_after) = (WallTime::from_millis(0), WallTime::from_millis(1_800_000_000_000));
+        Certificate { whose, name: name.to_owned(), issuer: "someone".to_owned(), not_before, not_after }
+    }
+
+    fn told(error: Error, least: Least, has_own: bool) -> Failure {
+        let ca_file = PathBuf::from("/etc/neap/ca.crt");
+        let settings = Settings { ca_file, identity: None, server_name: None, least };
+        let (shown, own) = (certificate(Whose::Broker, "broker"), certificate(Whose::Node, "node-1"));
+        let scene = Scene {
+            broker: "broker.example:8883",
+            wanted: "broker.example".to_owned(),
+            settings: &settings,
+            shown: Some(&shown),
+            own: has_own.then_some(&own),
+            asked: true,
+            established: true,
+            now: WallTime::from_millis(1_700_000_000_000),
+            sure: true,
+        };
+        scene.failure(&io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[test]
+    fn every_alert_about_our_certificate_has_its_code_and_waits_for_an_operator() {
+        for (alert, has_own, code) in [
+            (Alert::CertificateRequired, false, Code::TlsClientCertRequired),
+            // How TLS 1.2 says the same.
+            (Alert::HandshakeFailure, false, Code::TlsClientCertRequired),
+            (Alert::HandshakeFailure, true, Code::TlsVersion),
+            (Alert::CertificateExpired, true, Code::TlsClientCertRefused),
+            (Alert::CertificateRevoked, true, Code::TlsClientCertRefused),
+            (Alert::UnknownCA, true, Code::TlsClientCertRefused),
+            (Alert::BadCertificate, true, Code::TlsClientCertRefused),
+            (Alert::ProtocolVersion, true, Code::TlsVersion),
+        ] {
+            let failure = told(Error::AlertReceived(alert), Least::Tls13, has_own);
+            assert!(failure.why.starts_with(code.as_str()), "{alert:?}: {}", failure.why);
+            assert_eq!(failure.cause, Cause::Auth, "{alert:?}");
+        }
+        let passing = told(Error::AlertReceived(Alert::InternalError), Least::Tls13, true);
+        assert_eq!(passing.cause, Cause::Lost, "{}", passing.why);
+    }
+
+    #[test]
+    fn an_old_broker_is_told_with_what_would_let_it_in() {
+        let error = Error::PeerIncompatible(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig);
+        assert!(told(error.clone(), Least::Tls13, true).why.contains("tls_min = \"1.2\""));
+        assert!(told(error, Least::Tls12, true).why.contains("not safe"));
+    }
+
+    #[test]
+    fn names_of_a_strangers_certificate_are_few_and_without_control_characters() {
+        let presented = vec!["evil\x1b[2J".to_owned(); 1_000];
+        let expected = rustls::pki_types::ServerName::try_from("broker.example").unwrap().to_owned();
+        let error = CertificateError::NotValidForNameContext { expected, presented };
+        let failure = told(Error::InvalidCertificate(error), Least::Tls13, true);
+        assert!(failure.why.len() < 1_000 && !failure.why.contains('\x1b'), "{}", failure.why);
+        assert!(failure.why.contains("not for \"broker.example\""), "{}", failure.why);
+    }
 }

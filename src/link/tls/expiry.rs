@@ -41,8 +41,7 @@ pub fn step(now: WallTime, not_after: WallTime) -> Step {
 
 /// What is left, in whole days, or how long ago it ended, for people.
 pub fn left(now: WallTime, not_after: WallTime) -> String {
-    let (span, is_over) =
-        if now >= not_after { (now.since(not_after), true) } else { (not_after.since(now), false) };
+    let (span, is_over) = if now >= not_after { (now.since(not_after), true) } else { (not_after.since(now), false) };
     let amount = match span.as_secs() {
         0..7_200 => format!("{} min", span.as_secs() / 60),
         7_200..172_800 => format!("{} h", span.as_secs() / 3_600),

@@ -52,12 +52,16 @@ impl Material {
         let mut faults = Vec::new();
         let mut take = |fault| faults.push(fault);
         let authorities = authorities(&settings.ca_file).map_err(&mut take).ok();
-        let identity = settings.identity.as_ref().and_then(|files| identity(files).map_err(|all| all.into_iter().for_each(&mut take)).ok());
+        let identity = settings
+            .identity
+            .as_ref()
+            .and_then(|files| identity(files).map_err(|all| all.into_iter().for_each(&mut take)).ok());
         let wanted = settings.server_name.as_deref().unwrap_or(host);
         let server_name = ServerName::try_from(wanted.to_owned())
             .map_err(|_| take(Fault::new(Code::TlsFile, format!("{wanted:?} is no name of a host and no address: set server_name to what the broker's certificate says"))))
             .ok();
-        let (Some((roots, mut certificates)), Some(server_name), true) = (authorities, server_name, faults.is_empty()) else {
+        let (Some((roots, mut certificates)), Some(server_name), true) = (authorities, server_name, faults.is_empty())
+        else {
             return Err(faults);
         };
         let own = identity.as_ref().and_then(|identity| Certificate::read(Whose::Node, identity.cert.first()?));
@@ -153,17 +157,26 @@ fn key(path: &Path) -> Result<Arc<dyn rustls::sign::SigningKey>, Fault> {
     let found = file.metadata().map_err(|error| bad(path, error))?;
     let (mode, owner, us) = (found.mode() & 0o777, found.uid(), rustix::process::geteuid().as_raw());
     if mode & 0o077 != 0 {
-        let text = format!("{} has mode {mode:03o}: others may read the private key, at most 600 is allowed; run chmod 600 on it", path.display());
+        let text = format!(
+            "{} has mode {mode:03o}: others may read the private key, at most 600 is allowed; run chmod 600 on it",
+            path.display()
+        );
         return Err(Fault::new(Code::TlsKeyPermissions, text));
     }
     if owner != us && owner != 0 {
-        let text = format!("{} belongs to user {owner}: the private key must belong to root or to this user, {us}; run chown {us} on it", path.display());
+        let text = format!(
+            "{} belongs to user {owner}: the private key must belong to root or to this user, {us}; run chown {us} on it",
+            path.display()
+        );
         return Err(Fault::new(Code::TlsKeyPermissions, text));
     }
     let pem = contents(path, &file)?;
     if pem.windows(b"ENCRYPTED".len()).any(|words| words == b"ENCRYPTED") {
         let remedy = "openssl pkey -in OLD -out NEW writes it without";
-        return Err(bad(path, format!("the private key is encrypted, and nobody is here to type the passphrase: {remedy}")));
+        return Err(bad(
+            path,
+            format!("the private key is encrypted, and nobody is here to type the passphrase: {remedy}"),
+        ));
     }
     let mut der = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| bad(path, "no private key in it: it must hold -----BEGIN PRIVATE KEY----- in PEM"))?;
