@@ -7,9 +7,9 @@
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
-//! controllers; [`memory`] has workers give memory
-//! back; [`privacy`] tells who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows everything on this
-//! machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
+//! controllers; [`memory`] has workers give memory back; [`privacy`] tells who can read along. Around it [`keeper`] writes
+//! the store; [`pressure`] looks at the memory; [`status`] shows everything on this machine; [`ending`] reloads and stops;
+//! [`floor`] holds the workers whatever happens to this loop.
 
 mod bench;
 mod clocks;
@@ -134,7 +134,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), Error> {
 }
 
 /// A half-dead agent with a running worker is the worst state: any panic ends the process, and with it the workers.
-/// The exceptions are what is caught where it happens: the store over a damaged file, the MQTT library over a broker.
+/// The exceptions are what is caught where it happens: the store over a damaged file, the libraries over a broker.
 fn die_whole() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

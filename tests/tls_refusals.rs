@@ -294,7 +294,7 @@ async fn whatever_comes_instead_of_tls_ends_the_connection_and_nothing_else() {
     assert!(grown < 32 * 1024 * 1024, "grown by {grown} bytes");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_connection_cut_at_any_moment_is_made_again_and_the_messages_arrive() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let pki = Pki::new(folder.path(), "operator");

@@ -50,17 +50,14 @@ impl Material {
     /// Everything that is wrong with the files, one sentence each.
     pub fn read(settings: &Settings, host: &str) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
-        let mut take = |fault| faults.push(fault);
-        let authorities = authorities(&settings.ca_file).map_err(&mut take).ok();
-        let identity = settings
-            .identity
-            .as_ref()
-            .and_then(|files| identity(files).map_err(|all| all.into_iter().for_each(&mut take)).ok());
+        let authorities = authorities(&settings.ca_file).map_err(|fault| faults.push(fault)).ok();
+        let identity = settings.identity.as_ref().map(identity).transpose().map_err(|all| faults.extend(all));
         let wanted = settings.server_name.as_deref().unwrap_or(host);
-        let server_name = ServerName::try_from(wanted.to_owned())
-            .map_err(|_| take(Fault::new(Code::TlsFile, format!("{wanted:?} is no name of a host and no address: set server_name to what the broker's certificate says"))))
-            .ok();
-        let (Some((roots, mut certificates)), Some(server_name), true) = (authorities, server_name, faults.is_empty())
+        let server_name = ServerName::try_from(wanted.to_owned()).map_err(|_| {
+            let remedy = "set server_name to a name in the broker's certificate";
+            faults.push(Fault::new(Code::TlsFile, format!("{wanted:?} is no name of a host and no address: {remedy}")));
+        });
+        let (Some((roots, mut certificates)), Ok(identity), Ok(server_name)) = (authorities, identity, server_name)
         else {
             return Err(faults);
         };
