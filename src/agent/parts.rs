@@ -15,6 +15,7 @@ use super::desk::{self, Desk};
 use super::history::History;
 use super::keeper::{Found, Keeper};
 use super::pressure::{self, Watcher};
+use super::privacy::Privacy;
 use super::reports::{self, Impairment, Reports};
 use super::service::Service;
 use super::status::Status;
@@ -87,6 +88,7 @@ impl Agent {
 
         let told = link_settings(&settings, reports.will(now.wall))?;
         let heartbeat = told.heartbeat.clone();
+        let privacy = Privacy::of(&told);
         let (commands, link) = mqtt::start(told, sys::clock::wall)?;
         let (handles, workers) = start_handles(&settings, &sentinel, &gate);
         let places = usize::from(settings.workers.count);
@@ -128,6 +130,7 @@ impl Agent {
             history,
             service,
             heartbeat,
+            privacy,
         };
         Ok((agent, mouths))
     }
@@ -232,6 +235,7 @@ fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, E
     // A password that cannot be used is an error now, not at the hundredth connect.
     mqtt.password()?;
     Ok(mqtt::Settings {
+        tls: mqtt.tls.clone(),
         allow_insecure: mqtt.allow_insecure,
         username: mqtt.username.clone(),
         password_file: mqtt.password_file.clone(),
@@ -272,6 +276,9 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
             "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"
                 .to_owned(),
         floor: floor.sentences(),
+        // The link tells, and with TLS the connection.
+        transport: String::new(),
+        certificate: None,
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
         models: reports::models(library, settings.worst_node_max),
         limits: InfoLimits {
