@@ -7,7 +7,9 @@ use crate::cli::failure::{Class, Failure};
 use crate::model::verdict::Limits;
 use crate::sys::clock;
 use crate::worker::child::{Child, Start, Step};
-use crate::worker::protocol::{FromWorker, Hello};
+use crate::worker::jail;
+use crate::worker::jail::achieved::Level;
+use crate::worker::protocol::FromWorker;
 
 /// Longest wait for the first word of a worker.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -36,7 +38,8 @@ async fn greet(limits: &Limits) -> Result<Started, Failure> {
     let address_bytes = limits.plan_bytes.saturating_add(limits.item_bytes).saturating_mul(2);
     let plan_bytes = limits.plan_bytes;
     let exe = Path::new("/proc/self/exe");
-    let start = Start { exe, slot: 0, core: None, plan_bytes, address_bytes, dead_man: None };
+    let sandbox = jail::Policy { level: Level::BestEffort, ..jail::Policy::default() };
+    let start = Start { exe, slot: 0, core: None, plan_bytes, address_bytes, sandbox, dead_man: None };
     let before = clock::now();
     let mut child = Child::spawn(&start, None).map_err(|error| not_up(&error.to_string()))?;
     let hello = loop {
@@ -52,12 +55,7 @@ async fn greet(limits: &Limits) -> Result<Started, Failure> {
     let ready = clock::now().since(before);
     child.kill();
     child.end().await.map_err(|error| not_up(&error.to_string()))?;
-    Ok(Started { ready, sandbox: sandbox(&hello) })
-}
-
-fn sandbox(hello: &Hello) -> Duration {
-    let _told = hello;
-    Duration::ZERO
+    Ok(Started { ready, sandbox: hello.sandbox.set_up })
 }
 
 fn not_up(why: &str) -> Failure {
