@@ -196,7 +196,7 @@ fn csv(source: SourceId, line: &str, with_cell: bool) -> Result<Record, String> 
     };
     let at_s = at.parse().map_err(|_| format!("seconds {:?} is not a number", start_of(at))).and_then(check_seconds)?;
     let percent_value: f64 = percent.parse().map_err(|_| format!("percent {:?} is not a number", start_of(percent)))?;
-    let level = level(percent_value).ok_or_else(|| format!("percent {percent} is not 0 to 100"))?;
+    let level = level(percent_value).ok_or_else(|| format!("percent {} is not 0 to 100", start_of(percent)))?;
     let cell = cell.parse().map(CellId).map_err(|_| format!("cell {:?} is not a whole number", start_of(cell)))?;
     let observed = Observed::Level { metric: Metric::PrbTotDl, level, late: None };
     Ok(Record { at_s, reading: Reading { source, cell, stamped: None, observed } })

@@ -90,7 +90,10 @@ impl Envelope {
         }
         match wire.signatures.len() {
             0 => {
-                return Err(Fault::new(Code::TrustNoSignature, "the envelope has no signature; sign it with neap sign"));
+                return Err(Fault::new(
+                    Code::TrustNoSignature,
+                    "the envelope has no signature; sign it with neap sign",
+                ));
             }
             given if given > limits.signatures => {
                 let text = format!("the envelope has {given} signatures, at most {} are looked at", limits.signatures);
