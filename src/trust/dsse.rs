@@ -141,6 +141,11 @@ impl Envelope {
         &self.signatures
     }
 
+    /// The payload, which nobody vouches for: only to find out whose signature to look for.
+    pub(super) fn unverified_payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// The payload, once this key's signature over it and its type was verified.
     ///
     /// # Errors

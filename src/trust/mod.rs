@@ -6,3 +6,13 @@
 pub mod key;
 
 pub mod dsse;
+
+pub mod keyring;
+
+pub mod order;
+
+pub mod replay;
+
+pub mod time;
+
+mod scope;
