@@ -28,7 +28,7 @@ use random::{Random, full};
 use targets::{ALL, Target};
 
 /// Mutations of one target in the usual run, spread over its corpus.
-const MUTATIONS: usize = 3_000;
+const MUTATIONS: usize = 5_000;
 /// How long each target is mutated in the full run.
 const MINUTE: Duration = Duration::from_secs(60);
 /// CPU time that no input may need; it is thousands of times what the slowest takes.

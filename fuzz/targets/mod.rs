@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod load;
 pub mod reports;
 pub mod texts;
+pub mod trust;
 
 use neap::fault::Fault;
 use neap::sys::alloc;
@@ -29,11 +30,13 @@ pub const ALL: &[(&str, Target)] = &[
     ("config_toml", texts::config_toml),
     ("job_binary", jobs::job_binary),
     ("job_json", jobs::job_json),
+    ("key_ring", trust::key_ring),
     ("load_procfs", load::load_procfs),
     ("load_push", load::load_push),
     ("load_shm", load::load_shm),
     ("load_trace", load::load_trace),
     ("model_toml", texts::model_toml),
+    ("order_envelope", trust::order_envelope),
     ("reports", reports::reports),
     ("topics", texts::topics),
     ("worker_frames", frames::worker_frames),
