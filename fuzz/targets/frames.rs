@@ -44,9 +44,8 @@ fn frame(frame: &[u8]) {
         Ok(message) => {
             let encoded = message.encode().expect("what fitted a frame fits one again");
             assert_eq!(&encoded[PREFIX_BYTES..], frame, "one message has one form");
-            match &message {
-                ToWorker::Run(run) => run.tensors.iter().for_each(fits),
-                ToWorker::Load(_) | ToWorker::Forget(_) => {}
+            if let ToWorker::Run(run) = &message {
+                run.tensors.iter().for_each(fits);
             }
         }
         Err(error) => is_plain(&error.to_string(), SENTENCE_BYTES_MAX),
@@ -55,15 +54,14 @@ fn frame(frame: &[u8]) {
         Ok(message) => {
             let encoded = message.encode().expect("what fitted a frame fits one again");
             assert_eq!(FromWorker::decode(&encoded[PREFIX_BYTES..]).as_ref(), Ok(&message));
-            match &message {
-                FromWorker::Done(done) => {
-                    done.tensors.iter().for_each(fits);
-                    assert!(data_bytes(&done.tensors) <= frame.len() as u64);
-                    let strings = done.tensors.iter().filter_map(|tensor| tensor.to_strings());
-                    assert!(strings.map(|strings| strings.len()).all(|count| count <= STRINGS_MAX));
-                }
-                FromWorker::Failed(failed) => super::is_plain_message(&failed.fault.message),
-                FromWorker::Hello(_) | FromWorker::NeedModel(_) | FromWorker::Parked(_) => {}
+            if let FromWorker::Done(done) = &message {
+                done.tensors.iter().for_each(fits);
+                assert!(data_bytes(&done.tensors) <= frame.len() as u64);
+                let strings = done.tensors.iter().filter_map(|tensor| tensor.to_strings());
+                assert!(strings.map(|strings| strings.len()).all(|count| count <= STRINGS_MAX));
+            }
+            if let FromWorker::Failed(failed) = &message {
+                super::is_plain_message(&failed.fault.message);
             }
         }
         Err(error) => is_plain(&error.to_string(), SENTENCE_BYTES_MAX),
