@@ -21,7 +21,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use neap::sys::clock;
 use random::{Random, full};
@@ -99,13 +99,13 @@ fn keep(what: &str, bytes: &[u8]) -> String {
 
 /// Ends the process when an input hangs: it cannot be stopped in any other way.
 fn watch() {
-    let mut last = (0, Instant::now());
+    let mut last = (0, clock::now());
     loop {
         std::thread::sleep(Duration::from_secs(1));
         let count = COUNT.load(Ordering::Relaxed);
         if count != last.0 {
-            last = (count, Instant::now());
-        } else if last.1.elapsed() > HANG {
+            last = (count, clock::now());
+        } else if clock::now().since(last.1) > HANG {
             let (what, bytes) = AT_WORK.lock().unwrap().clone();
             eprintln!("{what} hangs; {}", keep(&what, &bytes));
             std::process::abort();
@@ -191,15 +191,15 @@ fn the_claims_of_every_target_hold_for_its_corpus_and_for_mutations_of_it() {
         for (input, bytes) in &corpus {
             run(&format!("{name}/{input}"), *target, bytes);
         }
-        let (began, mut mutations) = (Instant::now(), 0);
-        while if full() { began.elapsed() < MINUTE } else { mutations < MUTATIONS } {
+        let (began, mut mutations) = (clock::now(), 0);
+        while if full() { clock::now().since(began) < MINUTE } else { mutations < MUTATIONS } {
             let (input, bytes) = &corpus[mutations % corpus.len()];
             let mut bytes = bytes.clone();
             (0..=random.below(4)).for_each(|_| change(&mut random, &corpus, &mut bytes));
             run(&format!("{name}/{input} mutated, number {mutations}"), *target, &bytes);
             mutations += 1;
         }
-        eprintln!("{name}: {} inputs, {mutations} mutations in {:.1?}", corpus.len(), began.elapsed());
+        eprintln!("{name}: {} inputs, {mutations} mutations in {:.1?}", corpus.len(), clock::now().since(began));
     }
     assert!(bytes_of_all <= CORPORA_BYTES_MAX, "the corpora have {bytes_of_all} bytes, above {CORPORA_BYTES_MAX}");
 }
