@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::units::FAULT_TEXT_BYTES_MAX;
+use crate::units::{FAULT_TEXT_BYTES_MAX, is_steering};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $retryable:literal;)+) => {
@@ -230,7 +230,7 @@ impl Fault {
     pub fn new(code: Code, message: impl AsRef<str>) -> Self {
         let mut safe = String::new();
         for c in message.as_ref().chars() {
-            let c = if c.is_control() { ' ' } else { c };
+            let c = if is_steering(c) { ' ' } else { c };
             if safe.len() + c.len_utf8() > FAULT_TEXT_BYTES_MAX {
                 break;
             }
