@@ -12,13 +12,16 @@ use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use common::clients;
-use common::mosquitto::{Mosquitto, Options};
+use common::mosquitto::{Mosquitto, Options, Tls};
 use common::node::{BASE, Node, Setup};
+use common::pki::{Pki, Valid};
 use common::wait_for;
+use tempfile::TempDir;
 
 const PASSWORD: &str = "pass-0f9d2c-word";
 /// Travels as a tensor, and must not be repeated by anything but the result.
@@ -28,14 +31,30 @@ const HOSTILE: &str = "x\u{1b}[2J\u{9b}31m\nforged-line\u{202e}\u{7}\0end";
 /// What must never be in a log or on a terminal as it is.
 const STEERING: [char; 6] = ['\u{1b}', '\u{9b}', '\u{202e}', '\u{7}', '\0', '\r'];
 
-/// A node with a password at a real broker, at that level and in that format.
-fn node(level: &str, format: &str) -> Option<Node> {
+/// A node, and the lines of its private key.
+struct Place {
+    node: Node,
+    key: Vec<String>,
+    _pki: TempDir,
+}
+
+/// A node with a certificate and a password at a real broker, at that level and in that format.
+fn node(level: &str, format: &str) -> Option<Place> {
     if !clients::installed() {
         return None;
     }
-    let broker = Mosquitto::start(Options::default())?;
+    let pki = tempfile::tempdir().expect("a folder can be made");
+    let operator = Pki::new(pki.path(), "operator");
+    let (server, client) = (operator.localhost(), operator.client("node", "test/node-1", Valid::NOW));
+    let tls = Tls { ca: &operator.ca_file(), server: &server, wants_client: true };
+    let broker = Mosquitto::start(Options { tls: Some(tls), ..Options::default() })?;
+    let path = |path: &Path| path.display().to_string();
     let setup = Setup::new()
-        .with("mqtt", "port", i64::from(broker.port()))
+        .with("mqtt", "host", "localhost")
+        .with("mqtt", "port", i64::from(broker.tls_port()))
+        .with("mqtt", "ca_file", path(&operator.ca_file()))
+        .with("mqtt", "cert_file", path(&client.cert))
+        .with("mqtt", "key_file", path(&client.key))
         .with("mqtt", "username", "test/node-1")
         .with("log", "level", level)
         .with("log", "format", format);
@@ -46,7 +65,9 @@ fn node(level: &str, format: &str) -> Option<Node> {
     node.configure(&setup.with("mqtt", "password_file", file.display().to_string()));
     node.start_agent();
     wait_for("a connection", || node.log(), || node.log().contains("connected").then_some(()));
-    Some(node)
+    let key = fs::read_to_string(&client.key).expect("the key is there");
+    let key = key.lines().filter(|line| !line.starts_with("-----")).map(str::to_owned).collect();
+    Some(Place { node, key, _pki: pki })
 }
 
 fn page(node: &Node, path: &str) -> String {
@@ -82,7 +103,8 @@ fn steers_nothing(what: &str, text: &str) {
 
 #[test]
 fn no_secret_is_in_what_agent_and_commands_say_at_the_loudest_level() {
-    let Some(mut node) = node("trace", "text") else { return };
+    let Some(Place { mut node, key, _pki }) = node("trace", "text") else { return };
+    assert!(key.len() > 1 && key.iter().map(String::len).sum::<usize>() > 100, "{} lines of a key", key.len());
     node.feeder.low();
     let events =
         clients::Subscriber::start(node.broker.port(), &[&format!("{BASE}/up/event"), &format!("{BASE}/up/state")]);
@@ -110,6 +132,7 @@ fn no_secret_is_in_what_agent_and_commands_say_at_the_loudest_level() {
         // The name of an input is no secret by itself: this one is, because no model has it.
         let text = text.replace(&format!("no input {INPUT:?}"), "");
         assert!(!text.contains(PASSWORD), "the password is in {what}:\n{text}");
+        assert!(!key.iter().any(|line| text.contains(line)), "the private key is in {what}:\n{text}");
         assert!(!text.contains(&format!("[\"{INPUT}\"]")), "tensor data is in {what}:\n{text}");
     }
 }
@@ -117,7 +140,7 @@ fn no_secret_is_in_what_agent_and_commands_say_at_the_loudest_level() {
 #[test]
 fn nothing_that_a_peer_says_steers_a_terminal_or_forges_a_line() {
     for format in ["text", "json"] {
-        let Some(node) = node("trace", format) else { return };
+        let Some(Place { node, _pki, .. }) = node("trace", format) else { return };
         let body = |model: &str| serde_json::json!({"model": model, "input": {"inputs": []}}).to_string();
         for (id, text) in [("a", body(HOSTILE)), ("b", format!("{{\"{HOSTILE}")), ("c", HOSTILE.to_owned())] {
             let text = text.replace('\0', "");
@@ -139,28 +162,18 @@ fn nothing_that_a_peer_says_steers_a_terminal_or_forges_a_line() {
 
 #[test]
 fn a_flood_of_bad_messages_of_every_kind_leaves_few_lines() {
-    let Some(node) = node("info", "text") else { return };
+    let Some(Place { node, _pki, .. }) = node("info", "text") else { return };
     let before = node.log().lines().count();
     let port = node.broker.port();
     // A hundred of each kind: one line of input is one message.
     let lines: String = (0..100).map(|number| format!("not json {number}\n")).collect();
     let kinds =
         ["down/job/bad", "down/job/bad/cancel", "down/job/b%d", "down/cmd/ping", "down/cmd/nothing", "down/else"];
-    for kind in kinds {
+    let topics =
+        kinds.map(|kind| format!("{BASE}/{kind}")).into_iter().chain(["neap/v1/test/fleet/down/hold".to_owned()]);
+    for topic in topics {
         let mut child = std::process::Command::new("mosquitto_pub")
-            .args([
-                "-V",
-                "5",
-                "-q",
-                "1",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-                "-t",
-                &format!("{BASE}/{kind}"),
-                "-l",
-            ])
+            .args(["-V", "5", "-q", "1", "-h", "127.0.0.1", "-p", &port.to_string(), "-t", &topic, "-l"])
             .stdin(std::process::Stdio::piped())
             .spawn()
             .expect("mosquitto_pub can be started");
