@@ -27,6 +27,8 @@ impl Agent {
     pub(super) fn read_settings_again(&mut self) {
         self.service.reloading(self.clocks.now().mono);
         self.bring_into_force();
+        // Even where the configuration has a mistake: certificates are files of their own.
+        self.privacy.look_again();
         self.service.ready();
     }
 
@@ -38,11 +40,12 @@ impl Agent {
                 return;
             }
         };
-        match open_library(&fresh.models_dir) {
+        match open_library(&fresh, &self.settings.jobs.state_dir) {
             Ok(library) => {
-                self.core.desk.reports.set_library(&library);
+                self.core.desk.reports.set_library(&library, fresh.worst_node_max);
                 self.core.desk.set_library(library);
                 self.settings.models_dir.clone_from(&fresh.models_dir);
+                self.settings.worst_node_max = fresh.worst_node_max;
             }
             Err(error) => tracing::error!(%error, "models not reloaded"),
         }

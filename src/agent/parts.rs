@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::appraised;
 use super::clocks::Clocks;
 use super::core::{Core, Terms};
 use super::crashes;
@@ -14,6 +15,7 @@ use super::desk::{self, Desk};
 use super::history::History;
 use super::keeper::{Found, Keeper};
 use super::pressure::{self, Watcher};
+use super::privacy::Privacy;
 use super::reports::{self, Impairment, Reports};
 use super::service::Service;
 use super::status::Status;
@@ -59,7 +61,7 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
-        let library = open_library(&settings.models_dir)?;
+        let library = open_library(&settings, &settings.jobs.state_dir)?;
         let opener = opener(&settings);
         let (store, Found { jobs, wall_high, damage }) = match open_store(&opener)?.map(Found::part) {
             Ok((store, found)) => (Ok(store), found),
@@ -86,6 +88,7 @@ impl Agent {
 
         let told = link_settings(&settings, reports.will(now.wall))?;
         let heartbeat = told.heartbeat.clone();
+        let privacy = Privacy::of(&told);
         let (commands, link) = mqtt::start(told, sys::clock::wall)?;
         let (handles, workers) = start_handles(&settings, &sentinel, &gate);
         let places = usize::from(settings.workers.count);
@@ -127,6 +130,7 @@ impl Agent {
             history,
             service,
             heartbeat,
+            privacy,
         };
         Ok((agent, mouths))
     }
@@ -185,9 +189,11 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
     }
 }
 
-/// Reads the models folder; a model with a mistake is left out and said so.
-pub(super) fn open_library(folder: &Path) -> Result<Arc<Library>, Error> {
-    let library = Library::open(folder)?;
+/// Reads the models folder, and what is known of their costs below that state directory; a model with a mistake is left
+/// out and said so.
+pub(super) fn open_library(settings: &Settings, state_dir: &Path) -> Result<Arc<Library>, Error> {
+    let folder = &settings.models_dir;
+    let library = appraised::with_verdicts(Library::open(folder)?, state_dir, appraised::limits(settings));
     for problem in library.problems() {
         tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
     }
@@ -229,6 +235,7 @@ fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, E
     // A password that cannot be used is an error now, not at the hundredth connect.
     mqtt.password()?;
     Ok(mqtt::Settings {
+        tls: mqtt.tls.clone(),
         allow_insecure: mqtt.allow_insecure,
         username: mqtt.username.clone(),
         password_file: mqtt.password_file.clone(),
@@ -284,8 +291,11 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         memory_locked: sentinel.memory_locked(),
         sandbox: sandbox(),
         floor: floor.sentences(),
+        // The link tells, and with TLS the connection.
+        transport: String::new(),
+        certificate: None,
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
-        models: reports::models(library),
+        models: reports::models(library, settings.worst_node_max),
         limits: InfoLimits {
             wall_ms: u64::try_from(maxima.wall.as_millis()).unwrap_or(u64::MAX),
             memory_bytes: maxima.memory_bytes,

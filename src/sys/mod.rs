@@ -13,6 +13,7 @@ pub mod forbidden;
 pub mod futex;
 pub mod guarded;
 pub mod join;
+pub mod kernel;
 pub mod memory;
 pub mod privilege;
 pub mod process;
