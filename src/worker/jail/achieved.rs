@@ -263,7 +263,7 @@ impl Achieved {
         let missing = Step::ALL.into_iter().find(|step| step.is_essential() && self.given(*step) == Given::No)?;
         let why = self.outcomes.iter().find(|outcome| outcome.step == missing);
         let why = why.map_or_else(|| format!("there is no {}", missing.name()), |outcome| outcome.detail.clone());
-        Some(format!("{why}; {}, and the agent cannot be told to run without it", missing.remedy()))
+        Some(format!("{why}; {}, or set [sandbox] level = \"best-effort\" to run without", missing.remedy()))
     }
 
     /// A report, line by line.
@@ -313,7 +313,7 @@ mod tests {
         assert_eq!(achieved(&[Step::User, Step::Network, Step::Limits]).unavailable(), None);
         let why = achieved(&[Step::Landlock]).unavailable().unwrap();
         assert!(why.starts_with("kernel 5.4 has no Landlock; run Linux 5.13 or later"), "{why}");
-        assert!(why.ends_with("and the agent cannot be told to run without it"), "{why}");
+        assert!(why.ends_with("set [sandbox] level = \"best-effort\" to run without"), "{why}");
         for step in Step::ALL.into_iter().filter(|step| step.is_essential()) {
             assert!(achieved(&[step]).unavailable().is_some(), "{}", step.name());
         }
