@@ -293,6 +293,9 @@ fn an_order_counts_once_whatever_becomes_of_the_node() {
     node.kill_agent();
     fs::remove_dir_all(node.folder.path().join("state")).expect("the state can be removed");
     node.start_agent();
+    // Another one, that has not heard how it went before.
+    let controller = node.controller();
+    controller.wait_for_mode("trough");
     controller.publish(right);
     let last = controller.wait_for_state("once", "REJECTED");
     assert_eq!(last["error"]["code"], "trust.sequence_too_old", "{last}");
