@@ -148,12 +148,12 @@ fn create(path: &Path, mode: u32, text: &str) -> Result<(), Failure> {
         file.write_all(text.as_bytes())?;
         file.sync_all()
     });
-    written.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => {
+    written.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::AlreadyExists {
             let text =
                 format!("{} is there already, and a key is never written over; give another --out", path.display());
-            Failure::new(Class::Io, text)
+            return Failure::new(Class::Io, text);
         }
-        _ => Failure::io(&format!("cannot write {}", path.display()), &error),
+        Failure::io(&format!("cannot write {}", path.display()), &error)
     })
 }
