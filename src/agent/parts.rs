@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::appraised;
 use super::clocks::Clocks;
 use super::core::{Core, Terms};
 use super::crashes;
@@ -61,7 +62,7 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
-        let library = open_library(&settings.models_dir)?;
+        let library = open_library(&settings, &settings.jobs.state_dir)?;
         let opener = opener(&settings);
         let (store, Found { jobs, wall_high, marks, damage }) = match open_store(&opener)?.map(Found::part) {
             Ok((store, found)) => (Ok(store), found),
@@ -191,9 +192,11 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
     }
 }
 
-/// Reads the models folder; a model with a mistake is left out and said so.
-pub(super) fn open_library(folder: &Path) -> Result<Arc<Library>, Error> {
-    let library = Library::open(folder)?;
+/// Reads the models folder, and what is known of their costs below that state directory; a model with a mistake is left
+/// out and said so.
+pub(super) fn open_library(settings: &Settings, state_dir: &Path) -> Result<Arc<Library>, Error> {
+    let folder = &settings.models_dir;
+    let library = appraised::with_verdicts(Library::open(folder)?, state_dir, appraised::limits(settings));
     for problem in library.problems() {
         tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
     }
@@ -281,7 +284,7 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         transport: String::new(),
         certificate: None,
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
-        models: reports::models(library),
+        models: reports::models(library, settings.worst_node_max),
         limits: InfoLimits {
             wall_ms: u64::try_from(maxima.wall.as_millis()).unwrap_or(u64::MAX),
             memory_bytes: maxima.memory_bytes,
