@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::units::FAULT_TEXT_BYTES_MAX;
+use crate::units::{FAULT_TEXT_BYTES_MAX, is_steering};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $retryable:literal;)+) => {
@@ -269,11 +269,11 @@ impl Fault {
 }
 
 /// A text that may repeat what a stranger wrote, as it can be shown and logged: at most `bytes_max` bytes, and blanks
-/// where it had control characters, which could drive a terminal.
+/// where it had characters that could drive a terminal.
 pub fn plain(text: &str, bytes_max: usize) -> String {
     let mut safe = String::new();
     for c in text.chars() {
-        let c = if c.is_control() { ' ' } else { c };
+        let c = if is_steering(c) { ' ' } else { c };
         if safe.len() + c.len_utf8() > bytes_max {
             break;
         }

@@ -12,6 +12,7 @@ pub mod fds;
 pub mod futex;
 pub mod guarded;
 pub mod join;
+pub mod kernel;
 pub mod memory;
 pub mod privilege;
 pub mod process;
