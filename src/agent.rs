@@ -7,9 +7,9 @@
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
-//! controllers; [`memory`] has workers give memory back; [`privacy`] tells who can read along. Around it [`keeper`] writes
-//! the store; [`pressure`] looks at the memory; [`status`] shows everything on this machine; [`ending`] reloads and stops;
-//! [`floor`] holds the workers whatever happens to this loop.
+//! controllers, after [`trust`] has judged whether they count; [`memory`] has workers give memory back; [`privacy`] tells
+//! who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows
+//! everything on this machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
 pub(crate) mod appraised;
 mod bench;
@@ -38,6 +38,7 @@ mod service;
 mod simulation;
 mod status;
 mod telemetry;
+pub mod trust;
 mod wall;
 mod yields;
 

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::failure::{Class, Failure};
 use super::out::{Out, Tone};
-use crate::agent::floor;
+use crate::agent::{floor, trust};
 use crate::config::{Error, Settings};
 use crate::link::settings::Transport;
+use crate::trust::keyring::KeyRing;
 use crate::worker::cgroup::{Had, Item};
 
 /// Arguments of `neap check`.
@@ -67,6 +68,17 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
             };
             let host = &mqtt.host;
             out.line(&format!("{}: {} {what} ({host}:{})", path.display(), out.paint(tone, "transport:"), mqtt.port))?;
+            if let Some(keys) = &settings.trust.keys {
+                let found = trust::read(keys).and_then(|text| KeyRing::parse(&text));
+                let (tone, said) = match &found {
+                    Ok(ring) => (
+                        Tone::Good,
+                        format!("{}, {} keys, seq {}", settings.trust.mode, ring.keys().count(), ring.seq()),
+                    ),
+                    Err(fault) => (Tone::Warn, fault.to_string()),
+                };
+                out.line(&format!("{}: {} {said}", path.display(), out.paint(tone, "trust:")))?;
+            }
             for item in floor::look(&settings).items() {
                 let tone = match item.had {
                     Had::Yes => Tone::Good,
@@ -99,6 +111,7 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
     let item = |item: &Item| json!({"item": item.name, "had": item.had.as_str(), "text": item.text});
     let floor = read.as_ref().map(|settings| floor::look(settings).items().iter().map(item).collect::<Vec<_>>());
     let floor = floor.unwrap_or_default();
+    let trust = read.as_ref().ok().map(|settings| settings.trust.mode.as_str());
     let notes = read.as_ref().map(Settings::surroundings).unwrap_or_default();
     let transport = read.as_ref().ok().map(|settings| settings.mqtt.transport().as_str());
     json!({
@@ -107,6 +120,7 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
         "problems": problems,
         "notes": notes,
         "transport": transport,
+        "trust": trust,
         "floor": floor,
     })
 }

@@ -23,6 +23,7 @@ use crate::governor::Policy;
 use crate::jobs::job::Limits;
 use crate::link;
 use crate::link::topics::Topics;
+use crate::trust::Mode;
 use crate::units::Utilization;
 use crate::worker::{cgroup, jail};
 use crate::{load, telemetry};
@@ -56,6 +57,8 @@ pub struct Settings {
     pub sandbox: jail::Policy,
     /// Which work is taken, and what is kept of it.
     pub jobs: Jobs,
+    /// Whose orders count.
+    pub trust: Trust,
     /// Folder of the models.
     pub models_dir: PathBuf,
     /// The longest single operator of a model that is not remarked on.
@@ -165,6 +168,15 @@ pub struct Jobs {
     pub limits_max: Limits,
 }
 
+/// `[trust]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// The key ring; `None`: there is none.
+    pub keys: Option<PathBuf>,
+    /// What happens to orders that nobody signed.
+    pub mode: Mode,
+}
+
 /// `[safe_mode]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SafeMode {
@@ -265,6 +277,7 @@ impl Settings {
             ("cgroup", self.cgroup != new.cgroup),
             ("sandbox", self.sandbox != new.sandbox),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
+            ("trust", self.trust != new.trust),
             ("safe_mode", self.safe_mode != new.safe_mode),
             ("status", self.status != new.status),
             ("log", self.log != new.log),

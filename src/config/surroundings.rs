@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{Mqtt, Settings};
 use crate::load::Kind;
 use crate::sys::{clock, sched};
+use crate::trust::Mode;
 use crate::units::CoreList;
 
 /// Longest password, in bytes.
@@ -87,6 +88,17 @@ impl Settings {
             }
             (Some(_), true) => notes.push("mqtt.allow_insecure has no effect with ca_file: TLS is spoken".to_owned()),
             (_, false) => {}
+        }
+        match &self.trust.keys {
+            None => notes.push("[trust] keys names no key ring: every order counts, whoever sends it".to_owned()),
+            Some(keys) => {
+                if self.trust.mode == Mode::Warn {
+                    notes.push("[trust] mode is warn: orders that nobody signed count as well".to_owned());
+                }
+                if let Err(error) = fs::metadata(keys) {
+                    notes.push(format!("trust.keys {}: {error}", keys.display()));
+                }
+            }
         }
         notes.extend(self.tls_notes(clock::wall()));
         if let Err(error) = self.mqtt.password() {
