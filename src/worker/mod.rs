@@ -6,6 +6,7 @@
 //! it (driven by the sentinel only).
 //! Worker side: [`serve`] is the process's main loop, [`jail`] what it gives up first, [`channel`] its socket, [`plans`]
 //! what it keeps loaded, [`engine`] what computes and [`infer`] the one that does (the only file that names tract),
+//! [`preflight`] what is said about a model's file before that,
 //! [`guard`] what catches panics, [`prepare`] and [`interpret`] what surrounds a network.
 
 // In reading order: both sides, the agent's, the worker's.
@@ -25,5 +26,6 @@ pub mod infer;
 pub mod interpret;
 pub mod jail;
 pub mod plans;
+pub mod preflight;
 pub mod prepare;
 pub mod serve;
