@@ -55,7 +55,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 17] = [
+const PURE: [&str; 18] = [
     "src/governor/",
     "src/trust/",
     "src/units.rs",
@@ -69,6 +69,7 @@ const PURE: [&str; 17] = [
     "src/link/messages.rs",
     "src/link/reconcile.rs",
     "src/worker/protocol.rs",
+    "src/worker/preflight",
     "src/agent/wall.rs",
     "src/agent/crashes.rs",
     "src/agent/pulse.rs",

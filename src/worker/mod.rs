@@ -2,7 +2,7 @@
 //!
 //! Both sides: [`protocol`], the frames between them.
 //! Agent side: [`handle`] is what the agent uses, `supervisor` the task that keeps one worker alive, [`child`] one
-//! process of it, [`cgroup`] what the kernel holds it with, [`verdict`] why it ended, [`gate`] what stops and continues
+//! process of it, [`cgroup`] what the kernel holds it with, [`verdict`] why it ended (`oom`: whether for memory), [`gate`] what stops and continues
 //! it (driven by the sentinel only).
 //! Worker side: [`serve`] is the process's main loop, [`jail`] what it gives up first, [`channel`] its socket, [`plans`]
 //! what it keeps loaded, [`engine`] what computes and [`infer`] the one that does (the only file that names tract),
@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod child;
 pub mod gate;
 pub mod handle;
+mod oom;
 mod supervisor;
 pub mod verdict;
 

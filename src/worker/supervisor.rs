@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::child::{Child, Start, Step};
 use super::gate::Gate;
 use super::handle::{Event, Output, Settings, Work};
+use super::oom;
 use super::protocol::{Done, Failed, FromWorker, Hello, Load, NeedModel, Parked, Run, ToWorker, data_bytes};
 use super::verdict::{self, Backoff, Cause, Circumstances};
 use crate::fault::{Code, Fault};
@@ -183,7 +184,9 @@ impl Supervisor {
         self.loaded.clear();
         self.gate.fill(self.slot, child.pid());
         (self.on_changed)();
+        let oom_before = oom::kills(&self.gate.cgroups().memory_signs(self.slot));
         let end = self.live(&mut child).await;
+        let oom_after = oom::kills(&self.gate.cgroups().memory_signs(self.slot));
         // First out of the gate, then reaped: the sentinel must never signal an id that the kernel has given away.
         self.gate.clear(self.slot);
         child.kill();
@@ -207,6 +210,7 @@ impl Supervisor {
             memory_bytes: self.queue.front().filter(|job| job.sent).map(|job| job.memory_bytes),
             plan_bytes: self.settings.memory_bytes,
             last_words: &last_words,
+            out_of_memory: oom::was_killed(oom_before, oom_after),
         };
         let fault = verdict::fault(&cause, exit, circumstances);
         let retry_in = match cause {
