@@ -2,3 +2,17 @@
 //!
 //! Pure: bytes, keys and the time come in, verdicts come out. Files are read by [`cli`](crate::cli) and
 //! [`agent`](crate::agent).
+
+pub mod key;
+
+pub mod dsse;
+
+pub mod keyring;
+
+pub mod order;
+
+pub mod replay;
+
+pub mod time;
+
+mod scope;
