@@ -1,6 +1,7 @@
 //! Does a real worker process compute, and does nothing that a model does to it reach the agent?
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 #[path = "support/onnx.rs"]
 mod onnx;
 #[path = "support/rig.rs"]

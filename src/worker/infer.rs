@@ -240,4 +240,4 @@ fn refused(otherwise: Code, error: &TractError) -> Fault {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

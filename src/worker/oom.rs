@@ -6,7 +6,7 @@ use std::fs;
 use super::cgroup::MemorySigns;
 
 /// How often processes of a group have been killed for memory so far; `None` where the kernel does not count it.
-pub fn kills(signs: &MemorySigns) -> Option<u64> {
+pub(super) fn kills(signs: &MemorySigns) -> Option<u64> {
     // Version 1 counts beside the limit's own counter.
     let path = signs.events.clone().or_else(|| Some(signs.failcnt.as_ref()?.with_file_name("memory.oom_control")))?;
     let text = fs::read_to_string(path).ok()?;
@@ -15,7 +15,7 @@ pub fn kills(signs: &MemorySigns) -> Option<u64> {
 }
 
 /// Whether there were more of them at the end of a process than at its start.
-pub fn was_killed(before: Option<u64>, after: Option<u64>) -> bool {
+pub(super) fn was_killed(before: Option<u64>, after: Option<u64>) -> bool {
     before.zip(after).is_some_and(|(before, after)| after > before)
 }
 

@@ -392,7 +392,7 @@ impl Supervisor {
                 if hit && child.is_some() {
                     return Some(End::Exit(Cause::Killed(why)));
                 }
-                let fault = verdict::fault(&Cause::Killed(why), Exit::Signal(libc::SIGKILL), IDLE);
+                let fault = verdict::fault(&Cause::Killed(why), Exit::Signal(libc::SIGKILL), Circumstances::IDLE);
                 for job in self.withdraw(|job| Some(job.token) == token) {
                     let (token, item, outcome) = (job.token, job.item, Err(fault.clone()));
                     self.pending.push_back(Event::Done { slot: self.slot, token, item, outcome });
@@ -465,9 +465,6 @@ impl Supervisor {
 fn stray(token: u64, item: u32) -> String {
     format!("an answer to item {item} of job token {token}, which it is not working on")
 }
-
-/// Circumstances of work that no process was at.
-const IDLE: Circumstances<'_> = Circumstances { greeted: true, memory_bytes: None, plan_bytes: 0, last_words: "" };
 
 /// Why work was not sent.
 enum Unsent {

@@ -36,6 +36,12 @@ pub struct Circumstances<'a> {
     pub out_of_memory: bool,
 }
 
+impl Circumstances<'_> {
+    /// Those of work that no process was at.
+    pub const IDLE: Self =
+        Self { greeted: true, memory_bytes: None, plan_bytes: 0, last_words: "", out_of_memory: false };
+}
+
 /// The fault that ends the item a worker was working on when it ended.
 pub fn fault(cause: &Cause, exit: Exit, circumstances: Circumstances<'_>) -> Fault {
     match cause {

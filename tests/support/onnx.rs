@@ -36,13 +36,6 @@ impl Message {
         self
     }
 
-    /// A field of 32 bits.
-    pub(crate) fn float(mut self, field: u64, value: f32) -> Self {
-        self.varint(field << 3 | 5);
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
-    }
-
     /// Bytes as they are, which need not make sense.
     pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);

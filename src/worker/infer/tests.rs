@@ -1,8 +1,8 @@
 //! Which models are computed rightly, and which are refused before they can do harm?
 
-#[expect(dead_code, reason = "shared with the integration tests, which use more of it")]
+#[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 #[path = "../../../tests/support/onnx.rs"]
-mod onnx;
+pub(in crate::worker) mod onnx;
 
 use self::onnx::{FLOAT, Graph, INT64, external_tensor, floats, ints, node, tensor, value};
 use super::*;
@@ -123,7 +123,7 @@ fn a_file_that_is_no_model_is_a_parse_fault() {
 fn an_unknown_operator_is_named() {
     let fault = refusal(unary("Frobnicate", FLOAT).file());
     assert_eq!(fault.code, Code::ModelUnsupportedOp);
-    assert!(fault.message.contains("ai.onnx.Frobnicate (node \"y\")"), "{fault}");
+    assert!(fault.message.contains("\"ai.onnx.Frobnicate\" (node \"y\")"), "{fault}");
 }
 
 #[test]

@@ -1,21 +1,18 @@
 //! Does every rule refuse what it is for, by its code and its words, and nothing that is good?
 
-#[expect(dead_code, reason = "shared with the integration tests, which use more of it")]
 #[path = "../../../tests/support/bad_models.rs"]
 mod bad_models;
-#[expect(dead_code, reason = "shared with the integration tests, which use more of it")]
-#[path = "../../../tests/support/onnx.rs"]
-mod onnx;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use self::bad_models::{BadModel, Seen, mutations};
-use self::onnx::{FLOAT, Graph, INT64, Message, floats, ints, node, tensor, value, with};
 use super::*;
 use crate::model::library::Library;
 use crate::tensor::DataType;
 use crate::worker::infer;
+use crate::worker::infer::tests::onnx;
+use crate::worker::infer::tests::onnx::{FLOAT, Graph, INT64, Message, floats, ints, node, tensor, value, with};
 
 fn pinned(name: &str, shape: &[usize]) -> Pinned {
     Pinned { name: name.to_owned(), datatype: DataType::Fp32, shape: shape.to_vec() }
