@@ -37,9 +37,12 @@ const PLANS_BYTES: u64 = 64 * MEGABYTE;
 const JOB_BYTES: u64 = 64 * MEGABYTE;
 /// What a worker may have beyond its limits: its own start, its stack and what the allocator cannot use.
 const SLACK_BYTES: u64 = 16 * MEGABYTE;
+/// Running time of jobs that would run for hours, and of changed models.
 const WALL: Duration = Duration::from_secs(2);
-/// A busy machine may keep a job waiting; a hang would take longer.
-const WALL_SLACK: Duration = Duration::from_secs(30);
+/// Running time of the others: workers get only what a busy machine leaves.
+const WALL_AMPLE: Duration = Duration::from_secs(30);
+/// What starting a worker and telling of the end may take besides.
+const WALL_SLACK: Duration = Duration::from_secs(20);
 /// By how much the agent's highest resident memory may grow over the whole corpus.
 const AGENT_GROWTH_BYTES_MAX: u64 = 16 * MEGABYTE;
 /// Models in one folder, below the library's limit of 256.
@@ -74,7 +77,7 @@ fn numbers(name: &str, datatype: &str, shape: &[usize], values: &[f64]) -> Value
 }
 
 fn assert_serves(controller: &Controller, id: &str) {
-    controller.submit(id, &job("good", &numbers("x", "FP32", &[2], &[-1.0, 2.0]), WALL_SLACK));
+    controller.submit(id, &job("good", &numbers("x", "FP32", &[2], &[-1.0, 2.0]), WALL_AMPLE));
     let result = controller.wait_for_result(id);
     assert_eq!(result["outputs"][0]["data"], json!([0.0, 2.0]), "{result}");
 }
@@ -178,20 +181,22 @@ fn each_bad_model_ends_its_job_in_its_code_within_its_limits_and_harms_nobody() 
 
 fn run_all(node: &Node, controller: &Controller, corpus: &[BadModel], round: usize) {
     let one = numbers("x", "FP32", &[1], &[1.0]);
-    let mut slowest = (Duration::ZERO, "");
+    let (mut slowest, mut wrong) = ((Duration::ZERO, ""), Vec::new());
     // After three failures of one model in one life of the agent it is quarantined: so three rounds and no more.
     for bad in corpus {
         let worker = node.wait_for_workers(1)[0];
         let id = format!("{}-{round}", bad.name);
         let began = clock::now();
-        controller.submit(&id, &job(bad.name, &one, WALL));
+        let wall = if bad.code == "worker.timeout" { WALL } else { WALL_AMPLE };
+        controller.submit(&id, &job(bad.name, &one, wall));
         let result = controller.wait_for_result(&id);
         let took = clock::now().since(began);
-        assert_eq!(result["error"]["code"], bad.code, "{}: {result}", bad.name);
         let sentence = result["error"]["message"].as_str().unwrap_or_default();
-        assert!(sentence.contains(bad.says), "{}: {:?} is not in: {sentence}", bad.name, bad.says);
+        if result["error"]["code"] != bad.code || !sentence.contains(bad.says) {
+            wrong.push(format!("{}: expected {} with {:?}, got {result}", bad.name, bad.code, bad.says));
+        }
         controller.wait_for_state(&id, "FAILED");
-        assert!(took <= WALL + WALL_SLACK, "{} took {took:?}", bad.name);
+        assert!(took <= wall + WALL_SLACK, "{} took {took:?}", bad.name);
         slowest = slowest.max((took, bad.name));
         match bad.seen {
             // A refusal costs nobody's process.
@@ -199,6 +204,7 @@ fn run_all(node: &Node, controller: &Controller, corpus: &[BadModel], round: usi
             Seen::Later => assert_serves(controller, &format!("after-{id}")),
         }
     }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
     assert_serves(controller, &format!("after-round-{round}"));
     eprintln!("round {round}: slowest was {} with {:?}", slowest.1, slowest.0);
 }
@@ -215,13 +221,14 @@ struct Original {
 }
 
 fn originals() -> Vec<Original> {
-    let counted = |count: i32| (0..count).map(|at| f64::from(at % 251)).collect::<Vec<_>>();
     let sample = |path: &str| read_json(models().join(path));
+    let bytes = json!({"name": "bytes", "shape": [1, 2048], "datatype": "INT32", "data": vec![7; 2048]});
+    let bytes = json!({"inputs": [bytes]});
     let inputs = [
         ("kpi-anomaly", sample("kpi-anomaly/samples/healthy.json"), 5),
         ("prb-forecast", sample("prb-forecast/samples/deep-night.json"), 4),
-        ("speech", numbers("input", "FP32", &[1, 576], &counted(576)), 2),
-        ("file-type", numbers("bytes", "INT32", &[1, 2048], &counted(2048)), 1),
+        ("speech", numbers("input", "FP32", &[1, 576], &[0.25; 576]), 2),
+        ("file-type", bytes, 1),
     ];
     let original = |(name, input, share): (&'static str, Value, usize)| {
         let folder = models().join(name);

@@ -1,6 +1,6 @@
 //! What only shows when it is loaded or computed: memory, time, and answers that are not what was declared.
 
-use super::super::onnx::{FLOAT, Graph, INT64, Message, inner, integer, ints, node, tensor, value, with};
+use super::super::onnx::{FLOAT, Graph, INT64, Message, inner, integer, integers, ints, node, tensor, value, with};
 use super::{BadModel, Seen, list, relu, with_nodes};
 
 pub(super) fn models() -> Vec<BadModel> {
@@ -9,12 +9,16 @@ pub(super) fn models() -> Vec<BadModel> {
         later("fill-computed", computed("ConstantOfShape"), "worker.memory", ""),
         later("expand-computed", expanded(), "worker.memory", ""),
         later("range-computed", counted(), "worker.memory", ""),
-        later("outer-products", outer(), "worker.memory", ""),
+        later("terabytes-around-a-point", padded(), "worker.memory", ""),
+        BadModel {
+            seen: Seen::Before,
+            ..later("outer-products", outer(), "model.too_large", "makes 400000000 elements")
+        },
         later("products-for-hours", endless(), "worker.timeout", "limits.wall_ms"),
         later("steps-for-hours", stepping(), "worker.timeout", "limits.wall_ms"),
         later("output-of-another-rank", ranked(), "model.shape", "correct model.toml"),
         later("output-of-another-type", typed(), "model.shape", "correct model.toml"),
-        later("shapes-that-do-not-meet", unmet(), "model.shape", ""),
+        later("shapes-that-do-not-meet", unmet(), "model.run", "broadcast"),
         later("reshape-to-another-size", resized(), "model.shape", ""),
         BadModel {
             seen: Seen::Before,
@@ -75,12 +79,21 @@ fn counted() -> Vec<u8> {
     added(nodes, vec![number("root", 1 << 15), number("start", 0), number("delta", 1)])
 }
 
+/// Each side of one point in space is padded by no more than is allowed.
+fn padded() -> Vec<u8> {
+    let nodes = vec![
+        node("Reshape", &["x", "point"], &["p"]),
+        with(node("Conv", &["p", "w"], &["big"]), integers("pads", &[4096; 6])),
+    ];
+    added(nodes, vec![tensor("w", FLOAT, &[1; 5], &1_f32.to_le_bytes()), list("point", &[1; 5])])
+}
+
 /// A column times a row, 20,000 of each: 1.6 GB.
 fn outer() -> Vec<u8> {
     let nodes = vec![
         node("Expand", &["x", "column"], &["c"]),
         node("Expand", &["x", "row"], &["r"]),
-        node("MatMul", &["c", "r"], &["big"]),
+        node("Mul", &["c", "r"], &["big"]),
     ];
     added(nodes, vec![list("column", &[20_000, 1]), list("row", &[1, 20_000])])
 }
