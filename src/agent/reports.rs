@@ -11,7 +11,8 @@ use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoModel, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
+    self, ErrorBody, Info, InfoCertificate, InfoModel, LoadSample, NodeEvent, NodeState, OpenJobs, Progress,
+    ResultHead, Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -39,11 +40,16 @@ pub(super) enum Impairment {
     Clock,
     /// The broker takes or gives less than the protocol needs.
     Broker,
+    /// Everybody on the way to the broker can read and change what is said.
+    Insecure,
+    /// A certificate ends soon or has ended, or new ones are no good.
+    Certificate,
 }
 
 impl Impairment {
     /// All, the worst first.
-    pub(super) const ALL: [Self; 4] = [Self::Disk, Self::SafeMode, Self::Clock, Self::Broker];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Disk, Self::SafeMode, Self::Clock, Self::Broker, Self::Insecure, Self::Certificate];
 
     /// As it is written in messages and metrics.
     pub(super) const fn as_str(self) -> &'static str {
@@ -52,13 +58,16 @@ impl Impairment {
             Self::SafeMode => "safe_mode",
             Self::Clock => "clock",
             Self::Broker => "broker",
+            Self::Insecure => "insecure",
+            Self::Certificate => "certificate",
         }
     }
 
     /// The code of the event that tells of it.
     pub(super) const fn code(self) -> Code {
         match self {
-            Self::Disk | Self::Broker => Code::NodeDegraded,
+            Self::Disk | Self::Broker | Self::Insecure => Code::NodeDegraded,
+            Self::Certificate => Code::TlsCertExpiring,
             Self::SafeMode => Code::NodeSafeMode,
             Self::Clock => Code::ClockDoubt,
         }
@@ -68,7 +77,7 @@ impl Impairment {
     pub(super) const fn closes(self) -> bool {
         match self {
             Self::Disk | Self::SafeMode => true,
-            Self::Clock | Self::Broker => false,
+            Self::Clock | Self::Broker | Self::Insecure | Self::Certificate => false,
         }
     }
 }
@@ -129,6 +138,14 @@ impl Reports {
     /// Memory is short for this reason; `None`: it is not, or not any more.
     pub(super) fn set_short(&mut self, reason: Option<String>) {
         self.short = reason;
+    }
+
+    /// How private the way to the broker is, and which certificate ends first.
+    pub(super) fn set_transport(&mut self, transport: &str, first_to_end: Option<InfoCertificate>) -> bool {
+        let before = (std::mem::take(&mut self.info.transport), self.info.certificate.take());
+        self.info.transport = transport.to_owned();
+        self.info.certificate = first_to_end;
+        before != (self.info.transport.clone(), self.info.certificate.clone())
     }
 
     /// Whether memory is short.

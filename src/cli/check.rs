@@ -8,6 +8,7 @@ use super::failure::{Class, Failure};
 use super::out::{Out, Tone};
 use crate::agent::floor;
 use crate::config::{Error, Settings};
+use crate::link::settings::Transport;
 use crate::worker::cgroup::{Had, Item};
 
 /// Arguments of `neap check`.
@@ -20,6 +21,7 @@ Examples:
 
 Every mistake is reported as file:line:column with what is allowed; the exit code is then 78.
 Notes say what is legal but missing on this machine, such as a folder; they do not change it.
+The transport line says who can read along on the way to the broker; certificates and keys are read and verified too.
 Floor lines say what the kernel would hold the workers with, were the agent started from here: for each item yes,
 nearly or no, and what to do. A group is made and removed to see; an agent that runs is not disturbed.")]
 pub(super) struct Args {
@@ -57,6 +59,14 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
             for note in settings.surroundings() {
                 out.line(&format!("{}: {} {note}", path.display(), out.paint(Tone::Warn, "note:")))?;
             }
+            let mqtt = &settings.mqtt;
+            let (what, tone) = match mqtt.transport() {
+                Transport::Tls => ("tls: private, to a broker of the authority in ca_file", Tone::Good),
+                Transport::PlainLocal => ("plain-local: in clear text, on this machine only", Tone::Good),
+                Transport::PlainInsecure => ("plain-insecure: everybody on the way can read and change it", Tone::Warn),
+            };
+            let host = &mqtt.host;
+            out.line(&format!("{}: {} {what} ({host}:{})", path.display(), out.paint(tone, "transport:"), mqtt.port))?;
             for item in floor::look(&settings).items() {
                 let tone = match item.had {
                     Had::Yes => Tone::Good,
@@ -90,5 +100,13 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
     let floor = read.as_ref().map(|settings| floor::look(settings).items().iter().map(item).collect::<Vec<_>>());
     let floor = floor.unwrap_or_default();
     let notes = read.as_ref().map(Settings::surroundings).unwrap_or_default();
-    json!({"file": path.display().to_string(), "valid": read.is_ok(), "problems": problems, "notes": notes, "floor": floor})
+    let transport = read.as_ref().ok().map(|settings| settings.mqtt.transport().as_str());
+    json!({
+        "file": path.display().to_string(),
+        "valid": read.is_ok(),
+        "problems": problems,
+        "notes": notes,
+        "transport": transport,
+        "floor": floor,
+    })
 }

@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
+use super::jail;
 use super::protocol::{BadFrame, Frames, FromWorker};
 use crate::sys::join::{self, Joins};
 use crate::sys::process::{self, Exit};
@@ -30,6 +31,14 @@ const READ_BYTES: usize = 64 * 1024;
 /// Frames that may wait to be sent: a model and an item, once more after the worker asked for the model.
 const OUTGOING_MAX: usize = 8;
 
+/// Address space beyond plans and items: the program, its stack, frames and what the allocator cannot use.
+const ADDRESS_SLACK_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Address space of a worker whose plans and items may take so many bytes.
+pub(super) fn address_bytes(plan_bytes: u64, item_bytes: u64) -> u64 {
+    plan_bytes.saturating_add(item_bytes).saturating_add(ADDRESS_SLACK_BYTES)
+}
+
 /// How to start a worker process.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
@@ -43,6 +52,8 @@ pub struct Start<'a> {
     pub plan_bytes: u64,
     /// Its address space, in bytes.
     pub address_bytes: u64,
+    /// How its sandbox is to be.
+    pub sandbox: jail::Policy,
     /// The page of the sentinel's beat, and how old the beat may become before the worker stops itself.
     pub dead_man: Option<(BorrowedFd<'a>, Duration)>,
 }
@@ -103,6 +114,10 @@ impl Child {
         command.args(["--slot", &start.slot.to_string(), "--parent", &std::process::id().to_string()]);
         command.args(["--plan-bytes", &start.plan_bytes.to_string()]);
         command.args(["--address-bytes", &start.address_bytes.to_string()]);
+        command.args(["--sandbox", start.sandbox.level.as_str(), "--user", &start.sandbox.user.to_string()]);
+        if !start.sandbox.network {
+            command.args(["--shared-network", "yes"]);
+        }
         if let Some(core) = start.core {
             command.args(["--core", &core.to_string()]);
         }
@@ -199,6 +214,14 @@ impl Child {
     /// # Errors
     /// When the process cannot be waited for, which means that somebody else has reaped it.
     pub async fn end(mut self) -> io::Result<Ended> {
+        self.reap().await
+    }
+
+    /// As [`Child::end`], for one that is still needed to be talked about.
+    ///
+    /// # Errors
+    /// As [`Child::end`].
+    pub(super) async fn reap(&mut self) -> io::Result<Ended> {
         let Some(mut process) = self.process.take() else {
             return Err(io::Error::other("the process was waited for already"));
         };

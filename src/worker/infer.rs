@@ -9,19 +9,24 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) use tract_onnx::pb as onnx;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TractError, TractResult,
-    TypedRunnableModel, tensor1,
+    TypedRunnableModel, tensor1, tract_linalg,
 };
 
-use super::engine::{Engine, Pinned, Plan};
+use super::engine::{Engine, Node, Pinned, Plan, Survey};
 use super::preflight::{self, Brief, Cleared};
 use crate::fault::{Code, Fault};
 use crate::model::Port;
+use crate::sys::clock;
 use crate::tensor::{DataType, Tensor, elements};
 use crate::units::ELEMENTS_MAX;
+
+/// The engine and its version: what a model costs, and whether it loads at all, holds for these only.
+pub const ENGINE: &str = "tract-onnx 0.23.9";
 
 const _: () = assert!(cfg!(target_endian = "little"), "tensors are handed to the engine as they are in memory");
 
@@ -37,6 +42,12 @@ pub fn engine() -> Box<dyn Engine> {
 /// As [`preflight::inspect`].
 pub fn preflight(file: &[u8], inputs: &[Pinned], outputs: &[Port]) -> Result<Cleared, Fault> {
     Tract::new().clear(file, inputs, outputs)
+}
+
+/// Has the engine look at the processor and its caches, which it does in files: a locked-in worker has none to read.
+pub fn warm_up() {
+    tract_linalg::isa::native();
+    tract_linalg::cache::last_level_cache();
 }
 
 struct Tract {
@@ -56,7 +67,9 @@ impl Tract {
 
 impl Engine for Tract {
     fn load(&self, file: Vec<u8>, inputs: &[Pinned], outputs: &[Port]) -> Result<Box<dyn Plan>, Fault> {
+        let before = clock::own_cpu();
         let proto = self.clear(&file, inputs, outputs)?.model;
+        let preflight = clock::own_cpu().saturating_sub(before);
         drop(file);
         let mut model = self.onnx.model_for_proto_model(&proto).map_err(|error| refused(Code::ModelParse, &error))?;
         drop(proto);
@@ -65,7 +78,7 @@ impl Engine for Tract {
             .and_then(|()| model.into_optimized())
             .and_then(|model| model.into_runnable())
             .map_err(|error| refused(Code::ModelShape, &error))?;
-        Ok(Box::new(TractPlan { plan, outputs: outputs.to_vec() }))
+        Ok(Box::new(TractPlan { plan, outputs: outputs.to_vec(), preflight }))
     }
 }
 
@@ -89,16 +102,34 @@ fn pin(model: &mut tract_onnx::prelude::InferenceModel, inputs: &[Pinned]) -> Tr
 struct TractPlan {
     plan: Arc<TypedRunnableModel>,
     outputs: Vec<Port>,
+    preflight: Duration,
 }
 
 impl Plan for TractPlan {
     fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Fault> {
         let values = inputs.into_iter().map(to_value).collect::<Result<_, Fault>>()?;
-        let values = self.plan.run(values).map_err(|error| {
-            Fault::new(Code::ModelRun, format!("the model failed while it ran: {}", Brief::of(&error)))
-        })?;
+        let values = self.plan.run(values).map_err(|error| failed(&error))?;
         self.outputs.iter().zip(&values).map(|(port, value)| from_value(port, value)).collect()
     }
+
+    fn survey(&self, inputs: Vec<Tensor>) -> Result<Survey, Fault> {
+        let values = inputs.into_iter().map(to_value).collect::<Result<_, Fault>>()?;
+        let mut nodes = Vec::new();
+        let mut state = self.plan.spawn().map_err(|error| failed(&error))?;
+        let run = state.run_plan_with_eval(values, |context, op_state, node, inputs| {
+            let before = clock::own_cpu();
+            let outputs = tract_onnx::tract_core::plan::eval(context, op_state, node, inputs);
+            let cpu = clock::own_cpu().saturating_sub(before);
+            nodes.push(Node { name: node.name.clone(), op: node.op.name().into_owned(), cpu });
+            outputs
+        });
+        run.map_err(|error| failed(&error))?;
+        Ok(Survey { preflight: self.preflight, nodes })
+    }
+}
+
+fn failed(error: &TractError) -> Fault {
+    Fault::new(Code::ModelRun, format!("the model failed while it ran: {}", Brief::of(error)))
 }
 
 fn to_value(tensor: Tensor) -> Result<TValue, Fault> {

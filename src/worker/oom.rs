@@ -5,18 +5,32 @@ use std::fs;
 
 use super::cgroup::MemorySigns;
 
+/// The count of one worker's cgroup, from the start of a process on.
+pub(super) struct Watch {
+    signs: MemorySigns,
+    before: Option<u64>,
+}
+
+impl Watch {
+    /// A process begins.
+    pub(super) fn start(signs: MemorySigns) -> Self {
+        let before = kills(&signs);
+        Self { signs, before }
+    }
+
+    /// Whether the kernel has killed in the group since.
+    pub(super) fn has_killed(&self) -> bool {
+        self.before.zip(kills(&self.signs)).is_some_and(|(before, now)| now > before)
+    }
+}
+
 /// How often processes of a group have been killed for memory so far; `None` where the kernel does not count it.
-pub(super) fn kills(signs: &MemorySigns) -> Option<u64> {
+fn kills(signs: &MemorySigns) -> Option<u64> {
     // Version 1 counts beside the limit's own counter.
     let path = signs.events.clone().or_else(|| Some(signs.failcnt.as_ref()?.with_file_name("memory.oom_control")))?;
     let text = fs::read_to_string(path).ok()?;
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "))?;
     count.trim().parse().ok()
-}
-
-/// Whether there were more of them at the end of a process than at its start.
-pub(super) fn was_killed(before: Option<u64>, after: Option<u64>) -> bool {
-    before.zip(after).is_some_and(|(before, after)| after > before)
 }
 
 #[cfg(test)]
@@ -39,7 +53,13 @@ mod tests {
 
     #[test]
     fn only_a_rise_counts() {
-        assert!(was_killed(Some(2), Some(3)));
-        assert!(!was_killed(Some(2), Some(2)) && !was_killed(None, Some(3)) && !was_killed(Some(2), None));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("memory.events");
+        fs::write(&path, "oom_kill 2\n").unwrap();
+        let watch = Watch::start(MemorySigns { events: Some(path.clone()), ..MemorySigns::default() });
+        assert!(!watch.has_killed());
+        fs::write(&path, "oom_kill 3\n").unwrap();
+        assert!(watch.has_killed());
+        assert!(!Watch::start(MemorySigns::default()).has_killed());
     }
 }

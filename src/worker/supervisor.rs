@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::child::{Child, Start, Step};
+use super::child::{self, Child, Start, Step};
 use super::gate::Gate;
 use super::handle::{Event, Output, Settings, Work};
-use super::oom;
+use super::handover::Handover;
 use super::protocol::{Done, Failed, FromWorker, Hello, Load, NeedModel, Parked, Run, ToWorker, data_bytes};
 use super::verdict::{self, Backoff, Cause, Circumstances};
 use crate::fault::{Code, Fault};
@@ -27,8 +27,6 @@ const EVENTS_PENDING_MAX: usize = 4;
 const MODELS_REMEMBERED_MAX: usize = 64;
 /// How often a worker may say, for one item, that it stopped itself.
 const PARKS_TOLD_MAX: u8 = 2;
-/// Address space beyond plans and items: the program, its stack, frames and what the allocator cannot use.
-const ADDRESS_SLACK_BYTES: u64 = 512 * 1024 * 1024;
 
 /// What the agent wants.
 #[derive(Debug)]
@@ -92,6 +90,8 @@ pub(super) struct Supervisor {
     queue: VecDeque<Errand>,
     /// Models that the process has, as far as we know.
     loaded: BTreeMap<Digest, Arc<Entry>>,
+    /// The model that the process is to get next.
+    handover: Handover,
     backoff: Backoff,
     greeted: bool,
     /// Cgroups that the process could not enter, one sentence each.
@@ -131,6 +131,7 @@ impl Supervisor {
             pending: VecDeque::new(),
             queue: VecDeque::new(),
             loaded: BTreeMap::new(),
+            handover: Handover::default(),
             backoff,
             greeted: false,
             outside: Vec::new(),
@@ -161,10 +162,10 @@ impl Supervisor {
     }
 
     async fn spawn(&mut self) -> std::io::Result<Child> {
-        let Settings { exe, core, memory_bytes, item_memory_bytes_max, .. } = &self.settings;
-        let address_bytes = memory_bytes.saturating_add(*item_memory_bytes_max).saturating_add(ADDRESS_SLACK_BYTES);
+        let Settings { exe, core, memory_bytes, item_memory_bytes_max, sandbox, .. } = &self.settings;
+        let address_bytes = child::address_bytes(*memory_bytes, *item_memory_bytes_max);
         let (slot, plan_bytes, dead_man) = (self.slot, *memory_bytes, self.gate.dead_man());
-        let start = Start { exe, slot, core: *core, plan_bytes, address_bytes, dead_man };
+        let start = Start { exe, slot, core: *core, plan_bytes, address_bytes, sandbox: *sandbox, dead_man };
         let cgroups = self.gate.cgroups();
         let groups = cgroups.before_start(self.slot).await;
         let tried = groups.is_some();
@@ -184,9 +185,8 @@ impl Supervisor {
         self.loaded.clear();
         self.gate.fill(self.slot, child.pid());
         (self.on_changed)();
-        let oom_before = oom::kills(&self.gate.cgroups().memory_signs(self.slot));
+        let oom = super::oom::Watch::start(self.gate.cgroups().memory_signs(self.slot));
         let end = self.live(&mut child).await;
-        let oom_after = oom::kills(&self.gate.cgroups().memory_signs(self.slot));
         // First out of the gate, then reaped: the sentinel must never signal an id that the kernel has given away.
         self.gate.clear(self.slot);
         child.kill();
@@ -210,7 +210,7 @@ impl Supervisor {
             memory_bytes: self.queue.front().filter(|job| job.sent).map(|job| job.memory_bytes),
             plan_bytes: self.settings.memory_bytes,
             last_words: &last_words,
-            out_of_memory: oom::was_killed(oom_before, oom_after),
+            out_of_memory: oom.has_killed(),
         };
         let fault = verdict::fault(&cause, exit, circumstances);
         let retry_in = match cause {
@@ -234,6 +234,7 @@ impl Supervisor {
                     },
                 },
                 () = deliver(&self.events, &mut self.pending), if !self.pending.is_empty() => {}
+                () = self.handover.ready() => {}
                 step = child.step(), if self.pending.len() < EVENTS_PENDING_MAX => match step {
                     Ok(Step::Quiet) => {}
                     Ok(Step::Gone) => return End::Exit(Cause::Gone),
@@ -252,10 +253,12 @@ impl Supervisor {
         while self.greeted && self.queue.front().is_some_and(|job| !job.sent) {
             match self.send_first(child) {
                 Ok(()) => {}
+                Err(Unsent::Later) => return Ok(()),
                 Err(Unsent::Worker(why)) => return Err(why),
                 Err(Unsent::Work(fault)) => self.answer(Err(fault)),
             }
         }
+        self.handover.clear();
         self.send_ahead(child)
     }
 
@@ -291,7 +294,7 @@ impl Supervisor {
                     format!("model.toml and labels of model {} do not fit a frame: {error}", model.manifest.name);
                 Unsent::Work(Fault::new(Code::ModelTooLarge, text))
             })?;
-            let file = model.open().map_err(|error| Unsent::Work(unopened(model, &error)))?;
+            let file = self.handover.take(model).ok_or(Unsent::Later)?.map_err(Unsent::Work)?;
             child.send(Arc::new(load), Some(file.into())).map_err(|error| Unsent::Worker(error.to_string()))?;
             if self.loaded.len() >= MODELS_REMEMBERED_MAX {
                 self.loaded.clear();
@@ -338,6 +341,7 @@ impl Supervisor {
                 Ok(())
             }
             FromWorker::Parked(parked) => self.hear_parked(parked),
+            FromWorker::Appraised(_) => Err("a measurement that it was not asked for".to_owned()),
         }
     }
 
@@ -366,7 +370,7 @@ impl Supervisor {
         for note in &jail {
             tracing::warn!(slot = self.slot, pid, "{note}");
         }
-        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail });
+        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail, sandbox: hello.sandbox });
         Ok(())
     }
 
@@ -472,17 +476,13 @@ enum Unsent {
     Work(Fault),
     /// The process takes nothing more.
     Worker(String),
+    /// Its model is being copied.
+    Later,
 }
 
 /// Whether a loaded model is still the one asked for: the file may be the same and its manifest another.
 fn same(loaded: &Arc<Entry>, wanted: &Arc<Entry>) -> bool {
     Arc::ptr_eq(loaded, wanted) || (loaded.manifest_text == wanted.manifest_text && loaded.labels == wanted.labels)
-}
-
-fn unopened(model: &Entry, error: &std::io::Error) -> Fault {
-    let code = if error.kind() == std::io::ErrorKind::FileTooLarge { Code::ModelTooLarge } else { Code::ModelUnknown };
-    let (name, file) = (&model.manifest.name, &model.manifest.file);
-    Fault::new(code, format!("the file {file:?} of model {name} cannot be opened: {error}; install the model again"))
 }
 
 /// Hands one event over when the agent has room for it. Dropping the wait loses nothing.
