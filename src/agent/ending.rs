@@ -40,11 +40,12 @@ impl Agent {
                 return;
             }
         };
-        match open_library(&fresh.models_dir) {
+        match open_library(&fresh, &self.settings.jobs.state_dir) {
             Ok(library) => {
-                self.core.desk.reports.set_library(&library);
+                self.core.desk.reports.set_library(&library, fresh.worst_node_max);
                 self.core.desk.set_library(library);
                 self.settings.models_dir.clone_from(&fresh.models_dir);
+                self.settings.worst_node_max = fresh.worst_node_max;
             }
             Err(error) => tracing::error!(%error, "models not reloaded"),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::appraised;
 use super::clocks::Clocks;
 use super::core::{Core, Terms};
 use super::crashes;
@@ -60,7 +61,7 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
-        let library = open_library(&settings.models_dir)?;
+        let library = open_library(&settings, &settings.jobs.state_dir)?;
         let opener = opener(&settings);
         let (store, Found { jobs, wall_high, damage }) = match open_store(&opener)?.map(Found::part) {
             Ok((store, found)) => (Ok(store), found),
@@ -188,9 +189,11 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
     }
 }
 
-/// Reads the models folder; a model with a mistake is left out and said so.
-pub(super) fn open_library(folder: &Path) -> Result<Arc<Library>, Error> {
-    let library = Library::open(folder)?;
+/// Reads the models folder, and what is known of their costs below that state directory; a model with a mistake is left
+/// out and said so.
+pub(super) fn open_library(settings: &Settings, state_dir: &Path) -> Result<Arc<Library>, Error> {
+    let folder = &settings.models_dir;
+    let library = appraised::with_verdicts(Library::open(folder)?, state_dir, appraised::limits(settings));
     for problem in library.problems() {
         tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
     }
@@ -252,9 +255,26 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
         core: settings.workers.cores.get(slot).copied(),
         memory_bytes: settings.workers.memory_bytes,
         item_memory_bytes_max: settings.jobs.limits_max.memory_bytes,
-        sandbox: jail::Policy::default(),
+        sandbox: settings.sandbox,
         backoff_first: RESTART_FIRST,
         backoff_max: RESTART_MAX,
+    }
+}
+
+/// What the sandbox of a worker comes to here: in one word, then item by item. Starts a worker to see.
+fn sandbox(policy: jail::Policy) -> String {
+    match jail::selftest::probe(Path::new("/proc/self/exe"), policy) {
+        Ok(found) => {
+            if let Some(why) = found.unavailable().filter(|_| policy.level == jail::Level::Required) {
+                tracing::error!("no worker will serve on this machine: {why}");
+            }
+            let items: Vec<String> = found.items().iter().map(ToString::to_string).collect();
+            format!("{}; {}", found.strength().as_str(), items.join("; "))
+        }
+        Err(why) => {
+            tracing::error!("{why}");
+            format!("unknown: {why}")
+        }
     }
 }
 
@@ -269,15 +289,13 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         workers: u32::from(settings.workers.count),
         yield_class: sentinel.class().to_string(),
         memory_locked: sentinel.memory_locked(),
-        sandbox:
-            "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"
-                .to_owned(),
+        sandbox: sandbox(settings.sandbox),
         floor: floor.sentences(),
         // The link tells, and with TLS the connection.
         transport: String::new(),
         certificate: None,
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
-        models: reports::models(library),
+        models: reports::models(library, settings.worst_node_max),
         limits: InfoLimits {
             wall_ms: u64::try_from(maxima.wall.as_millis()).unwrap_or(u64::MAX),
             memory_bytes: maxima.memory_bytes,

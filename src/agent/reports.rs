@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::appraised;
 use super::desk::Now;
 use super::telemetry::Counters;
 use crate::fault::{Code, Fault};
@@ -18,7 +19,7 @@ use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
 use crate::load::fusion::{Fused, FusedLoad};
 use crate::model::Manifest;
-use crate::model::library::Library;
+use crate::model::library::{Entry, Library};
 use crate::sentinel::YieldRecord;
 use crate::units::{Instant, JobId, SourceId, Utilization, WallTime};
 
@@ -122,8 +123,8 @@ impl Reports {
     }
 
     /// The models changed.
-    pub(super) fn set_library(&mut self, library: &Library) {
-        self.info.models = models(library);
+    pub(super) fn set_library(&mut self, library: &Library, worst_node_max: Option<Duration>) {
+        self.info.models = models(library, worst_node_max);
     }
 
     /// The governor decided, at that monotonic moment.
@@ -470,15 +471,17 @@ pub(super) fn publish(message: Message) -> Publish {
 }
 
 /// The models of a library, as the inventory lists them.
-pub(super) fn models(library: &Library) -> Vec<InfoModel> {
-    library
-        .entries()
-        .map(|entry| InfoModel {
+pub(super) fn models(library: &Library, worst_node_max: Option<Duration>) -> Vec<InfoModel> {
+    let told = |entry: &Entry| {
+        let info = InfoModel {
             name: entry.manifest.name.to_string(),
             version: entry.manifest.version,
             digest: entry.manifest.digest.to_string(),
             summary: entry.manifest.summary.clone(),
             accepts: entry.manifest.prepare.as_ref().map(|prepare| prepare.accepts.clone()),
-        })
-        .collect()
+            ..InfoModel::default()
+        };
+        appraised::tell(library, entry, worst_node_max, info)
+    };
+    library.entries().map(|entry| told(entry)).collect()
 }

@@ -1,5 +1,6 @@
 //! Which models are there, are they whole, do they still give what they should? `neap models`.
 
+mod appraise;
 mod golden;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use crate::model::library::{Entry, Library};
 Examples:
   neap models list --dir models
   neap models verify --config /etc/neap/neap.toml
-  neap models test --dir models objects")]
+  neap models test --dir models objects
+  neap models appraise --config /etc/neap/neap.toml")]
 pub(super) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -32,6 +34,8 @@ enum Action {
     /// Compares each model file with the digest in its manifest
     #[command(after_help = "Examples:\n  neap models verify --dir models\n  neap models verify --dir models objects")]
     Verify(Folder),
+    /// Finds out what each model costs here, and whether it serves
+    Appraise(appraise::Args),
     /// Runs each model's golden inputs in a worker and compares the results
     #[command(after_help = "Examples:\n  neap models test --dir models\n  neap models test --dir models objects")]
     Test(Folder),
@@ -75,6 +79,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let out = Out::stdout();
     match &args.action {
         Action::List(folder) => list(&out, folder),
+        Action::Appraise(args) => appraise::run(args),
         Action::Verify(folder) => {
             let library = folder.open()?;
             let verify = |entry: &Arc<Entry>| {
@@ -114,7 +119,8 @@ impl Folder {
 }
 
 fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
-    let library = folder.open()?;
+    let settings = folder.config.as_deref().map(Settings::read).transpose()?;
+    let library = appraise::known(folder.open()?, settings.as_ref());
     let mut rows = Vec::new();
     for entry in library.entries().filter(|entry| folder.wants(entry)) {
         let manifest = &entry.manifest;
@@ -125,20 +131,35 @@ fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
                 "name": manifest.name.as_str(), "version": manifest.version, "digest": manifest.digest.to_string(),
                 "bytes": bytes, "accepts": accepts, "licence": manifest.licence, "summary": manifest.summary,
                 "source": manifest.source, "folder": entry.folder.display().to_string(),
+                "cost": appraise::cost(library.verdict(entry)),
             }))?;
         } else {
+            let [load, run, worst_node, memory] = appraise::cells(library.verdict(entry));
             rows.push(vec![
                 manifest.name.to_string(),
                 manifest.version.to_string(),
                 bytes.map_or_else(|| "missing".to_owned(), |bytes| format!("{:.1} MB", mega(bytes))),
                 accepts.unwrap_or("tensors").to_owned(),
                 manifest.licence.clone(),
+                load,
+                run,
+                worst_node,
+                memory,
                 clean(&manifest.summary, 80),
             ]);
         }
     }
     if !folder.json {
-        out.table(&["MODEL", "VERSION", "SIZE", "ACCEPTS", "LICENCE", "WHAT IT DOES"], &rows)?;
+        let [load, run, worst_node, memory] = appraise::HEAD;
+        let costs = [load, run, worst_node, memory];
+        let head = [&["MODEL", "VERSION", "SIZE", "ACCEPTS", "LICENCE"][..], &costs[..], &["WHAT IT DOES"]].concat();
+        // No columns that say nothing.
+        let empty =
+            |at: usize| (5..9).contains(&at) && rows.iter().all(|row: &Vec<String>| row[5..9].concat().is_empty());
+        let keep = |at: &usize| !empty(*at);
+        let pick = |row: &Vec<String>| (0..row.len()).filter(keep).map(|at| row[at].clone()).collect();
+        let head: Vec<&str> = (0..head.len()).filter(keep).map(|at| head[at]).collect();
+        out.table(&head, &rows.iter().map(pick).collect::<Vec<_>>())?;
     }
     let problems: Vec<Finding> = problems(&library, folder).collect();
     tell(out, folder.json, &problems)

@@ -24,7 +24,7 @@ use crate::jobs::job::Limits;
 use crate::link;
 use crate::link::topics::Topics;
 use crate::units::Utilization;
-use crate::worker::cgroup;
+use crate::worker::{cgroup, jail};
 use crate::{load, telemetry};
 
 /// Largest configuration file, in bytes.
@@ -52,10 +52,14 @@ pub struct Settings {
     pub memory: Memory,
     /// What holds them.
     pub cgroup: Cgroup,
+    /// How they are locked in.
+    pub sandbox: jail::Policy,
     /// Which work is taken, and what is kept of it.
     pub jobs: Jobs,
     /// Folder of the models.
     pub models_dir: PathBuf,
+    /// The longest single operator of a model that is not remarked on.
+    pub worst_node_max: Option<Duration>,
     /// When the agent's crashes are too many.
     pub safe_mode: SafeMode,
     /// What can be looked at from the same machine.
@@ -259,6 +263,7 @@ impl Settings {
             ("workers", self.workers != new.workers),
             ("memory", self.memory != new.memory),
             ("cgroup", self.cgroup != new.cgroup),
+            ("sandbox", self.sandbox != new.sandbox),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
             ("safe_mode", self.safe_mode != new.safe_mode),
             ("status", self.status != new.status),

@@ -17,6 +17,7 @@ use crate::link::topics::{RESERVED, Topics};
 use crate::telemetry;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 use crate::worker::cgroup::Mode;
+use crate::worker::jail::{self, Level};
 
 /// Longest path that a Unix socket can have.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -64,8 +65,9 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let policy = policy(governor, workers.count);
     let memory = memory(root.section("memory"));
     let cgroup = cgroup(root.section("cgroup"));
+    let sandbox = sandbox(root.section("sandbox"));
     let jobs = jobs(root.section("jobs"));
-    let models_dir = models(root.section("models"));
+    let (models_dir, worst_node_max) = models(root.section("models"));
     let safe_mode = safe_mode(root.section("safe_mode"));
     let status = status(root.section("status"));
     let log = log(root.section("log"));
@@ -78,8 +80,10 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         workers,
         memory,
         cgroup,
+        sandbox,
         jobs,
         models_dir,
+        worst_node_max,
         safe_mode,
         status,
         log,
@@ -231,6 +235,18 @@ fn cgroup(mut section: Section<'_, '_>) -> Cgroup {
     cgroup
 }
 
+fn sandbox(mut section: Section<'_, '_>) -> jail::Policy {
+    let levels = Level::ALL.map(|level| (level.as_str(), level));
+    let level = section.one_of("level", &levels).unwrap_or_default();
+    if !level.is_available() {
+        section.complain("level", "is for builds with debug assertions only: say \"best-effort\"");
+    }
+    let user = section.integer("user", u64::from(jail::USER), 1..=4_294_967_294, "number of a user, not 0");
+    let network = section.flag("network_namespace", true);
+    section.finish();
+    jail::Policy { level, user: u32::try_from(user).unwrap_or(jail::USER), network }
+}
+
 fn jobs(mut section: Section<'_, '_>) -> Jobs {
     let retention_h = section.integer("retention_h", 168, 1..=8_760, "hours");
     let state_dir = section.path("state_dir").unwrap_or_else(|| PathBuf::from("/var/lib/neap"));
@@ -281,10 +297,11 @@ fn pair(
     [value, most]
 }
 
-fn models(mut section: Section<'_, '_>) -> PathBuf {
+fn models(mut section: Section<'_, '_>) -> (PathBuf, Option<Duration>) {
     let folder = section.path("dir").unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
+    let worst_node_max = section.optional_integer("worst_node_ms_max", 1..=60_000, "ms");
     section.finish();
-    folder
+    (folder, worst_node_max.map(Duration::from_millis))
 }
 
 fn safe_mode(mut section: Section<'_, '_>) -> SafeMode {

@@ -14,9 +14,11 @@ use sha2::{Digest as _, Sha256};
 use super::Manifest;
 use super::golden::{self, GoldenCase};
 use super::manifest::{self, MANIFEST_TOML_BYTES_MAX};
+use super::verdict::Verdict;
 use crate::fault::{Code, Fault};
 use crate::units::{Digest, MODEL_BYTES_MAX, Name};
 
+mod appraised;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +36,8 @@ const SAMPLES_MAX: usize = 100;
 pub struct Library {
     entries: Vec<Arc<Entry>>,
     problems: Vec<Problem>,
+    /// About the entries, those that hold.
+    verdicts: Vec<Verdict>,
 }
 
 /// One model folder that cannot serve, and why.
@@ -126,8 +130,14 @@ impl Library {
     /// The model of that name; of several versions the highest, of several digests the one asked for.
     ///
     /// # Errors
-    /// `model.unknown` names what there is, `model.hash_mismatch` both digests.
+    /// `model.unknown` names what there is, `model.hash_mismatch` both digests; the fault of its appraisal when that has
+    /// refused the model.
     pub fn find(&self, name: &Name, version: Option<u32>, digest: Option<&Digest>) -> Result<Arc<Entry>, Fault> {
+        let entry = self.installed(name, version, digest)?;
+        self.refusal(&entry).map_or(Ok(entry), Err)
+    }
+
+    fn installed(&self, name: &Name, version: Option<u32>, digest: Option<&Digest>) -> Result<Arc<Entry>, Fault> {
         let named: Vec<&Arc<Entry>> = self.entries.iter().filter(|entry| entry.manifest.name == *name).collect();
         if named.is_empty() {
             let mut names: Vec<&str> = self.entries.iter().map(|entry| entry.manifest.name.as_str()).collect();

@@ -42,6 +42,8 @@ pub(in crate::cli) enum Class {
     Nice0,
     /// SCHED_OTHER, nice 19.
     Nice19,
+    /// As a worker in everything but the sandbox: what that costs is the difference.
+    Unconfined,
 }
 
 impl Class {
@@ -51,6 +53,7 @@ impl Class {
             Self::Idle => "idle",
             Self::Nice0 => "nice0",
             Self::Nice19 => "nice19",
+            Self::Unconfined => "unconfined",
         }
     }
 }
@@ -127,13 +130,18 @@ fn read(file: &mut std::fs::File) -> io::Result<Vec<u8>> {
 }
 
 /// Gives up what a worker gives up. The two nice classes are what a worker is compared with, so they have none of its
-/// manners.
+/// manners; the unconfined one has these, but no sandbox. It runs nothing but its own model's golden inputs.
 fn enter(args: &Args) -> io::Result<()> {
     let nice = match args.class {
         Class::Idle => {
             let policy = jail::Policy { level: Level::BestEffort, ..jail::Policy::default() };
-            let settings =
-                jail::Settings { parent: args.parent, core: args.core, address_bytes: ADDRESS_BYTES, policy };
+            let settings = jail::Settings {
+                parent: args.parent,
+                core: args.core,
+                address_bytes: ADDRESS_BYTES,
+                policy,
+                manners: true,
+            };
             for refused in jail::enter(&settings, infer::warm_up)?.notes {
                 eprintln!("neap bench worker: {refused}");
             }
@@ -141,6 +149,10 @@ fn enter(args: &Args) -> io::Result<()> {
         }
         Class::Nice0 => 0,
         Class::Nice19 => 19,
+        Class::Unconfined => {
+            sched::idle_self()?;
+            19
+        }
     };
     process::die_with_parent(args.parent)?;
     args.core.map_or(Ok(()), sched::pin_self)?;

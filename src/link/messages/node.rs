@@ -317,6 +317,27 @@ pub struct InfoModel {
     /// Name of the BYTES tensor that takes an encoded medium; nothing when it takes raw tensors only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepts: Option<String>,
+    /// Whether its costs on this node are known, or its refusal.
+    #[serde(default)]
+    pub appraised: bool,
+    /// Code and sentence of its refusal: jobs for it end in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// CPU time of loading it, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
+    /// CPU time of one run, the median, in µs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_us_p50: Option<u64>,
+    /// CPU time of the operator that takes longest, in µs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_node_us: Option<u64>,
+    /// Heap of the loaded network, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// What is remarkable about its costs or results, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// Largest limits that a job may ask for.
