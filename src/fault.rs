@@ -108,6 +108,16 @@ codes! {
     ModelParse = "model.parse", false;
     /// An operator that the engine does not have.
     ModelUnsupportedOp = "model.unsupported_op", false;
+    /// A version of the file format or of an operator set that is not served.
+    ModelOpset = "model.opset", false;
+    /// An attribute, or a constant in its place, that its operator cannot take.
+    ModelAttribute = "model.attribute", false;
+    /// Not a graph: a name twice, a value that nothing makes, a circle.
+    ModelGraph = "model.graph", false;
+    /// A name that is missing, too long or holds what no name may.
+    ModelName = "model.name", false;
+    /// An element type that is not served.
+    ModelDatatype = "model.datatype", false;
     /// Tensor data outside the file.
     ModelExternalData = "model.external_data", false;
     /// Shapes do not fit together.

@@ -55,7 +55,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 20] = [
+const PURE: [&str; 21] = [
     "src/cli/doctor/verdicts.rs",
     "src/governor/",
     "src/trust/",
@@ -71,6 +71,7 @@ const PURE: [&str; 20] = [
     "src/link/reconcile.rs",
     "src/link/tls/expiry.rs",
     "src/worker/protocol.rs",
+    "src/worker/preflight",
     "src/agent/wall.rs",
     "src/agent/crashes.rs",
     "src/agent/privacy.rs",

@@ -340,6 +340,7 @@ impl<'a> Session<'a> {
             memory_bytes: Some(limits.item_bytes),
             plan_bytes: limits.plan_bytes,
             last_words: &ended.last_words,
+            out_of_memory: false,
         };
         let fault = end::fault(&Cause::Gone, ended.exit, circumstances);
         if ended.exit == Exit::Signal(libc::SIGKILL) {
