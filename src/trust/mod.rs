@@ -2,3 +2,6 @@
 //!
 //! Pure: bytes, keys and the time come in, verdicts come out. Files are read by [`cli`](crate::cli) and
 //! [`agent`](crate::agent).
+
+pub mod bundle;
+pub mod publisher;
