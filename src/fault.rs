@@ -84,6 +84,24 @@ codes! {
     ModelTooLarge = "model.too_large", false;
     /// Failed to load too often; refused until its digest changes.
     ModelQuarantined = "model.quarantined", false;
+    /// No signature file beside the model.
+    ModelUnsigned = "model.unsigned", false;
+    /// Its signature does not verify, or is of a kind that is not accepted.
+    ModelBadSignature = "model.bad_signature", false;
+    /// Signed with a key that is no publisher's on this node.
+    ModelUnknownKey = "model.unknown_key", false;
+    /// Signed with a key that was revoked.
+    ModelKeyRevoked = "model.key_revoked", false;
+    /// Signed with a key that is not valid any more, or not yet.
+    ModelKeyExpired = "model.key_expired", false;
+    /// Its files are not those that were signed.
+    ModelFilesDiffer = "model.files_differ", false;
+    /// Its version is below the lowest that the node accepts.
+    ModelVersionRollback = "model.version_rollback", false;
+    /// Its own time has passed.
+    ModelExpired = "model.expired", false;
+    /// It could not be fetched whole.
+    ModelFetch = "model.fetch", true;
     /// The model ran but failed.
     ModelRun = "model.run", false;
     /// Wrong number of inputs.
@@ -118,6 +136,80 @@ codes! {
     WorkerStart = "worker.start", true;
     /// The worker's answer made no sense.
     WorkerProtocol = "worker.protocol", true;
+    /// A key file, or a key in it, that cannot be used.
+    TrustKey = "trust.key", false;
+    /// A key ring that cannot be read or makes no sense.
+    TrustRing = "trust.ring", false;
+    /// A key ring that is older than one seen before.
+    TrustRingRollback = "trust.ring_rollback", false;
+    /// No signature where one is required.
+    TrustUnsigned = "trust.unsigned", false;
+    /// More than one authorisation for one message.
+    TrustAmbiguous = "trust.ambiguous", false;
+    /// An envelope above its limit.
+    TrustTooLarge = "trust.too_large", false;
+    /// Not a DSSE envelope.
+    TrustEnvelope = "trust.envelope", false;
+    /// An envelope around something else.
+    TrustPayloadType = "trust.payload_type", false;
+    /// An envelope without a signature.
+    TrustNoSignature = "trust.no_signature", false;
+    /// More signatures than are looked at.
+    TrustTooManySignatures = "trust.too_many_signatures", false;
+    /// The ring has no such key.
+    TrustUnknownKey = "trust.unknown_key", false;
+    /// The key was revoked.
+    TrustKeyRevoked = "trust.key_revoked", false;
+    /// The key's time is over.
+    TrustKeyExpired = "trust.key_expired", false;
+    /// The key's time has not begun.
+    TrustKeyNotYetValid = "trust.key_not_yet_valid", false;
+    /// The key is for something else.
+    TrustKeyRole = "trust.key_role", false;
+    /// The key is for other sites or nodes.
+    TrustKeyScope = "trust.key_scope", false;
+    /// The signature is not the key's over these bytes.
+    TrustBadSignature = "trust.bad_signature", false;
+    /// A signature of the wrong length or form: one that could be altered and stay valid.
+    TrustWeakSignature = "trust.weak_signature", false;
+    /// What was signed cannot be read.
+    TrustPayload = "trust.payload", false;
+    /// What was signed is of another version.
+    TrustVersion = "trust.version", false;
+    /// Signed in the name of an issuer whose key it is not.
+    TrustIssuer = "trust.issuer", false;
+    /// Signed for another site.
+    TrustWrongSite = "trust.wrong_site", false;
+    /// Signed for another node.
+    TrustWrongNode = "trust.wrong_node", false;
+    /// Signed for another kind of order.
+    TrustWrongOrder = "trust.wrong_order", false;
+    /// Signed for another job.
+    TrustWrongId = "trust.wrong_id", false;
+    /// The order's time is over.
+    TrustExpired = "trust.expired", false;
+    /// The order's time has not begun.
+    TrustNotYetValid = "trust.not_yet_valid", true;
+    /// Signed later than now.
+    TrustFromFuture = "trust.from_future", true;
+    /// Valid for longer than an order may be.
+    TrustLifetime = "trust.lifetime", false;
+    /// The body is not the one that was signed.
+    TrustBodyMismatch = "trust.body_mismatch", false;
+    /// The length of the JSON or the content type is not the one that was signed.
+    TrustFormMismatch = "trust.form_mismatch", false;
+    /// The reply would go to another topic than was signed.
+    TrustReplyMismatch = "trust.reply_mismatch", false;
+    /// This order was carried out before.
+    TrustReplayed = "trust.replayed", false;
+    /// So old that nobody remembers whether it was carried out.
+    TrustSequenceTooOld = "trust.sequence_too_old", false;
+    /// The issuer may not have this model run.
+    TrustModelNotAllowed = "trust.model_not_allowed", false;
+    /// The node does not know the time well enough to judge an order's.
+    TrustClockDoubt = "trust.clock_doubt", true;
+    /// The orders of more issuers than are remembered.
+    TrustIssuersFull = "trust.issuers_full", true;
     /// The durable store refused.
     StateIo = "state.io", true;
     /// The state was written by a newer version.

@@ -3,5 +3,10 @@
 //! Pure: bytes, keys and the time come in, verdicts come out. Files are read by [`cli`](crate::cli) and
 //! [`agent`](crate::agent).
 
-pub mod bundle;
+pub mod key;
+
+pub mod dsse;
+
 pub mod publisher;
+
+pub mod bundle;

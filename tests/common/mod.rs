@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod mosquitto;
 pub mod netns;
 pub mod node;
+pub mod pki;
 pub mod random;
 
 use std::time::Duration;

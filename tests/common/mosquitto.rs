@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::pki::Identity;
+
 /// What the broker is to do besides accepting everybody.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options<'a> {
@@ -19,8 +21,21 @@ pub struct Options<'a> {
     pub packet_bytes_max: Option<u32>,
     /// Whether it also listens on a Unix socket, [`Mosquitto::socket`].
     pub socket: bool,
+    /// A second listener, with TLS, on [`Mosquitto::tls_port`].
+    pub tls: Option<Tls<'a>>,
     /// Further lines of its configuration.
     pub more: &'a str,
+}
+
+/// What the listener with TLS shows and wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls<'a> {
+    /// Authority of the clients.
+    pub ca: &'a Path,
+    /// Certificate and key of the broker.
+    pub server: &'a Identity,
+    /// Whether a client must show a certificate; its common name is its user name then.
+    pub wants_client: bool,
 }
 
 /// A running broker; killed when dropped.
@@ -29,6 +44,7 @@ pub struct Mosquitto {
     binary: PathBuf,
     child: Child,
     port: u16,
+    tls_port: u16,
 }
 
 impl Mosquitto {
@@ -43,10 +59,10 @@ impl Mosquitto {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         // Another process may take the port between our look and the broker's start: then another port is tried.
         for _ in 0..5 {
-            let port = free_port();
-            configure(folder.path(), port, options);
+            let [port, tls_port] = free_ports();
+            configure(folder.path(), [port, tls_port], options);
             if let Some(child) = launch(&binary, folder.path(), port) {
-                return Some(Self { folder, binary, child, port });
+                return Some(Self { folder, binary, child, port, tls_port });
             }
         }
         panic!("Mosquitto does not start:\n{}", log(folder.path()));
@@ -55,6 +71,11 @@ impl Mosquitto {
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port of [`Options::tls`] on 127.0.0.1.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
     }
 
     /// Its process id.
@@ -113,15 +134,25 @@ fn find() -> Option<PathBuf> {
     folders.map(|folder| folder.join("mosquitto")).find(|file| file.is_file())
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port can be bound");
-    listener.local_addr().expect("a bound socket has an address").port()
+/// Two ports at once, so that they differ.
+fn free_ports() -> [u16; 2] {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port can be bound");
+    [bind(), bind()].map(|listener| listener.local_addr().expect("a bound socket has an address").port())
 }
 
-fn configure(folder: &Path, port: u16, options: Options<'_>) {
+fn configure(folder: &Path, [port, tls_port]: [u16; 2], options: Options<'_>) {
     let mut text = format!("listener {port} 127.0.0.1\nset_tcp_nodelay true\n");
     if options.socket {
         writeln!(text, "listener 0 {}", folder.join("socket").display()).expect("a string can be written to");
+    }
+    if let Some(Tls { ca, server, wants_client }) = options.tls {
+        let (ca, cert, key) = (ca.display(), server.cert.display(), server.key.display());
+        write!(
+            text,
+            "listener {tls_port} 127.0.0.1\nset_tcp_nodelay true\ncafile {ca}\ncertfile {cert}\nkeyfile {key}\n\
+             require_certificate {wants_client}\nuse_identity_as_username {wants_client}\n"
+        )
+        .expect("a string can be written to");
     }
     // As root it would otherwise change to a user that cannot read the folder.
     text += "user root\nallow_anonymous true\npersistence false\nlog_type all\nmax_queued_messages 10000\n";
