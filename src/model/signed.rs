@@ -63,6 +63,20 @@ pub fn judge(entry: &Entry, terms: Terms<'_>) -> Result<String, Fault> {
     Ok(by)
 }
 
+/// What a model's signature is worth under these terms; without any, nobody asks. A node that does not require a good
+/// one takes the model all the same.
+///
+/// # Errors
+/// As [`judge`], when a good signature is required.
+pub fn stand(entry: &Entry, terms: Option<Terms<'_>>, is_required: bool) -> Result<Standing, Fault> {
+    let Some(terms) = terms else { return Ok(Standing::Unasked) };
+    match judge(entry, terms) {
+        Ok(by) => Ok(Standing::Signed { by }),
+        Err(fault) if is_required => Err(fault),
+        Err(fault) => Ok(Standing::Doubtful(fault)),
+    }
+}
+
 /// Whether the model's time has not passed.
 ///
 /// # Errors
@@ -95,6 +109,9 @@ pub fn read_signature(
 
 /// Who signed a bundle, and what.
 ///
+/// Its files may not even be there yet.
+///
+
 /// # Errors
 /// `model.bad_signature`, `model.unknown_key`, `model.key_revoked`, `model.key_expired`.
 pub fn verify(bundle: &[u8], publishers: &dyn Publishers, now: WallTime) -> Result<(String, Statement), Fault> {
@@ -134,12 +151,25 @@ fn signature_bytes(folder: &Path) -> Result<Vec<u8>, Fault> {
 /// `model.files_differ` for what no signature can list: a link of either kind, a pipe, a name that is no text, too many
 /// or too large files; and when something cannot be read.
 pub fn files(folder: &Path) -> Result<BTreeMap<String, Digest>, Fault> {
-    let mut found = BTreeMap::new();
+    let with_digest = |name: String| {
+        let path = folder.join(&name);
+        let digest = digest(&path).map_err(|error| differ(&path, &error.to_string()))?;
+        Ok((name, digest))
+    };
+    list(folder)?.into_iter().map(with_digest).collect()
+}
+
+/// The files that [`files`] takes the digests of.
+///
+/// # Errors
+/// As [`files`].
+pub fn list(folder: &Path) -> Result<Vec<String>, Fault> {
+    let mut found = Vec::new();
     walk(folder, "", &mut found)?;
     Ok(found)
 }
 
-fn walk(folder: &Path, below: &str, found: &mut BTreeMap<String, Digest>) -> Result<(), Fault> {
+fn walk(folder: &Path, below: &str, found: &mut Vec<String>) -> Result<(), Fault> {
     for file in fs::read_dir(folder).map_err(|error| differ(folder, &error.to_string()))? {
         let file = file.map_err(|error| differ(folder, &error.to_string()))?;
         let path = file.path();
@@ -159,8 +189,7 @@ fn walk(folder: &Path, below: &str, found: &mut BTreeMap<String, Digest>) -> Res
             if found.len() == RESOURCES_MAX {
                 return Err(differ(&path, &format!("is more than the {RESOURCES_MAX} files that a model may have")));
             }
-            let digest = digest(&path).map_err(|error| differ(&path, &error.to_string()))?;
-            found.insert(inner, digest);
+            found.push(inner);
         } else {
             let kind = if facts.is_file() {
                 "has a second name (a hard link), by which it can be changed: copy it"

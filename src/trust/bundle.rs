@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What the tool can do besides is refused, not ignored: certificates and Sigstore identities, shards, BLAKE3, links.
-//! Nothing but the envelope is read before its signature is verified.
+//! Nothing but the envelope is believed before its signature is verified.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -187,6 +187,14 @@ impl Bundle {
     /// Which key it names.
     pub fn hint(&self) -> &Digest {
         &self.hint
+    }
+
+    /// What it says was signed. Nobody vouches for it: it tells what might be fetched, nothing else.
+    ///
+    /// # Errors
+    /// `model.bad_signature`: of a form that is not accepted.
+    pub fn claims(&self) -> Result<Statement, Fault> {
+        Statement::parse(&self.payload)
     }
 
     /// What was signed, if it was signed with that key.
