@@ -94,6 +94,8 @@ codes! {
     ModelKeyRevoked = "model.key_revoked", false;
     /// Signed with a key that is not valid any more, or not yet.
     ModelKeyExpired = "model.key_expired", false;
+    /// Signed with a key that does not count for models of that name.
+    ModelKeyScope = "model.key_scope", false;
     /// Its files are not those that were signed.
     ModelFilesDiffer = "model.files_differ", false;
     /// Its version is below the lowest that the node accepts.

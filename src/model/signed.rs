@@ -17,7 +17,7 @@ use super::floors::Floors;
 use super::library::Entry;
 use crate::fault::{Code, Fault};
 use crate::trust::bundle::{self, BUNDLE_BYTES_MAX, Bundle, IGNORED, RESOURCES_MAX, SIGNATURE_FILE, Statement};
-use crate::trust::publisher::Publishers;
+use crate::trust::publisher::{Publisher, Publishers};
 use crate::units::{Digest, MODEL_BYTES_MAX, WallTime};
 
 /// Files that a sentence names at most.
@@ -38,6 +38,16 @@ pub enum Standing {
     Doubtful(Fault),
 }
 
+impl Standing {
+    /// The publisher of a good signature.
+    pub fn by(&self) -> Option<&str> {
+        match self {
+            Self::Signed { by } => Some(by),
+            Self::Unasked | Self::Doubtful(_) => None,
+        }
+    }
+}
+
 /// What a model must be to be accepted.
 #[derive(Clone, Copy)]
 pub struct Terms<'a> {
@@ -53,14 +63,15 @@ pub struct Terms<'a> {
 ///
 /// # Errors
 /// `model.unsigned`, `model.bad_signature`, `model.unknown_key`, `model.key_revoked`, `model.key_expired`,
-/// `model.files_differ`, `model.expired`, `model.version_rollback`.
+/// `model.key_scope`, `model.files_differ`, `model.expired`, `model.version_rollback`.
 pub fn judge(entry: &Entry, terms: Terms<'_>) -> Result<String, Fault> {
-    let (by, statement) = read_signature(&entry.folder, terms.publishers, terms.now)?;
+    let (publisher, statement) = verify(&signature_bytes(&entry.folder)?, terms.publishers, terms.now)?;
+    publisher.check_model(&entry.manifest.name)?;
     compare(&statement, &files(&entry.folder)?)?;
     check_held(entry, &statement)?;
     check_expiry(entry, terms.now)?;
     terms.floors.check(&entry.manifest.name, entry.manifest.version)?;
-    Ok(by)
+    Ok(publisher.name)
 }
 
 /// What a model's signature is worth under these terms; without any, nobody asks. A node that does not require a good
@@ -95,18 +106,6 @@ pub fn check_expiry(entry: &Entry, now: WallTime) -> Result<(), Fault> {
     }
 }
 
-/// The signature in a model's folder, verified: who signed, and what.
-///
-/// # Errors
-/// `model.unsigned`, `model.bad_signature`, `model.unknown_key`, `model.key_revoked`, `model.key_expired`.
-pub fn read_signature(
-    folder: &Path,
-    publishers: &dyn Publishers,
-    now: WallTime,
-) -> Result<(String, Statement), Fault> {
-    verify(&signature_bytes(folder)?, publishers, now)
-}
-
 /// Who signed a bundle, and what.
 ///
 /// Its files may not even be there yet.
@@ -114,10 +113,11 @@ pub fn read_signature(
 
 /// # Errors
 /// `model.bad_signature`, `model.unknown_key`, `model.key_revoked`, `model.key_expired`.
-pub fn verify(bundle: &[u8], publishers: &dyn Publishers, now: WallTime) -> Result<(String, Statement), Fault> {
+pub fn verify(bundle: &[u8], publishers: &dyn Publishers, now: WallTime) -> Result<(Publisher, Statement), Fault> {
     let bundle = Bundle::parse(bundle)?;
     let publisher = publishers.publisher(bundle.hint(), now)?;
-    Ok((publisher.name, bundle.verify(&publisher.key)?))
+    let statement = bundle.verify(&publisher.key)?;
+    Ok((publisher, statement))
 }
 
 fn signature_bytes(folder: &Path) -> Result<Vec<u8>, Fault> {

@@ -90,7 +90,10 @@ impl Envelope {
         }
         match wire.signatures.len() {
             0 => {
-                return Err(Fault::new(Code::TrustNoSignature, "the envelope has no signature; sign it with neap sign"));
+                return Err(Fault::new(
+                    Code::TrustNoSignature,
+                    "the envelope has no signature; sign it with neap sign",
+                ));
             }
             given if given > limits.signatures => {
                 let text = format!("the envelope has {given} signatures, at most {} are looked at", limits.signatures);
@@ -136,6 +139,11 @@ impl Envelope {
     /// The signatures it brings, at least one.
     pub fn signatures(&self) -> &[Signature] {
         &self.signatures
+    }
+
+    /// The payload, which nobody vouches for: only to find out whose signature to look for.
+    pub(super) fn unverified_payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// The payload, once this key's signature over it and its type was verified.

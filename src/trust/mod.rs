@@ -7,6 +7,16 @@ pub mod key;
 
 pub mod dsse;
 
+pub mod keyring;
+
+pub mod order;
+
+pub mod replay;
+
+pub mod time;
+
 pub mod publisher;
 
 pub mod bundle;
+
+mod scope;

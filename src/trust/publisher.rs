@@ -10,9 +10,11 @@ use ring::signature::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::key::{KEY_FILE_BYTES_MAX, PublicKey};
+use super::key::{KEY_FILE_BYTES_MAX, PublicKey, Role};
+use super::keyring::KeyRing;
+use super::scope;
 use crate::fault::{Code, Fault};
-use crate::units::{Digest, WallTime};
+use crate::units::{Digest, Name, WallTime};
 
 /// What stands before the point in a SubjectPublicKeyInfo: that it is an elliptic curve, and which.
 const P256_HEAD: [u8; 26] = [
@@ -39,6 +41,23 @@ pub struct Publisher {
     pub name: String,
     /// His key.
     pub key: PublicKey,
+    /// Patterns of the models' names that it counts for.
+    pub models: Vec<String>,
+}
+
+impl Publisher {
+    /// Whether his word counts for that model.
+    ///
+    /// # Errors
+    /// `model.key_scope`.
+    pub fn check_model(&self, model: &Name) -> Result<(), Fault> {
+        if self.models.iter().any(|pattern| scope::covers(pattern, model.as_str())) {
+            return Ok(());
+        }
+        let (name, models) = (&self.name, self.models.join(", "));
+        let text = format!("the key of {name} counts for {models}, not for model {model}: have its publisher sign it");
+        Err(Fault::new(Code::ModelKeyScope, text))
+    }
 }
 
 /// Who is known to publish models.
@@ -48,6 +67,31 @@ pub trait Publishers {
     /// # Errors
     /// `model.unknown_key`, `model.key_revoked`, or `model.key_expired`.
     fn publisher(&self, hint: &Digest, now: WallTime) -> Result<Publisher, Fault>;
+}
+
+impl Publishers for KeyRing {
+    fn publisher(&self, wanted: &Digest, now: WallTime) -> Result<Publisher, Fault> {
+        let publishers = || self.keys().filter(|(_, entry)| entry.role == Role::Publisher);
+        let Some((id, entry)) = publishers().find(|(_, entry)| hint(&entry.key) == *wanted) else {
+            let known: Vec<String> = publishers().map(|(id, entry)| format!("{} {id}", entry.owner)).take(8).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let text = format!(
+                "signed with the key of hint {wanted}, which is no publisher's on this node (known: {known}): add his \
+                 public key to the key ring if you trust him"
+            );
+            return Err(Fault::new(Code::ModelUnknownKey, text));
+        };
+        let entry = self.counting(&id.to_string(), Role::Publisher, Some(now)).map(|_| entry).map_err(|fault| {
+            let code = match fault.code {
+                Code::TrustKeyRevoked => Code::ModelKeyRevoked,
+                Code::TrustKeyExpired | Code::TrustKeyNotYetValid => Code::ModelKeyExpired,
+                // The codes of other modules as well: only these two have one of their own here.
+                _ => Code::ModelUnknownKey,
+            };
+            Fault::new(code, format!("key {id} of {}: {}", entry.owner, fault.message))
+        })?;
+        Ok(Publisher { name: entry.owner.to_string(), key: entry.key.clone(), models: entry.models.clone() })
+    }
 }
 
 /// The private key of a publisher. Shows nothing of itself.

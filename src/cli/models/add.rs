@@ -139,9 +139,8 @@ fn may_install(entry: &Entry, place: &Place) -> Result<Option<Option<u32>>, Faul
         if same {
             return Ok(None);
         }
-        // A signature that came later changes nothing of the model.
-        let unsigned = !there.folder.join(SIGNATURE_FILE).exists() || there.manifest == entry.manifest;
-        if !unsigned || there.folder != serves {
+        // A signature or a sample that came later changes nothing of the model.
+        if there.manifest != entry.manifest || there.folder != serves {
             return conflict(format!(
                 "{name} version {version} is installed in {} with other files: give the new one a higher version",
                 there.folder.display()
