@@ -15,11 +15,11 @@ use serde_json::json;
 
 use super::failure::{Class, Failure};
 use super::out::{Out, Tone, clean};
-use trusting::{Trusting, say};
 use crate::fault::Fault;
 use crate::model::library::{Entry, Library};
 use crate::model::signed::{self, Standing};
 use crate::sys::clock;
+use trusting::{Trusting, say};
 
 /// Arguments of `neap models`.
 #[derive(Debug, clap::Args)]

@@ -64,7 +64,8 @@ impl Floors {
         let mut text = Vec::new();
         file.take(BYTES_MAX + 1).read_to_end(&mut text).map_err(failed)?;
         let corrupt = |why: String| {
-            let text = format!("{}: {why}: restore it from a backup, or remove it to forget all floors", path.display());
+            let text =
+                format!("{}: {why}: restore it from a backup, or remove it to forget all floors", path.display());
             Fault::new(Code::StateCorrupt, text)
         };
         if text.len() as u64 > BYTES_MAX {
@@ -103,7 +104,8 @@ impl Floors {
     /// Raises the floor for a version that was accepted, if it is the highest so far. Tells whether anything changed.
     pub fn accept(&mut self, name: &Name, version: u32) -> bool {
         let known = self.models.get(name.as_str()).map(|floor| floor.highest);
-        let is_new = known.is_none_or(|highest| version > highest) && (known.is_some() || self.models.len() < FLOORS_MAX);
+        let is_new =
+            known.is_none_or(|highest| version > highest) && (known.is_some() || self.models.len() < FLOORS_MAX);
         if is_new {
             self.models.insert(name.as_str().to_owned(), Floor { floor: version, highest: version });
         }
@@ -180,7 +182,10 @@ mod tests {
         assert_eq!(code(&floors, 1), None);
         assert!(floors.accept(&name(), 3));
         assert!(!floors.accept(&name(), 2));
-        assert_eq!((floors.of(&name()), code(&floors, 2), code(&floors, 3)), (Some(3), Some(Code::ModelVersionRollback), None));
+        assert_eq!(
+            (floors.of(&name()), code(&floors, 2), code(&floors, 3)),
+            (Some(3), Some(Code::ModelVersionRollback), None)
+        );
         assert!(floors.accept(&name(), 4));
         assert_eq!(code(&floors, 3), Some(Code::ModelVersionRollback));
     }

@@ -92,10 +92,7 @@ impl Library {
     ///
     /// # Errors
     /// When the folder itself cannot be read.
-    pub fn open_judged(
-        folder: &Path,
-        judge: impl Fn(&Entry) -> Result<Standing, Fault>,
-    ) -> Result<Self, LibraryError> {
+    pub fn open_judged(folder: &Path, judge: impl Fn(&Entry) -> Result<Standing, Fault>) -> Result<Self, LibraryError> {
         let broken = |source| LibraryError { folder: folder.to_owned(), source };
         let root = folder.canonicalize().map_err(broken)?;
         let mut folders = Vec::new();
@@ -122,11 +119,7 @@ impl Library {
         Ok(library)
     }
 
-    fn admit(
-        &mut self,
-        mut entry: Entry,
-        judge: impl Fn(&Entry) -> Result<Standing, Fault>,
-    ) -> Result<(), String> {
+    fn admit(&mut self, mut entry: Entry, judge: impl Fn(&Entry) -> Result<Standing, Fault>) -> Result<(), String> {
         let same = |known: &&Arc<Entry>| {
             known.manifest.name == entry.manifest.name && known.manifest.version == entry.manifest.version
         };
@@ -169,9 +162,8 @@ impl Library {
     pub fn find(&self, name: &Name, version: Option<u32>, digest: Option<&Digest>) -> Result<Arc<Entry>, Fault> {
         let named: Vec<&Arc<Entry>> = self.entries.iter().filter(|entry| entry.manifest.name == *name).collect();
         let is_there = named.iter().any(|entry| version.is_none_or(|asked| entry.manifest.version == asked));
-        let is_meant = |manifest: &Manifest| {
-            manifest.name == *name && version.is_none_or(|asked| manifest.version == asked)
-        };
+        let is_meant =
+            |manifest: &Manifest| manifest.name == *name && version.is_none_or(|asked| manifest.version == asked);
         if let Some(refused) = self.refused.iter().find(|refused| !is_there && is_meant(&refused.entry.manifest)) {
             return Err(refused.fault.clone());
         }
@@ -223,7 +215,8 @@ impl Entry {
             Some(file) => read_text(&folder, file, LABELS_BYTES_MAX).map_err(|why| format!("{file}: {why}"))?,
             None => String::new(),
         };
-        let entry = Self { manifest, manifest_text: text.into(), labels: labels.into(), folder, standing: Standing::Unasked };
+        let entry =
+            Self { manifest, manifest_text: text.into(), labels: labels.into(), folder, standing: Standing::Unasked };
         entry.open().map_err(|error| format!("{}: {error}", entry.manifest.file))?;
         Ok(entry)
     }

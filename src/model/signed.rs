@@ -245,7 +245,8 @@ fn compare(statement: &Statement, found: &BTreeMap<String, Digest>) -> Result<()
     .filter(|(_, names)| !names.is_empty())
     .map(|(what, names)| {
         let shown: Vec<String> = names.iter().take(NAMED_MAX).map(|name| format!("{name:?}")).collect();
-        let rest = if names.len() > NAMED_MAX { format!(" and {} more", names.len() - NAMED_MAX) } else { String::new() };
+        let rest =
+            if names.len() > NAMED_MAX { format!(" and {} more", names.len() - NAMED_MAX) } else { String::new() };
         format!("{what}: {}{rest}", shown.join(", "))
     })
     .collect();

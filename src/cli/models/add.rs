@@ -86,7 +86,10 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     entry.standing = trusting.stand(&entry).map_err(refused)?;
     signed::check_expiry(&entry, crate::sys::clock::wall()).map_err(refused)?;
     let Some(replaced) = may_install(&entry, &place).map_err(refused)? else {
-        let text = format!("{} version {} is installed already, with the same files", entry.manifest.name, entry.manifest.version);
+        let text = format!(
+            "{} version {} is installed already, with the same files",
+            entry.manifest.name, entry.manifest.version
+        );
         return if args.json { tell_already(&out, &entry) } else { out.line(&text) };
     };
     let golden = match args.no_golden {

@@ -69,7 +69,10 @@ struct Wanted {
 enum Piece {
     Whole,
     /// It broke off, with so many bytes more than before.
-    Broken { more: u64, why: String },
+    Broken {
+        more: u64,
+        why: String,
+    },
     /// What is here does not continue what is there.
     Anew,
     Missing,
@@ -150,7 +153,8 @@ impl Fetch {
             let wanted = |(name, digest)| Wanted { name, digest: Some(digest) };
             return Ok(statement.files.into_iter().map(wanted).collect());
         }
-        let missing = || Failure::new(Class::Data, format!("{}model.toml is not there: is it a model's folder?", self.base));
+        let missing =
+            || Failure::new(Class::Data, format!("{}model.toml is not there: is it a model's folder?", self.base));
         let text = self.small("model.toml", MANIFEST_TOML_BYTES_MAX)?.ok_or_else(missing)?;
         let wrong = |why: String| Failure::new(Class::Data, format!("{}model.toml: {why}", self.base));
         let text = String::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
@@ -215,7 +219,9 @@ impl Fetch {
             let found = signed::digest(&part.data).map_err(|error| cannot("read", &part.data, &error))?;
             if found != wanted {
                 part.forget()?;
-                let text = format!("{address} is {found}, it should be {wanted}: the server has another file; nothing was changed");
+                let text = format!(
+                    "{address} is {found}, it should be {wanted}: the server has another file; nothing was changed"
+                );
                 return Err(Fault::new(Code::ModelHashMismatch, text).into());
             }
         }
@@ -259,7 +265,8 @@ impl Fetch {
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT
                 if tag.is_some()
-                    && field(header::CONTENT_RANGE).is_some_and(|range| range.starts_with(&format!("bytes {have}-"))) =>
+                    && field(header::CONTENT_RANGE)
+                        .is_some_and(|range| range.starts_with(&format!("bytes {have}-"))) =>
             {
                 have
             }
@@ -357,7 +364,8 @@ fn base(source: &str) -> Result<(String, bool), Failure> {
         Some("http") if is_loopback => false,
         _ => return Err(bad("must begin with https:// (http:// is accepted on this machine only)")),
     };
-    if uri.query().is_some() || source.contains('#') || uri.authority().is_some_and(|host| host.as_str().contains('@')) {
+    if uri.query().is_some() || source.contains('#') || uri.authority().is_some_and(|host| host.as_str().contains('@'))
+    {
         return Err(bad("must be the plain address of a folder, without user, ? or #"));
     }
     let folder = source.strip_suffix("model.toml").unwrap_or(source);
@@ -457,9 +465,14 @@ mod tests {
         assert_eq!(good("https://a.example/m"), ("https://a.example/m/".to_owned(), true));
         assert_eq!(good("https://a.example/m/model.toml"), ("https://a.example/m/".to_owned(), true));
         assert_eq!(good("http://127.0.0.1:8080/"), ("http://127.0.0.1:8080/".to_owned(), false));
-        for bad in
-            ["http://a.example/m", "ftp://a.example/", "https://u:p@a.example/", "https://a.example/?x", "https://a/#b", "://"]
-        {
+        for bad in [
+            "http://a.example/m",
+            "ftp://a.example/",
+            "https://u:p@a.example/",
+            "https://a.example/?x",
+            "https://a/#b",
+            "://",
+        ] {
             assert_eq!(base(bad).unwrap_err().class, Class::Usage, "{bad}");
         }
     }

@@ -65,7 +65,10 @@ pub(super) fn rollback(args: &RollbackArgs) -> Result<(), Failure> {
     let name = &args.name;
     let folder = place.previous(name);
     if !folder.exists() {
-        let text = format!("no earlier version of {name} is kept in {}: install one with neap models add", place.dir().display());
+        let text = format!(
+            "no earlier version of {name} is kept in {}: install one with neap models add",
+            place.dir().display()
+        );
         return Err(Failure::new(Class::Data, text));
     }
     let wrong = |why: String| Failure::new(Class::Data, format!("{}: {why}; nothing was changed", folder.display()));
@@ -124,7 +127,9 @@ pub(super) fn remove(args: &RemoveArgs) -> Result<(), Failure> {
     for (version, folder) in folders {
         place.take_away(&folder)?;
         if args.json {
-            out.json(&json!({"removed": folder.display().to_string(), "name": args.name.as_str(), "version": version}))?;
+            out.json(
+                &json!({"removed": folder.display().to_string(), "name": args.name.as_str(), "version": version}),
+            )?;
         } else {
             out.line(&format!("{}  {} v{version}  {}", out.paint(Tone::Good, "removed"), args.name, folder.display()))?;
         }

@@ -144,7 +144,8 @@ impl Place {
         let staging = self.dir.join(STAGING);
         for name in names(&staging)? {
             let Some(name) = name.strip_prefix(SWAP).and_then(|name| name.parse::<Name>().ok()) else { continue };
-            let (swap, serves, previous) = (staging.join(format!("{SWAP}{name}")), self.of(&name), self.previous(&name));
+            let (swap, serves, previous) =
+                (staging.join(format!("{SWAP}{name}")), self.of(&name), self.previous(&name));
             let version = |folder: &Path| Entry::at(folder).map(|entry| entry.manifest.version).ok();
             if fs::symlink_metadata(&serves).is_err() && fs::symlink_metadata(&previous).is_ok() {
                 rename(&previous, &serves)?;

@@ -82,7 +82,9 @@ fn a_statement_of_another_kind_is_refused() {
 fn a_list_with_a_path_out_of_the_folder_or_a_file_twice_is_refused() {
     let long = "x".repeat(PATH_BYTES_MAX + 1);
     let deep = "a/".repeat(DEPTH_MAX + 1) + "b";
-    for path in ["", "/etc/passwd", "../x", "a/../../x", "a/./x", "a//x", "a/", "a\\x", "a\nx", "\u{1b}[2J", &long, &deep] {
+    for path in
+        ["", "/etc/passwd", "../x", "a/../../x", "a/./x", "a//x", "a/", "a\\x", "a\nx", "\u{1b}[2J", &long, &deep]
+    {
         let said = refusal(with_files(|files| files[0]["name"] = path.into()));
         assert!(said.contains("no path of a file in a model"), "{path:?}: {said}");
     }
