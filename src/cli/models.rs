@@ -81,7 +81,7 @@ struct Folder {
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     #[command(flatten)]
-    trusting: trusting::Args,
+    trusting: trusting::Whom,
     /// One JSON object a model
     #[arg(long)]
     json: bool,

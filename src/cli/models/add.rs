@@ -12,7 +12,7 @@ use serde_json::json;
 use super::fetch::{self, Fetch};
 use super::golden;
 use super::place::{Place, cannot, make_folder};
-use super::trusting::{Trusting, say};
+use super::trusting::say;
 use crate::cli::failure::{Class, Failure};
 use crate::cli::out::{Out, Tone};
 use crate::fault::{Code, Fault};
@@ -40,7 +40,7 @@ pub(super) struct Args {
     #[arg(value_name = "SOURCE")]
     source: String,
     #[command(flatten)]
-    trusting: super::trusting::Args,
+    trusting: super::trusting::Whom,
     /// Certificates (PEM) of those who vouch for the server; the system's are not used
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,

@@ -28,7 +28,7 @@ pub(super) struct RollbackArgs {
     #[arg(value_name = "NAME")]
     name: Name,
     #[command(flatten)]
-    trusting: trusting::Args,
+    trusting: trusting::Whom,
     /// One JSON object with what was done
     #[arg(long)]
     json: bool,
@@ -52,7 +52,7 @@ pub(super) struct RemoveArgs {
     #[arg(long)]
     yes: bool,
     #[command(flatten)]
-    trusting: trusting::Args,
+    trusting: trusting::Whom,
     /// One JSON object a folder that was removed
     #[arg(long)]
     json: bool,

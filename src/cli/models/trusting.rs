@@ -15,7 +15,7 @@ use crate::units::Name;
 
 /// Where models are, and whom to believe.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct Whom {
     /// Folder of the models [default: from --config, else /usr/share/neap/models]
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub(super) struct Args {
     state: Option<PathBuf>,
 }
 
-/// As [`Args`], read.
+/// As [`Whom`], read.
 #[derive(Debug)]
 pub(super) struct Trusting {
     dir: PathBuf,
@@ -40,7 +40,7 @@ pub(super) struct Trusting {
     floors: Floors,
 }
 
-impl Args {
+impl Whom {
     /// Reads what they name.
     pub(super) fn read(&self) -> Result<Trusting, Failure> {
         let settings = self.config.as_deref().map(Settings::read).transpose()?;
