@@ -7,7 +7,7 @@
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
-//! controllers; [`memory`] has workers give memory
+//! controllers, after [`trust`] has judged whether they count; [`memory`] has workers give memory
 //! back. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows everything on this
 //! machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
@@ -36,6 +36,7 @@ mod service;
 mod simulation;
 mod status;
 mod telemetry;
+pub mod trust;
 mod wall;
 mod yields;
 

@@ -6,19 +6,24 @@ use super::core::{Act, Core};
 use super::desk::Now;
 use super::hear::TOPIC_CHARS_LOGGED;
 use super::keeper::Request;
+use super::trust::May;
 use crate::fault::{Code, Fault};
 use crate::governor::Order;
 use crate::jobs::job::Job;
+use crate::jobs::store::Batch;
 use crate::jobs::table::Entry;
 use crate::link::messages::{self, Command, ErrorBody, JobSummary, JobsPage, JobsQuery, Listing, Pong, Reply, Status};
 use crate::link::{AckToken, Publish, Qos, packet_bytes};
 use crate::telemetry::LogLimit;
+use crate::trust::order;
 use crate::units::{Instant, JobId};
 
 /// Most command replies that wait for the store at once.
 const WAITING_MAX: usize = 64;
 /// Most bytes of jobs in one reply; the rest is on further pages. A hundred jobs always fit.
 const JOBS_BYTES_MAX: usize = 256 * 1024;
+/// Commands that change nothing: they may be asked any number of times.
+const ASKING: [&str; 4] = ["ping", "describe", "jobs", "result"];
 /// How long a broker keeps a reply.
 const REPLY_EXPIRY_S: u32 = 60;
 /// The site's hold ends by itself after this unless it is renewed (PROTOCOL section 1).
@@ -47,15 +52,43 @@ impl Core {
                 format!("command {name:?} arrived retained: it would run again at every connect; publish it without");
             Some(Reply::Error(ErrorBody::from(&Fault::new(Code::JobRetained, text))))
         } else {
+            let judged = match ASKING.contains(&name) {
+                true => self.desk.trust.judge_harmless(now, name, "", message),
+                false => self.desk.trust.judge_command(now, name, message),
+            };
+            let may = match judged {
+                Ok(may) => may,
+                Err(fault) => return self.refuse(now, name, &fault, back, ack),
+            };
             match messages::parse_command(name, &message.body) {
-                Ok(command) => self.carry_out(now, command, back.as_ref()),
+                Ok(command) if may == May::Act => self.carry_out(now, command, back.as_ref()),
+                // The reply to the first one may be lost.
+                Ok(_) => Some(Reply::Done),
                 Err(fault) => Some(Reply::Error(ErrorBody::from(&fault))),
             }
         };
         if let (Some(reply), Some(back)) = (reply, back) {
             self.reply(back, &reply);
         }
-        self.acknowledge(ack);
+        self.acknowledge_when_remembered(ack);
+    }
+
+    /// An order that does not count: told to whoever asked, and to everybody who watches.
+    fn refuse(&mut self, now: Now, name: &str, fault: &Fault, back: Option<Address>, ack: Option<AckToken>) {
+        if let Some(back) = back {
+            self.reply(back, &Reply::Error(ErrorBody::from(fault)));
+        }
+        let name: String = name.chars().take(TOPIC_CHARS_LOGGED).collect();
+        self.desk.refuse_event(now, &name, fault, ack);
+    }
+
+    /// What was carried out must not be carried out again after a crash: what tells of it is made durable first.
+    fn acknowledge_when_remembered(&mut self, ack: Option<AckToken>) {
+        if self.desk.trust.has_marks() {
+            self.desk.report(Batch::default(), ack);
+        } else {
+            self.acknowledge(ack);
+        }
     }
 
     /// `None`: the store has been asked and the reply follows.
@@ -180,7 +213,14 @@ impl Core {
 
     /// The site is held or released. Retained on purpose, so that a node that was away hears of it.
     pub(super) fn fleet_hold(&mut self, now: Now, message: &Publish, ack: Option<AckToken>) {
+        let holds_only = match self.desk.trust.judge_command(now, order::FLEET_HOLD, message) {
+            Ok(may) => may == May::Repeat,
+            // Quiet harms nothing, and what the broker keeps comes with every connection.
+            Err(fault) if fault.code == Code::TrustClockDoubt => true,
+            Err(fault) => return self.refuse(now, order::FLEET_HOLD, &fault, None, ack),
+        };
         match messages::parse_hold(&message.body) {
+            Ok(None) if holds_only => {}
             Ok(None) => self.release(),
             Ok(Some(span)) => self.hold(now.mono, Some(span.unwrap_or(FLEET_HOLD_MAX).min(FLEET_HOLD_MAX))),
             Err(fault) => {
@@ -189,7 +229,7 @@ impl Core {
                 self.hold(now.mono, Some(FLEET_HOLD_MAX));
             }
         }
-        self.acknowledge(ack);
+        self.acknowledge_when_remembered(ack);
     }
 
     fn hold(&mut self, now: Instant, span: Option<Duration>) {

@@ -29,6 +29,7 @@ use self::unsettled::{Later, Unsettled};
 use super::bench::Bench;
 use super::keeper::{Fetched, Request as Ask};
 use super::reports::{self, Reports};
+use super::trust::Trust;
 use super::wall::Judged;
 use crate::fault::Code;
 use crate::jobs::job::{Event, Job, State, reason};
@@ -130,6 +131,8 @@ pub(super) struct Desk {
     settings: Settings,
     library: Arc<Library>,
     pub(super) reports: Reports,
+    /// Whose orders count.
+    pub(super) trust: Trust,
     jobs: Table,
     bench: Bench,
     budget: u8,
@@ -165,6 +168,7 @@ impl Desk {
             settings,
             library,
             reports,
+            trust: Trust::default(),
             jobs: Table::default(),
             bench: Bench::new(workers),
             budget: 0,
@@ -270,6 +274,11 @@ impl Desk {
     pub(super) fn set_library(&mut self, library: Arc<Library>) {
         self.library = library;
         self.suspects = Suspects::default();
+    }
+
+    /// Orders are judged by this from now on.
+    pub(super) fn set_trust(&mut self, trust: Trust) {
+        self.trust = trust;
     }
 
     /// Limits were changed by a reload.

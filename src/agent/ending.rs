@@ -46,6 +46,9 @@ impl Agent {
             }
             Err(error) => tracing::error!(%error, "models not reloaded"),
         }
+        if let Err(fault) = self.core.desk.trust.reload() {
+            tracing::error!(%fault, "key ring not reloaded, the old one stays in force");
+        }
         // The number of workers is part of the policy, but processes are made at the start only.
         let mut policy = fresh.policy.clone();
         policy.workers = self.settings.policy.workers;
@@ -68,7 +71,7 @@ impl Agent {
         self.settings.jobs = fresh.jobs;
         self.settings.jobs.state_dir = state_dir;
         self.settings.jobs.spool_bytes = spool_bytes;
-        tracing::info!("configuration reloaded: governor, limits of jobs, models");
+        tracing::info!("configuration reloaded: governor, limits of jobs, models, keys");
         if self.core.is_connected() {
             let now = self.clocks.now();
             self.core.courier.publish(self.core.desk.reports.info(now.wall));

@@ -11,6 +11,7 @@ use crate::link::topics::Down;
 use crate::link::{AckToken, Event, Received};
 use crate::sentinel::Report;
 use crate::telemetry::LogLimit;
+use crate::trust::order;
 use crate::worker::handle;
 
 /// Most of a stranger's topic that is logged.
@@ -92,6 +93,7 @@ impl Core {
 
     /// A store was opened while the agent runs. The time of `now` was judged with what it knows of the clock.
     fn adopt(&mut self, now: Now, found: Found) {
+        self.desk.trust.recall(&found.marks);
         self.desk.adopt(now, found.jobs);
         self.desk.tell_of_damage(now, &found.damage);
         self.outbox.stored();
@@ -160,10 +162,16 @@ impl Core {
         match self.terms.topics.parse_down(&message.topic) {
             Some(Down::Submit(id)) => self.desk.submit(now, id, message, ack),
             Some(Down::Cancel(id) | Down::Ack(id)) if message.retain => self.desk.refuse_retained(now, &id, ack),
-            Some(Down::Cancel(id)) => self.desk.cancel(now, &id, ack),
+            Some(Down::Cancel(id)) => {
+                if let Some(ack) = self.desk.admits(now, order::CANCEL, &id, &message, ack) {
+                    self.desk.cancel(now, &id, ack);
+                }
+            }
             Some(Down::Ack(id)) => {
-                self.desk.forget(now, &id, ack);
-                self.telemetry.state_changed();
+                if let Some(ack) = self.desk.admits(now, order::ACK, &id, &message, ack) {
+                    self.desk.forget(now, &id, ack);
+                    self.telemetry.state_changed();
+                }
             }
             Some(Down::Command(name)) => self.obey(now, &name, &message, ack),
             Some(Down::FleetHold) => self.fleet_hold(now, &message, ack),

@@ -25,6 +25,7 @@ use crate::fault::{Code, Fault};
 use crate::jobs::job::Job;
 use crate::jobs::store::{Batch, Message, Opened, Opener, Payload, Store};
 use crate::sys::clock;
+use crate::trust::replay::Mark;
 use crate::units::{Instant, JobId, WallTime};
 
 /// Most answers that wait for the agent; the thread pauses when nobody takes them.
@@ -92,6 +93,8 @@ pub(super) struct Found {
     pub jobs: Vec<Job>,
     /// The highest wall time that it was given.
     pub wall_high: Option<WallTime>,
+    /// What it remembers of signed orders.
+    pub marks: Vec<Mark>,
     /// What was wanting.
     pub damage: Damage,
 }
@@ -99,13 +102,13 @@ pub(super) struct Found {
 impl Found {
     /// Says what was opened, and parts it.
     pub(super) fn part(opened: Opened) -> (Store, Self) {
-        let Opened { store, jobs, without_input, boot, wall_high, quarantined } = opened;
+        let Opened { store, jobs, without_input, boot, wall_high, marks, quarantined } = opened;
         tracing::info!(boot, jobs = jobs.len(), "state opened");
         if let Some(old) = &quarantined {
             tracing::error!(path = %old.path.display(), fault = %old.fault, "old state set aside");
         }
         let damage = Damage { set_aside: quarantined.map(|old| old.fault), without_input };
-        (store, Self { jobs, wall_high, damage })
+        (store, Self { jobs, wall_high, marks, damage })
     }
 }
 

@@ -17,6 +17,7 @@ use super::pressure::{self, Watcher};
 use super::reports::{self, Impairment, Reports};
 use super::service::Service;
 use super::status::Status;
+use super::trust::Trust;
 use super::{Agent, Error, Mouths, Reload, floor};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
@@ -61,10 +62,11 @@ impl Agent {
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let library = open_library(&settings.models_dir)?;
         let opener = opener(&settings);
-        let (store, Found { jobs, wall_high, damage }) = match open_store(&opener)?.map(Found::part) {
+        let (store, Found { jobs, wall_high, marks, damage }) = match open_store(&opener)?.map(Found::part) {
             Ok((store, found)) => (Ok(store), found),
             Err(fault) => (Err(fault), Found::default()),
         };
+        let trust = Trust::open(&settings.trust, &settings.node.topics, &marks)?;
         let disk = store.as_ref().err().map(|fault| fault.message.clone());
         let mut clocks = Clocks::start();
         clocks.recall(wall_high);
@@ -90,6 +92,7 @@ impl Agent {
         let (handles, workers) = start_handles(&settings, &sentinel, &gate);
         let places = usize::from(settings.workers.count);
         let mut desk = Desk::new(now, job_settings(&settings), library, reports, places, jobs);
+        desk.set_trust(trust);
         desk.tell_of_damage(now, &damage);
         let bell = sentinel.report_fd().try_clone_to_owned().map_err(system("cannot watch the sentinel"))?;
         let (status, asked) = Status::open(&settings.status);
@@ -267,6 +270,7 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         sandbox:
             "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"
                 .to_owned(),
+        trust: settings.trust.mode.to_string(),
         floor: floor.sentences(),
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
         models: reports::models(library),

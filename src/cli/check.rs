@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::failure::{Class, Failure};
 use super::out::{Out, Tone};
-use crate::agent::floor;
+use crate::agent::{floor, trust};
 use crate::config::{Error, Settings};
+use crate::trust::keyring::KeyRing;
 use crate::worker::cgroup::{Had, Item};
 
 /// Arguments of `neap check`.
@@ -57,6 +58,17 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
             for note in settings.surroundings() {
                 out.line(&format!("{}: {} {note}", path.display(), out.paint(Tone::Warn, "note:")))?;
             }
+            if let Some(keys) = &settings.trust.keys {
+                let found = trust::read(keys).and_then(|text| KeyRing::parse(&text));
+                let (tone, said) = match &found {
+                    Ok(ring) => (
+                        Tone::Good,
+                        format!("{}, {} keys, seq {}", settings.trust.mode, ring.keys().count(), ring.seq()),
+                    ),
+                    Err(fault) => (Tone::Warn, fault.to_string()),
+                };
+                out.line(&format!("{}: {} {said}", path.display(), out.paint(tone, "trust:")))?;
+            }
             for item in floor::look(&settings).items() {
                 let tone = match item.had {
                     Had::Yes => Tone::Good,
@@ -89,6 +101,7 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
     let item = |item: &Item| json!({"item": item.name, "had": item.had.as_str(), "text": item.text});
     let floor = read.as_ref().map(|settings| floor::look(settings).items().iter().map(item).collect::<Vec<_>>());
     let floor = floor.unwrap_or_default();
+    let trust = read.as_ref().ok().map(|settings| settings.trust.mode.as_str());
     let notes = read.as_ref().map(Settings::surroundings).unwrap_or_default();
-    json!({"file": path.display().to_string(), "valid": read.is_ok(), "problems": problems, "notes": notes, "floor": floor})
+    json!({"file": path.display().to_string(), "valid": read.is_ok(), "problems": problems, "notes": notes, "trust": trust, "floor": floor})
 }

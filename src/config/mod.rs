@@ -21,6 +21,7 @@ pub use surroundings::PasswordError;
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
+use crate::trust::Mode;
 use crate::units::Utilization;
 use crate::worker::cgroup;
 use crate::{load, telemetry};
@@ -52,6 +53,8 @@ pub struct Settings {
     pub cgroup: Cgroup,
     /// Which work is taken, and what is kept of it.
     pub jobs: Jobs,
+    /// Whose orders count.
+    pub trust: Trust,
     /// Folder of the models.
     pub models_dir: PathBuf,
     /// When the agent's crashes are too many.
@@ -157,6 +160,15 @@ pub struct Jobs {
     pub limits_max: Limits,
 }
 
+/// `[trust]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// The key ring; `None`: there is none.
+    pub keys: Option<PathBuf>,
+    /// What happens to orders that nobody signed.
+    pub mode: Mode,
+}
+
 /// `[safe_mode]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SafeMode {
@@ -256,6 +268,7 @@ impl Settings {
             ("memory", self.memory != new.memory),
             ("cgroup", self.cgroup != new.cgroup),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
+            ("trust", self.trust != new.trust),
             ("safe_mode", self.safe_mode != new.safe_mode),
             ("status", self.status != new.status),
             ("log", self.log != new.log),

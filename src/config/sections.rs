@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
 use super::{
-    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Workers, sources,
+    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers, sources,
 };
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
 use crate::link::topics::Topics;
-use crate::telemetry;
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 use crate::worker::cgroup::Mode;
+use crate::{telemetry, trust};
 
 /// Longest path that a Unix socket can have.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -64,6 +64,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let memory = memory(root.section("memory"));
     let cgroup = cgroup(root.section("cgroup"));
     let jobs = jobs(root.section("jobs"));
+    let trust = trust(root.section("trust"));
     let models_dir = models(root.section("models"));
     let safe_mode = safe_mode(root.section("safe_mode"));
     let status = status(root.section("status"));
@@ -78,6 +79,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         memory,
         cgroup,
         jobs,
+        trust,
         models_dir,
         safe_mode,
         status,
@@ -271,6 +273,18 @@ fn pair(
         section.complain(key, &format!("must not be above {key_max} ({most})"));
     }
     [value, most]
+}
+
+fn trust(mut section: Section<'_, '_>) -> Trust {
+    let keys = section.path("keys");
+    let modes = [("require", trust::Mode::Require), ("warn", trust::Mode::Warn)];
+    let mode = section.one_of("mode", &modes);
+    if mode.is_some() && keys.is_none() && !section.has("keys") {
+        section.complain("mode", "needs a key ring to judge by: add keys = \"/etc/neap/keys.json\"");
+    }
+    section.finish();
+    let mode = if keys.is_some() { mode.unwrap_or(trust::Mode::Require) } else { trust::Mode::None };
+    Trust { keys, mode }
 }
 
 fn models(mut section: Section<'_, '_>) -> PathBuf {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::{Mqtt, Settings};
 use crate::load::Kind;
 use crate::sys::sched;
+use crate::trust::Mode;
 use crate::units::CoreList;
 
 /// Longest password, in bytes.
@@ -83,6 +84,17 @@ impl Settings {
         }
         if self.mqtt.allow_insecure {
             notes.push(format!("mqtt.allow_insecure: everything to {} travels in plaintext", self.mqtt.host));
+        }
+        match &self.trust.keys {
+            None => notes.push("[trust] keys names no key ring: every order counts, whoever sends it".to_owned()),
+            Some(keys) => {
+                if self.trust.mode == Mode::Warn {
+                    notes.push("[trust] mode is warn: orders that nobody signed count as well".to_owned());
+                }
+                if let Err(error) = fs::metadata(keys) {
+                    notes.push(format!("trust.keys {}: {error}", keys.display()));
+                }
+            }
         }
         if let Err(error) = self.mqtt.password() {
             notes.push(error.to_string());

@@ -61,7 +61,8 @@ impl Desk {
             return;
         }
         self.mark = Some(now.wall);
-        if self.mark_due <= now.mono {
+        self.trust.begin(now.wall);
+        if self.mark_due <= now.mono || self.trust.has_marks() {
             self.mark_due = now.mono.after(MARK_EVERY);
             self.commit(Batch::default(), None, None);
         }
@@ -115,6 +116,7 @@ impl Desk {
         self.forget_at = now.mono.after(FORGET_EVERY);
         let forget = self.jobs.forgettable(self.settings.retention, FORGET_MAX);
         if !forget.is_empty() {
+            self.trust.forget(forget.iter().filter_map(|id| Some(self.jobs.get(id)?.changed)).max());
             for id in &forget {
                 self.jobs.remove(id);
             }

@@ -1,6 +1,7 @@
 //! What does a controller want? Submit, cancel, ack.
 
 use super::super::reports::Impairment;
+use super::super::trust::{self, May};
 use super::outputs;
 use super::unsettled::Later;
 use super::{Desk, Now};
@@ -11,6 +12,7 @@ use crate::jobs::store::{Batch, Payload};
 use crate::link::messages::{self, Body};
 use crate::link::{AckToken, Publish};
 use crate::telemetry::LogLimit;
+use crate::trust::order::{self, Authority};
 use crate::units::{BadName, Digest, JobId};
 
 impl Desk {
@@ -25,11 +27,14 @@ impl Desk {
                 self.commit(Batch { droppable: vec![again], ..Batch::default() }, ack, None);
             } else {
                 let text = format!("job {id} is known with another body; send the new one under a new id");
-                self.refuse_event(now, id.as_str(), &Fault::new(Code::JobIdConflict, text), ack);
+                let judged = self.trust.judge_harmless(now, order::SUBMIT, id.as_str(), &message);
+                let fault = judged.err().unwrap_or_else(|| Fault::new(Code::JobIdConflict, text));
+                self.refuse_event(now, id.as_str(), &fault, ack);
             }
             return;
         }
-        match self.admit(now, &id, &message, digest) {
+        let judged = self.trust.judge_job(now, id.as_str(), &message);
+        match judged.and_then(|authority| self.admit(now, &id, &message, digest, authority.as_ref())) {
             Ok((job, header_bytes)) => {
                 let payload = Payload { body: message.body, content_type: message.content_type, header_bytes };
                 let batch = Batch {
@@ -53,7 +58,14 @@ impl Desk {
         }
     }
 
-    fn admit(&self, now: Now, id: &JobId, message: &Publish, body: Digest) -> Result<(Job, Option<usize>), Fault> {
+    fn admit(
+        &self,
+        now: Now,
+        id: &JobId,
+        message: &Publish,
+        body: Digest,
+        authority: Option<&Authority>,
+    ) -> Result<(Job, Option<usize>), Fault> {
         if message.retain {
             let text =
                 format!("job {id} arrived retained: it would run again at every connect; publish it without retain");
@@ -77,6 +89,7 @@ impl Desk {
         let wire = Body::of(message)?;
         let header_bytes = wire.header_bytes;
         let submit = messages::parse_submit(&wire, &self.settings.limits, now.due)?;
+        trust::check_model(authority, &submit.model.name)?;
         let entry = self.library.find(&submit.model.name, submit.model.version, submit.model.digest.as_ref())?;
         self.suspects.admit(&entry.manifest)?;
         for (index, request) in submit.items.iter().enumerate() {
@@ -98,6 +111,25 @@ impl Desk {
             items: u32::try_from(submit.items.len()).unwrap_or(u32::MAX),
         };
         Ok((Job::new(spec, now.wall), header_bytes))
+    }
+
+    /// The acknowledgement of an order about a job, when the order counts; else it is refused.
+    #[expect(clippy::option_option, reason = "an order without acknowledgement counts as well")]
+    pub(in crate::agent) fn admits(
+        &mut self,
+        now: Now,
+        order: &str,
+        id: &JobId,
+        message: &Publish,
+        ack: Option<AckToken>,
+    ) -> Option<Option<AckToken>> {
+        match self.trust.judge_harmless(now, order, id.as_str(), message) {
+            Ok(May::Act | May::Repeat) => Some(ack),
+            Err(fault) => {
+                self.refuse_event(now, id.as_str(), &fault, ack);
+                None
+            }
+        }
     }
 
     /// A controller takes a job back. Always ends in the job's terminal status.
@@ -155,7 +187,7 @@ impl Desk {
     }
 
     /// Nobody's status can tell this, so an alarm does. Alarms give way in a long outage: a stranger may cause many.
-    fn refuse_event(&mut self, now: Now, subject: &str, fault: &Fault, ack: Option<AckToken>) {
+    pub(in crate::agent) fn refuse_event(&mut self, now: Now, subject: &str, fault: &Fault, ack: Option<AckToken>) {
         static REFUSED: LogLimit = LogLimit::new(20, 60);
         if let Some(suppressed) = REFUSED.admit(now.mono) {
             tracing::info!(job = subject, %fault, suppressed, "refused");

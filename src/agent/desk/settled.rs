@@ -108,6 +108,10 @@ impl Desk {
             return;
         }
         batch.at = batch.at.or(self.mark);
+        // A job may be refused with all that its batch brings.
+        if submit.is_none() {
+            batch.marks.append(&mut self.trust.take_marks());
+        }
         self.tickets += 1;
         let ticket = self.tickets;
         batch.jobs.iter().for_each(|job| self.unsettled.asked(job));

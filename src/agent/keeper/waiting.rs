@@ -198,8 +198,16 @@ impl Change {
         unite(&mut batch.drop_items, &mut next.drop_items);
         unite(&mut batch.acknowledged, &mut next.acknowledged);
         unite(&mut batch.drop_results, &mut next.drop_results);
+        highest(&mut batch.marks, &mut next.marks);
         batch.at = batch.at.max(next.at);
     }
+}
+
+/// Of each name the highest number.
+fn highest(all: &mut Vec<(String, u64)>, more: &mut Vec<(String, u64)>) {
+    all.append(more);
+    all.sort_unstable_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    all.dedup_by(|a, b| a.0 == b.0);
 }
 
 /// Each once: the same is removed again and again.

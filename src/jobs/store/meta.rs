@@ -19,6 +19,8 @@ const KEY_NEXT_SEQ: &str = "next_seq";
 const KEY_WALL_HIGH: &str = "wall_high";
 /// CRC-32 over all other rows, in the order of their keys: key, a zero byte, number in little-endian.
 const KEY_CRC: &str = "crc";
+/// Before the name of a mark: a number of the caller's that only rises.
+const MARK: &str = "mark/";
 /// More rows than any version ever had: a table with more is not this one.
 const ROWS_MAX: usize = 64;
 
@@ -72,6 +74,29 @@ impl Meta {
     /// As [`Meta::of`].
     pub(super) fn read(table: &impl ReadableTable<&'static str, u64>) -> Result<(Self, u64), Trouble> {
         Self::of(&rows(table)?)
+    }
+
+    /// Raises the marks of a batch. Before [`Meta::write`], which vouches for all rows.
+    pub(super) fn raise(table: &mut Table<'_, &'static str, u64>, marks: &[(String, u64)]) -> Result<(), Trouble> {
+        for (name, number) in marks {
+            let key = format!("{MARK}{name}");
+            let known = table.get(key.as_str())?.map(|known| known.value());
+            if known.is_none_or(|known| known < *number) {
+                table.insert(key.as_str(), number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The marks among these rows.
+    pub(super) fn marks_of(rows: &[(String, u64)]) -> Vec<(String, u64)> {
+        let mark = |(key, number): &(String, u64)| Some((key.strip_prefix(MARK)?.to_owned(), *number));
+        rows.iter().filter_map(mark).collect()
+    }
+
+    /// The marks of the table.
+    pub(super) fn marks(table: &impl ReadableTable<&'static str, u64>) -> Result<Vec<(String, u64)>, Trouble> {
+        Ok(Self::marks_of(&rows(table)?))
     }
 
     /// Writes the numbers and the schema. Rows of other names stay as they are.

@@ -7,7 +7,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | text | u64: `schema`, `boots` (runs of the agent), `commits` (transactions), `next_seq`, `wall_high` (ms since 1970; absent before the first), `crc` |
+//! | `meta` | text | u64: `schema`, `boots` (runs of the agent), `commits` (transactions), `next_seq`, `wall_high` (ms since 1970; absent before the first), `crc`, and `mark/…` (the caller's numbers, which only rise) |
 //! | `jobs` | job id | JSON: [`Job`], durations in ns, moments in ms since 1970; then the seal |
 //! | `payloads` | job id | frame: content type and header length, then the submit's body; then the seal |
 //! | `items` | (job id, index u32) | output of one finished item, as the caller encoded it; then the seal |
@@ -85,6 +85,9 @@ use super::job::Job;
 use crate::fault::Fault;
 use crate::units::{JobId, WallTime};
 
+/// Most names of [`Batch::marks`].
+pub const MARKS_MAX: usize = 48;
+
 /// How much the store may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quota {
@@ -154,6 +157,8 @@ pub struct Batch {
     pub acknowledged: Vec<JobId>,
     /// Results no longer needed.
     pub drop_results: Vec<JobId>,
+    /// Numbers to be remembered by their names, at most [`MARKS_MAX`]: of several under one name the highest counts.
+    pub marks: Vec<(String, u64)>,
 }
 
 impl Batch {
@@ -175,8 +180,9 @@ impl Batch {
     /// Whether it brings messages and changes nothing else.
     pub fn only_tells(&self) -> bool {
         let Self { jobs, payloads, items, results, messages: _, droppable: _, at: _, .. } = self;
-        let Self { delivered, forget, drop_payloads, drop_items, acknowledged, drop_results, .. } = self;
+        let Self { delivered, forget, drop_payloads, drop_items, acknowledged, drop_results, marks, .. } = self;
         jobs.is_empty()
+            && marks.is_empty()
             && payloads.is_empty()
             && items.is_empty()
             && results.is_empty()
@@ -203,6 +209,8 @@ pub struct Opened {
     pub boot: u64,
     /// The highest wall time that any run trusted ([`Batch::at`]): the clock cannot truly be before it.
     pub wall_high: Option<WallTime>,
+    /// Every number that was remembered ([`Batch::marks`]).
+    pub marks: Vec<(String, u64)>,
     /// The store that could not be used, when there was one.
     pub quarantined: Option<Quarantined>,
 }
@@ -241,10 +249,10 @@ impl Store {
     fn open_on(medium: Box<dyn Medium>, quota: Quota) -> Result<Opened, Fault> {
         let started = recovery::start(&*medium)?;
         let Started { live, contents, boot, quarantined } = started;
-        let Contents { jobs, tally, without_input, .. } = contents;
+        let Contents { jobs, tally, without_input, marks, .. } = contents;
         let wall_high = tally.meta.wall_high;
         let store = Self { medium, live: Some(live), unsettled: None, quota, tally, dropped: 0 };
-        Ok(Opened { store, jobs, without_input, boot, wall_high, quarantined })
+        Ok(Opened { store, jobs, without_input, boot, wall_high, marks, quarantined })
     }
 
     /// Whether a job with a payload of that many bytes can be stored now: to be asked before it is accepted.

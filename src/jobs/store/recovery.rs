@@ -151,6 +151,7 @@ pub(super) struct Contents {
     pub(super) tally: Tally,
     /// Jobs that have not ended and whose input is not there.
     pub(super) without_input: Vec<JobId>,
+    pub(super) marks: Vec<(String, u64)>,
     schema: u64,
 }
 
@@ -357,7 +358,8 @@ pub(super) fn read_all(database: &Database) -> Result<Contents, Trouble> {
     if !transaction.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(Trouble::Corrupt("it has no schema number".to_owned()));
     }
-    let (meta, schema) = Meta::read(&transaction.open_table(META)?)?;
+    let numbers = transaction.open_table(META)?;
+    let ((meta, schema), marks) = (Meta::read(&numbers)?, Meta::marks(&numbers)?);
     let (jobs, bodies) = std::thread::scope(|scope| {
         let read = || contained(|| read_bodies(database, schema));
         let reader = std::thread::Builder::new().name("neap-opening".into()).spawn_scoped(scope, read);
@@ -370,7 +372,7 @@ pub(super) fn read_all(database: &Database) -> Result<Contents, Trouble> {
     let (jobs, Bodies { bytes, inputs, outbox }) = (jobs?, bodies?);
     let is_lost = |job: &&Job| !job.is_terminal() && inputs.binary_search_by(|id| (**id).cmp(job.id.as_str())).is_err();
     let without_input = jobs.iter().filter(is_lost).map(|job| job.id.clone()).collect();
-    Ok(Contents { jobs, tally: Tally { bytes, outbox, meta }, without_input, schema })
+    Ok(Contents { jobs, tally: Tally { bytes, outbox, meta }, without_input, marks, schema })
 }
 
 fn read_jobs(transaction: &ReadTransaction, schema: u64) -> Result<Vec<Job>, Trouble> {

@@ -46,6 +46,8 @@ struct Tables {
 #[derive(Debug, Default)]
 struct Found {
     meta: Meta,
+    /// None when the numbers cannot be trusted: whoever set them begins anew.
+    marks: Vec<(String, u64)>,
     jobs: BTreeMap<JobId, Job>,
     /// Items of each job from the first on, up to the first that is missing.
     items: BTreeMap<String, u32>,
@@ -91,6 +93,9 @@ impl Wreck {
         };
         let mut wreck = Self { pages, tables, sealed, found: Found::default() };
         wreck.found = wreck.look()?;
+        if meta.is_some() {
+            wreck.found.marks = Meta::marks_of(&read_rows(&wreck.pages, &wreck.tables)?);
+        }
         let seen = wreck.found.seq_max + 1;
         let meta = meta.unwrap_or_default();
         wreck.found.meta = Meta { next_seq: meta.next_seq.max(seen), ..meta };
@@ -103,7 +108,9 @@ impl Wreck {
         let transaction = database.begin_write()?;
         let mut kept = 0;
         {
-            self.found.meta.write(&mut transaction.open_table(META)?)?;
+            let mut numbers = transaction.open_table(META)?;
+            Meta::raise(&mut numbers, &self.found.marks)?;
+            self.found.meta.write(&mut numbers)?;
             let mut jobs = transaction.open_table(JOBS)?;
             for job in self.found.jobs.values() {
                 put(&mut jobs, job.id.as_str(), encode_job(job), None)?;
@@ -327,6 +334,10 @@ fn described(name: &str, value: &[u8], vouched: bool) -> Option<Tree> {
 
 /// The numbers of the store, or why they cannot be had.
 fn read_meta(pages: &Pages, tables: &Tables) -> io::Result<Result<(Meta, u64), Trouble>> {
+    Ok(Meta::of(&read_rows(pages, tables)?))
+}
+
+fn read_rows(pages: &Pages, tables: &Tables) -> io::Result<Vec<(String, u64)>> {
     let mut rows = Vec::new();
     if let Some(tree) = tables.trees.get(META.name()) {
         pages.walk(tree, &tables.suspects, &mut |leaf| {
@@ -336,5 +347,5 @@ fn read_meta(pages: &Pages, tables: &Tables) -> io::Result<Result<(Meta, u64), T
             }
         })?;
     }
-    Ok(Meta::of(&rows))
+    Ok(rows)
 }

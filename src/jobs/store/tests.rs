@@ -234,6 +234,23 @@ fn the_highest_trusted_wall_time_is_kept() {
 }
 
 #[test]
+fn marks_rise_and_are_kept() {
+    let disk = Disk::default();
+    let marks = |all: &[(&str, u64)]| all.iter().map(|(name, mark)| ((*name).to_owned(), *mark)).collect::<Vec<_>>();
+    let mut opened = disk.open(QUOTA).unwrap();
+    assert_eq!(opened.marks, []);
+    opened.store.commit(&Batch { marks: marks(&[("a", 5), ("b", 1)]), ..submit("a", 10) }).unwrap();
+    opened.store.commit(&Batch { marks: marks(&[("a", 4)]), ..Batch::default() }).unwrap();
+    opened.store.commit(&submit("b", 10)).unwrap();
+    drop(opened);
+    let mut opened = disk.open(QUOTA).unwrap();
+    assert_eq!((&opened.marks, opened.jobs.len()), (&marks(&[("a", 5), ("b", 1)]), 2));
+    opened.store.commit(&Batch { marks: marks(&[("b", u64::MAX)]), ..Batch::default() }).unwrap();
+    drop(opened);
+    assert_eq!(disk.open(QUOTA).unwrap().marks, marks(&[("a", 5), ("b", u64::MAX)]));
+}
+
+#[test]
 fn a_second_agent_on_the_same_state_is_told_who_holds_it() {
     let folder = tempfile::tempdir().unwrap();
     let first = Store::open(folder.path(), QUOTA).unwrap();

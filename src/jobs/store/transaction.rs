@@ -3,7 +3,7 @@
 use redb::{Database, Durability, ReadableTable, Table, TableHandle, WriteTransaction};
 
 use super::Batch;
-use super::meta::META;
+use super::meta::{META, Meta};
 use super::records::{ITEMS, JOBS, OUTBOX, PAYLOADS, RESULTS, decode_job, encode_job, encode_message, encode_payload};
 use super::recovery::Trouble;
 use super::seal::{SEAL_BYTES, seal, unsealed};
@@ -40,7 +40,10 @@ pub(super) fn write(database: &Database, plan: &Plan, batches: &[&Batch]) -> Res
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let mut change = Change::default();
-    plan.meta.write(&mut transaction.open_table(META)?)?;
+    let mut numbers = transaction.open_table(META)?;
+    batches.iter().try_for_each(|batch| Meta::raise(&mut numbers, &batch.marks))?;
+    plan.meta.write(&mut numbers)?;
+    drop(numbers);
     for batch in batches {
         write_jobs(&transaction, batch, &mut change)?;
     }

@@ -274,6 +274,9 @@ pub struct Info {
     pub memory_locked: bool,
     /// Sandbox level of the workers.
     pub sandbox: String,
+    /// What happens to orders that nobody signed: `none` (no key ring, everything counts), `warn`, `require`.
+    #[serde(default)]
+    pub trust: String,
     /// What holds the workers whatever happens to the agent, and what does not: one sentence for each item.
     #[serde(default)]
     pub floor: Vec<String>,
