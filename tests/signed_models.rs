@@ -1,6 +1,7 @@
 //! Does a node take only the models that a publisher of its key ring signed, as the OpenSSF tool signs them?
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
 #[path = "support/shelf.rs"]
 mod shelf;
 
@@ -10,6 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use common::node::{Node, Setup};
 use neap::model::floors::Floors;
 use neap::model::library::Library;
 use neap::model::signed::{self, Standing, Terms};
@@ -295,4 +297,48 @@ fn git_files_beside_a_model_are_left_out_as_the_tool_does_and_a_copy_is_as_good(
     let other = Shelf::empty();
     copy(&shelf.model(), &other.models().join("under-another-name"));
     assert!(other.verdict().0, "{:?}", other.verdict());
+}
+
+// ---- the agent ----
+
+/// What the node tells of its models, once it is so: names and versions offered, and the codes of those refused.
+fn wait_for_models(node: &Node, offered: &[u64], refused: &[&str]) {
+    let controller = node.controller();
+    let is_told = |info: &Value| {
+        let of = |list: &str| info[list].as_array().cloned().unwrap_or_default();
+        let mut versions: Vec<u64> = of("models").iter().filter_map(|model| model["version"].as_u64()).collect();
+        let codes: Vec<String> =
+            of("models_refused").iter().map(|one| one["code"].as_str().unwrap().to_owned()).collect();
+        versions.sort_unstable();
+        versions == offered && codes == refused
+    };
+    let told = |messages: &[common::controller::Message]| {
+        messages.iter().any(|message| message.topic.ends_with("up/info") && is_told(&message.json)).then_some(())
+    };
+    controller.wait(&format!("an info with models {offered:?}, refused {refused:?}\n{}", node.log()), told);
+}
+
+#[test]
+fn an_agent_offers_what_is_signed_and_tells_why_it_refuses_the_rest() {
+    let shelf = a_good_one();
+    copy(&shelf.source(2, None), &shelf.models().join("newer"));
+    let path = |name: &str| shelf.path(name).display().to_string();
+    let setup = Setup::new().with("models", "dir", path("models")).with("trust", "keys", path("keys.json"));
+    let node = Node::start(&setup.with("jobs", "state_dir", path("state")));
+    wait_for_models(&node, &[1], &["model.unsigned"]);
+    // Signed by somebody the ring knows: the higher version is offered, and makes the floor for the older one.
+    let key = new_key();
+    let mut wider = ring();
+    wider.add(entry(key.public().clone(), "me")).unwrap();
+    shelf.use_ring(&wider);
+    sign(&shelf.models().join("newer"), &key);
+    node.hangup();
+    wait_for_models(&node, &[2], &["model.version_rollback"]);
+    // The floor outlives the models folder.
+    fs::remove_dir_all(shelf.models().join("newer")).unwrap();
+    node.hangup();
+    wait_for_models(&node, &[], &["model.version_rollback"]);
+    fs::write(shelf.model().join("samples/more.json"), "{}").unwrap();
+    node.hangup();
+    wait_for_models(&node, &[], &["model.files_differ"]);
 }

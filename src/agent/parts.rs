@@ -1,6 +1,6 @@
 //! What is the agent made of? Every part, made from the configuration and joined to the others.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::crashes;
 use super::desk::{self, Desk};
 use super::history::History;
 use super::keeper::{Found, Keeper};
+use super::models::open_library;
 use super::pressure::{self, Watcher};
 use super::reports::{self, Impairment, Reports};
 use super::service::Service;
@@ -60,7 +61,6 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
-        let library = open_library(&settings.models_dir)?;
         let opener = opener(&settings);
         let (store, Found { jobs, wall_high, marks, damage }) = match open_store(&opener)?.map(Found::part) {
             Ok((store, found)) => (Ok(store), found),
@@ -71,6 +71,7 @@ impl Agent {
         let mut clocks = Clocks::start();
         clocks.recall(wall_high);
         let now = clocks.now();
+        let library = open_library(&settings.models_dir, &trust, &settings.jobs.state_dir, now.wall)?;
         let (keeper, answers) = Keeper::start(opener, store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
@@ -188,18 +189,6 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
     }
 }
 
-/// Reads the models folder; a model with a mistake is left out and said so.
-pub(super) fn open_library(folder: &Path) -> Result<Arc<Library>, Error> {
-    let library = Library::open(folder)?;
-    for problem in library.problems() {
-        tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
-    }
-    if library.entries().next().is_none() {
-        tracing::warn!(folder = %folder.display(), "no model is installed: every job will be refused");
-    }
-    Ok(Arc::new(library))
-}
-
 /// How jobs are handled.
 pub(super) fn job_settings(settings: &Settings) -> desk::Settings {
     let jobs = &settings.jobs;
@@ -274,6 +263,7 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         floor: floor.sentences(),
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
         models: reports::models(library),
+        models_refused: reports::models_refused(library),
         limits: InfoLimits {
             wall_ms: u64::try_from(maxima.wall.as_millis()).unwrap_or(u64::MAX),
             memory_bytes: maxima.memory_bytes,

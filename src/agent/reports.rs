@@ -11,13 +11,15 @@ use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoModel, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
+    self, ErrorBody, Info, InfoModel, InfoRefused, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead,
+    Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
 use crate::load::fusion::{Fused, FusedLoad};
 use crate::model::Manifest;
-use crate::model::library::Library;
+use crate::model::library::{Library, Refused};
+use crate::model::signed::Standing;
 use crate::sentinel::YieldRecord;
 use crate::units::{Instant, JobId, SourceId, Utilization, WallTime};
 
@@ -115,6 +117,7 @@ impl Reports {
     /// The models changed.
     pub(super) fn set_library(&mut self, library: &Library) {
         self.info.models = models(library);
+        self.info.models_refused = models_refused(library);
     }
 
     /// The governor decided, at that monotonic moment.
@@ -462,6 +465,22 @@ pub(super) fn models(library: &Library) -> Vec<InfoModel> {
             digest: entry.manifest.digest.to_string(),
             summary: entry.manifest.summary.clone(),
             accepts: entry.manifest.prepare.as_ref().map(|prepare| prepare.accepts.clone()),
+            signature: match &entry.standing {
+                Standing::Unasked => None,
+                Standing::Signed { by } => Some(format!("good: {by}")),
+                Standing::Doubtful(fault) => Some(fault.to_string()),
+            },
         })
         .collect()
+}
+
+/// The models of a library that are not offered because they are not to be trusted, as the inventory lists them.
+pub(super) fn models_refused(library: &Library) -> Vec<InfoRefused> {
+    let refused = |refused: &Refused| InfoRefused {
+        name: refused.entry.manifest.name.to_string(),
+        version: refused.entry.manifest.version,
+        code: refused.fault.code.as_str().to_owned(),
+        message: refused.fault.message.clone(),
+    };
+    library.refused().iter().map(refused).collect()
 }

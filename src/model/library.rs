@@ -140,6 +140,17 @@ impl Library {
         Ok(())
     }
 
+    /// Judges once more what was accepted, when more is known.
+    pub fn judge_again(&mut self, judge: impl Fn(&Entry) -> Result<Standing, Fault>) {
+        for entry in std::mem::take(&mut self.entries) {
+            match judge(&entry) {
+                Ok(standing) if standing == entry.standing => self.entries.push(entry),
+                Ok(standing) => self.entries.push(Arc::new(Entry { standing, ..(*entry).clone() })),
+                Err(fault) => self.refused.push(Refused { entry, fault }),
+            }
+        }
+    }
+
     /// What was found but cannot serve.
     pub fn problems(&self) -> &[Problem] {
         &self.problems

@@ -336,7 +336,10 @@ impl Disk {
         if !self.is_open {
             self.is_open = true;
             let jobs = self.shelf.jobs.values().cloned().collect();
-            self.tell(now, Answer::Opened(Box::new(Found { jobs, wall_high: None, marks: Vec::new(), damage: Damage::default() })));
+            self.tell(
+                now,
+                Answer::Opened(Box::new(Found { jobs, wall_high: None, marks: Vec::new(), damage: Damage::default() })),
+            );
         }
         let outcomes = self.write(group)?;
         self.hand_over(now, &outcomes);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::agent::trust;
 use crate::cli::failure::Failure;
 use crate::config::Settings;
 use crate::fault::Fault;
@@ -9,6 +10,7 @@ use crate::model::floors::Floors;
 use crate::model::library::Entry;
 use crate::model::signed::{self, Standing, Terms};
 use crate::sys::clock;
+use crate::trust::Mode;
 use crate::trust::bundle::Statement;
 use crate::trust::keyring::KeyRing;
 use crate::units::Name;
@@ -124,8 +126,14 @@ pub(super) fn say(standing: &Standing) -> String {
 
 /// The ring that counts, and whether a good signature is required.
 fn ring(given: Option<&Path>, settings: Option<&Settings>) -> Result<(Option<KeyRing>, bool), Failure> {
-    let _ = settings;
-    let Some(path) = given else { return Ok((None, false)) };
-    let text = std::fs::read(path).map_err(|error| super::place::cannot("read the key ring", path, &error))?;
-    Ok((Some(KeyRing::parse(&text)?), true))
+    let mode = settings.map_or(Mode::None, |settings| settings.trust.mode);
+    let configured = settings.and_then(|settings| settings.trust.keys.as_deref());
+    let (path, is_required) = match (given, mode) {
+        (Some(path), _) => (Some(path), true),
+        (None, Mode::None) => (None, false),
+        (None, Mode::Warn) => (configured, false),
+        (None, Mode::Require) => (configured, true),
+    };
+    let ring = path.map(|path| KeyRing::parse(&trust::read(path)?)).transpose()?;
+    Ok((ring, is_required))
 }

@@ -1,0 +1,85 @@
+//! Which models does the agent offer? Those of its folder that are whole and, with a key ring, signed by a publisher.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Error;
+use super::trust::Trust;
+use crate::fault::Fault;
+use crate::model::floors::Floors;
+use crate::model::library::{Entry, Library};
+use crate::model::signed::{self, Standing, Terms};
+use crate::units::WallTime;
+
+/// Reads the models folder. A model with a mistake is left out and said so, one that is not to be trusted is refused as
+/// the key ring and its mode say.
+pub(super) fn open_library(
+    folder: &Path,
+    trust: &Trust,
+    state_dir: &Path,
+    now: WallTime,
+) -> Result<Arc<Library>, Error> {
+    let Some((publishers, is_required)) = trust.publishers() else {
+        let library = Library::open(folder)?;
+        log(folder, &library);
+        return Ok(Arc::new(library));
+    };
+    // First the signatures alone: of several versions the highest that is signed makes the floor for the others.
+    let terms = Terms { publishers, floors: &Floors::default(), now };
+    let mut library = Library::open_judged(folder, |entry| signed::stand(entry, Some(terms), is_required))?;
+    let floors = raise(state_dir, &library);
+    let at_floor = |entry: &Entry| {
+        let checked = floors.as_ref().map_err(Clone::clone);
+        match checked.and_then(|floors| floors.check(&entry.manifest.name, entry.manifest.version)) {
+            Ok(()) => Ok(entry.standing.clone()),
+            Err(fault) if is_required => Err(fault),
+            Err(fault) => Ok(Standing::Doubtful(fault)),
+        }
+    };
+    library.judge_again(at_floor);
+    log(folder, &library);
+    Ok(Arc::new(library))
+}
+
+/// The floors, raised to the highest version of each model that bears a good signature. A disk that refuses keeps the
+/// node from remembering, not from serving what it has.
+fn raise(state_dir: &Path, library: &Library) -> Result<Floors, Fault> {
+    let accept = |floors: &mut Floors| {
+        for entry in library.entries().filter(|entry| entry.standing.by().is_some()) {
+            floors.accept(&entry.manifest.name, entry.manifest.version);
+        }
+    };
+    let mut floors = Floors::read(state_dir)?;
+    let before = floors.clone();
+    accept(&mut floors);
+    if floors != before
+        && let Err(fault) = Floors::update(state_dir, accept)
+    {
+        tracing::warn!(%fault, "the lowest versions of models are not remembered");
+    }
+    Ok(floors)
+}
+
+fn log(folder: &Path, library: &Library) {
+    for problem in library.problems() {
+        tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
+    }
+    for refused in library.refused() {
+        let (fault, path) = (&refused.fault, refused.entry.folder.display());
+        tracing::error!(%path, %fault, "model refused");
+    }
+    for entry in library.entries() {
+        match &entry.standing {
+            Standing::Unasked => {}
+            Standing::Signed { by } => {
+                tracing::info!(model = %entry.manifest.name, version = entry.manifest.version, by, "signed model")
+            }
+            Standing::Doubtful(fault) => {
+                tracing::warn!(path = %entry.folder.display(), %fault, "model accepted all the same: [trust] mode is warn");
+            }
+        }
+    }
+    if library.entries().next().is_none() {
+        tracing::warn!(folder = %folder.display(), "no model is installed: every job will be refused");
+    }
+}
