@@ -16,7 +16,7 @@ use common::wait_for;
 
 /// A node at a broker with this access list. The list is about user names, which this broker believes.
 fn node_at(broker: &Mosquitto) -> Node {
-    let setup = Setup::new().with("mqtt", "port", i64::from(broker.port())).with("mqtt", "username", "node-1");
+    let setup = Setup::new().with("mqtt", "port", i64::from(broker.port())).with("mqtt", "username", "test/node-1");
     Node::start(&setup)
 }
 
@@ -43,7 +43,8 @@ fn degraded(node: &Node) -> String {
 
 #[test]
 fn a_state_that_may_not_be_written_is_told_with_the_line_that_is_missing() {
-    let Some(broker) = start("user node-1\ntopic read neap/v1/#\ntopic write neap/v1/test/node-1/up/event\n") else {
+    let Some(broker) = start("user test/node-1\ntopic read neap/v1/#\ntopic write neap/v1/test/node-1/up/event\n")
+    else {
         return;
     };
     let node = node_at(&broker);
@@ -56,7 +57,7 @@ fn a_state_that_may_not_be_written_is_told_with_the_line_that_is_missing() {
 
 #[test]
 fn a_state_that_may_not_be_read_is_told_and_a_list_that_was_put_right_is_noticed() {
-    let Some(broker) = start("user node-1\ntopic write neap/v1/#\ntopic read neap/v1/test/node-1/down/#\n") else {
+    let Some(broker) = start("user test/node-1\ntopic write neap/v1/#\ntopic read neap/v1/test/node-1/down/#\n") else {
         return;
     };
     let mut node = node_at(&broker);
@@ -64,7 +65,7 @@ fn a_state_that_may_not_be_read_is_told_and_a_list_that_was_put_right_is_noticed
     for words in ["mqtt.acl_probe_failed", "did not come back within 5 s", "readwrite neap/v1/test/node-1/up/#"] {
         assert!(why.contains(words), "{words:?} is not in: {why}");
     }
-    broker.set_acl("user node-1\ntopic readwrite neap/v1/#\n");
+    broker.set_acl("user test/node-1\ntopic readwrite neap/v1/#\n");
     // A new connection probes at once; a standing one within a minute.
     node.kill_agent();
     node.start_agent();

@@ -118,7 +118,7 @@ fn what_is_not_to_be_trusted_is_not_installed() {
     let numbers = fs::read_to_string(&golden).unwrap();
     fs::write(&golden, numbers.replace("\"data\": [", "\"data\": [1").replace("\"data\":[", "\"data\":[1")).unwrap();
     sign(&wrong, &key);
-    fails(&shelf.run("add", &[&text(&wrong)]), "golden test");
+    fails(&shelf.run("add", &[&text(&wrong)]), "a worker tried it");
     fails(&add(&shelf, &shelf.path("state")), "no model.toml");
     assert_eq!((shelf.versions(), floor(&shelf)), ((None, None), None));
     // Without a key ring it is as it was before there were any.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
-use crate::link::topics::Topics;
+use crate::link::topics::{RESERVED, Topics};
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 use crate::worker::cgroup::Mode;
 use crate::{telemetry, trust};
@@ -97,8 +97,13 @@ fn node(mut section: Section<'_, '_>) -> Option<Node> {
     if let Some(Err(error)) = &topics {
         section.complain("root", &error.to_string());
     }
+    let reserved = |node: &Node| RESERVED.contains(&node.topics.node().as_str());
+    let node = topics.and_then(Result::ok).map(|topics| Node { topics });
+    if node.as_ref().is_some_and(reserved) {
+        section.complain("name", &format!("is a level of the protocol's own: anything but {}", RESERVED.join(", ")));
+    }
     section.finish();
-    Some(Node { topics: topics?.ok()? })
+    node
 }
 
 fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {

@@ -12,6 +12,9 @@ use crate::units::{BadName, JobId, Name};
 const VERSION: &str = "v1";
 /// Longest root prefix, in bytes.
 const ROOT_BYTES_MAX: usize = 64;
+/// Names that no node may have: they stand where a node's name stands, or would make `SITE` alone look like `SITE/NODE`
+/// in the broker's access list.
+pub const RESERVED: [&str; 5] = ["ctl", "down", "fleet", "pool", "up"];
 /// Longest Response Topic that is answered, in bytes.
 const RESPONSE_TOPIC_BYTES_MAX: usize = 512;
 
@@ -170,9 +173,10 @@ impl Topics {
         format!("{}/{VERSION}/{}/fleet/down/hold", self.root, self.site)
     }
 
-    /// Where a controller of this site gets the replies to its commands; `controller` is its client id.
+    /// Where a controller gets this node's replies to its commands; `controller` is its client id. Below the node's own
+    /// `up/`, so that a node can neither answer in the name of another nor hear what another answers.
     pub fn reply(&self, controller: &str) -> String {
-        format!("{}/{VERSION}/{}/ctl/{controller}/reply", self.root, self.site)
+        self.up(&format!("reply/{controller}"))
     }
 
     // ---- subscriptions ----
@@ -295,6 +299,7 @@ mod tests {
         assert_eq!(topics.result(&id("a.b")), "neap/v1/lab/node-1/up/job/a.b/result");
         assert_eq!(topics.submit(&id("a")), "neap/v1/lab/node-1/down/job/a");
         assert_eq!(topics.fleet_hold(), "neap/v1/lab/fleet/down/hold");
+        assert_eq!(topics.reply("ctl-a"), "neap/v1/lab/node-1/up/reply/ctl-a");
         assert_eq!(topics.down_filter(), "neap/v1/lab/node-1/down/#");
         assert_eq!(topics.site_filter(), "neap/v1/lab/+/up/#");
     }
@@ -348,6 +353,7 @@ mod tests {
     #[test]
     fn replies_go_below_the_root_only() {
         let topics = topics();
+        assert!(topics.may_reply_to(&topics.reply("neap-0190")), "what our own controllers ask for");
         assert!(topics.may_reply_to("neap/v1/lab/ctl/reply/7"));
         assert!(topics.may_reply_to("neap/v1/lab/node-1/up/reply/7"), "the node's ACL allows it");
         for bad in [

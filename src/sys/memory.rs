@@ -14,8 +14,18 @@ const PAGE_BYTES_MAX: usize = 64 * 1024;
 /// Memory of a process that is in RAM, in bytes: the kernel's `VmRSS`. `None` when it has ended, or where the kernel does
 /// not say.
 pub fn resident_bytes(pid: u32) -> Option<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The most memory that a process has had in RAM at once since it was executed, in bytes: the kernel's `VmHWM`. `None` as
+/// for [`resident_bytes`].
+pub fn resident_bytes_max(pid: u32) -> Option<u64> {
+    status_bytes(pid, "VmHWM:")
+}
+
+fn status_bytes(pid: u32, field: &str) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse().ok());
     kibibytes.map(|kibibytes: u64| kibibytes * 1024)
 }
 
@@ -86,6 +96,7 @@ mod tests {
     fn a_process_is_resident_until_it_has_ended() {
         assert!(resident_bytes(std::process::id()).unwrap() > 1 << 20);
         assert_eq!(resident_bytes(u32::MAX), None);
+        assert!(resident_bytes_max(std::process::id()) >= Some(1 << 20));
     }
 
     /// Kilobytes of file pages that this process has in memory.

@@ -30,6 +30,14 @@ const READ_BYTES: usize = 64 * 1024;
 /// Frames that may wait to be sent: a model and an item, once more after the worker asked for the model.
 const OUTGOING_MAX: usize = 8;
 
+/// Address space beyond plans and items: the program, its stack, frames and what the allocator cannot use.
+const ADDRESS_SLACK_BYTES: u64 = 512 * 1024 * 1024;
+
+/// Address space of a worker whose plans and items may take so many bytes.
+pub(super) fn address_bytes(plan_bytes: u64, item_bytes: u64) -> u64 {
+    plan_bytes.saturating_add(item_bytes).saturating_add(ADDRESS_SLACK_BYTES)
+}
+
 /// How to start a worker process.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
@@ -199,6 +207,14 @@ impl Child {
     /// # Errors
     /// When the process cannot be waited for, which means that somebody else has reaped it.
     pub async fn end(mut self) -> io::Result<Ended> {
+        self.reap().await
+    }
+
+    /// As [`Child::end`], for one that is still needed to be talked about.
+    ///
+    /// # Errors
+    /// As [`Child::end`].
+    pub(super) async fn reap(&mut self) -> io::Result<Ended> {
         let Some(mut process) = self.process.take() else {
             return Err(io::Error::other("the process was waited for already"));
         };

@@ -3,6 +3,8 @@
 //! An [`Engine`] turns the bytes of an ONNX file and the shapes that a request brings into a [`Plan`]; a plan turns inputs
 //! into outputs and can be used again for the same shapes.
 
+use std::time::Duration;
+
 use crate::fault::Fault;
 use crate::model::Port;
 use crate::tensor::{DataType, Tensor};
@@ -48,4 +50,30 @@ pub trait Plan {
     /// `model.run` when an operator fails, `model.shape` when the outputs are not the ones declared,
     /// `output.too_large` when they are larger than any tensor may be.
     fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Fault>;
+
+    /// Computes once and takes the CPU time of every operator, in the order in which they run.
+    ///
+    /// # Errors
+    /// As [`Plan::run`].
+    fn survey(&self, inputs: Vec<Tensor>) -> Result<Survey, Fault>;
+}
+
+/// What a network is made of and what each part costs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// CPU time of what was said about the file before the engine built the plan.
+    pub preflight: Duration,
+    /// Every operator, in the order in which they run; a loop counts as one.
+    pub nodes: Vec<Node>,
+}
+
+/// One operator of a loaded network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its name, made from that in the graph.
+    pub name: String,
+    /// What it does, in the engine's words.
+    pub op: String,
+    /// CPU time that it took.
+    pub cpu: Duration,
 }

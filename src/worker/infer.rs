@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tract_onnx::pb;
 use tract_onnx::prelude::{
@@ -17,9 +18,10 @@ use tract_onnx::prelude::{
     TypedRunnableModel, tensor1,
 };
 
-use super::engine::{Engine, Pinned, Plan};
+use super::engine::{Engine, Node, Pinned, Plan, Survey};
 use crate::fault::{Code, Fault};
 use crate::model::Port;
+use crate::sys::clock;
 use crate::tensor::{DataType, Tensor, elements};
 use crate::units::{ELEMENTS_MAX, FAULT_TEXT_BYTES_MAX, MODEL_BYTES_MAX};
 
@@ -31,6 +33,9 @@ pub const GRAPH_DEPTH_MAX: usize = 4;
 pub const DIM_PARAM_BYTES_MAX: usize = 128;
 /// Operator sets that tract knows. It looks operators up by name alone, so others would be mistaken for these.
 const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
+
+/// The engine and its version: what a model costs, and whether it loads at all, holds for these only.
+pub const ENGINE: &str = "tract-onnx 0.23.9";
 
 const _: () = assert!(cfg!(target_endian = "little"), "tensors are handed to the engine as they are in memory");
 
@@ -49,7 +54,9 @@ impl Engine for Tract {
         let mut proto = self.onnx.proto_model_for_read(&mut onnx.as_slice()).map_err(|error| parse(&error))?;
         drop(onnx);
         let knows = |op: &str| self.onnx.op_register.0.contains_key(op);
+        let before = clock::own_cpu();
         Preflight { knows: &knows, nodes: 0 }.check(&mut proto, inputs, outputs)?;
+        let preflight = clock::own_cpu().saturating_sub(before);
         let mut model = self.onnx.model_for_proto_model(&proto).map_err(|error| refused(Code::ModelParse, &error))?;
         drop(proto);
         let pinned = pin(&mut model, inputs);
@@ -57,7 +64,7 @@ impl Engine for Tract {
             .and_then(|()| model.into_optimized())
             .and_then(|model| model.into_runnable())
             .map_err(|error| refused(Code::ModelShape, &error))?;
-        Ok(Box::new(TractPlan { plan, outputs: outputs.to_vec() }))
+        Ok(Box::new(TractPlan { plan, outputs: outputs.to_vec(), preflight }))
     }
 }
 
@@ -81,16 +88,34 @@ fn pin(model: &mut tract_onnx::prelude::InferenceModel, inputs: &[Pinned]) -> Tr
 struct TractPlan {
     plan: Arc<TypedRunnableModel>,
     outputs: Vec<Port>,
+    preflight: Duration,
 }
 
 impl Plan for TractPlan {
     fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Fault> {
         let values = inputs.into_iter().map(to_value).collect::<Result<_, Fault>>()?;
-        let values = self.plan.run(values).map_err(|error| {
-            Fault::new(Code::ModelRun, format!("the model failed while it ran: {}", Brief::of(&error)))
-        })?;
+        let values = self.plan.run(values).map_err(|error| failed(&error))?;
         self.outputs.iter().zip(&values).map(|(port, value)| from_value(port, value)).collect()
     }
+
+    fn survey(&self, inputs: Vec<Tensor>) -> Result<Survey, Fault> {
+        let values = inputs.into_iter().map(to_value).collect::<Result<_, Fault>>()?;
+        let mut nodes = Vec::new();
+        let mut state = self.plan.spawn().map_err(|error| failed(&error))?;
+        let run = state.run_plan_with_eval(values, |context, op_state, node, inputs| {
+            let before = clock::own_cpu();
+            let outputs = tract_onnx::tract_core::plan::eval(context, op_state, node, inputs);
+            let cpu = clock::own_cpu().saturating_sub(before);
+            nodes.push(Node { name: node.name.clone(), op: node.op.name().into_owned(), cpu });
+            outputs
+        });
+        run.map_err(|error| failed(&error))?;
+        Ok(Survey { preflight: self.preflight, nodes })
+    }
+}
+
+fn failed(error: &TractError) -> Fault {
+    Fault::new(Code::ModelRun, format!("the model failed while it ran: {}", Brief::of(error)))
 }
 
 fn to_value(tensor: Tensor) -> Result<TValue, Fault> {

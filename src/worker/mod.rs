@@ -1,20 +1,23 @@
 //! Who computes? Worker processes: the same binary re-executed, one core each, stoppable at any instruction.
 //!
-//! Both sides: [`protocol`], the frames between them.
+//! Both sides: [`protocol`], the frames between them, and [`sealed`], how a model's file comes along.
 //! Agent side: [`handle`] is what the agent uses, `supervisor` the task that keeps one worker alive, [`child`] one
 //! process of it, [`cgroup`] what the kernel holds it with, [`verdict`] why it ended, [`gate`] what stops and continues
-//! it (driven by the sentinel only).
+//! it (driven by the sentinel only), [`appraisal`] what finds out what a model costs.
 //! Worker side: [`serve`] is the process's main loop, [`jail`] what it gives up first, [`channel`] its socket, [`plans`]
 //! what it keeps loaded, [`engine`] what computes and [`infer`] the one that does (the only file that names tract),
-//! [`guard`] what catches panics, [`prepare`] and [`interpret`] what surrounds a network.
+//! [`survey`] what measures a network, [`guard`] what catches panics, [`prepare`] and [`interpret`] what surrounds a network.
 
 // In reading order: both sides, the agent's, the worker's.
 pub mod protocol;
+pub mod sealed;
 
+pub mod appraisal;
 pub mod cgroup;
 pub mod child;
 pub mod gate;
 pub mod handle;
+mod handover;
 mod supervisor;
 pub mod verdict;
 
@@ -27,3 +30,4 @@ pub mod jail;
 pub mod plans;
 pub mod prepare;
 pub mod serve;
+pub mod survey;

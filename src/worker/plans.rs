@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::engine::{Engine, Pinned, Plan};
+use super::engine::{Engine, Pinned, Plan, Survey};
 use super::guard;
 use crate::fault::{Code, Fault};
 use crate::model::Port;
@@ -115,13 +115,27 @@ impl Plans {
     /// # Errors
     /// `model.run` and what the plan says.
     pub fn run(&mut self, key: &Key, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Fault> {
+        self.with(key, |plan| plan.run(inputs))
+    }
+
+    /// Computes once with a loaded plan and takes the time of every operator; with it, the bytes that the plan takes.
+    ///
+    /// # Errors
+    /// As [`Plans::run`].
+    pub fn survey(&mut self, key: &Key, inputs: Vec<Tensor>) -> Result<(Survey, u64), Fault> {
+        let survey = self.with(key, |plan| plan.survey(inputs))?;
+        let bytes = self.held.iter().find(|held| held.key == *key).map_or(0, |held| held.bytes);
+        Ok((survey, bytes))
+    }
+
+    fn with<T>(&mut self, key: &Key, work: impl FnOnce(&dyn Plan) -> Result<T, Fault>) -> Result<T, Fault> {
         let Some(at) = self.held.iter().position(|held| held.key == *key) else {
             return Err(Fault::new(Code::ModelRun, "the model was dropped before it ran; send the job again"));
         };
         let plan = &self.held[at].plan;
         let mut returned = false;
         let outcome = guard::catch(Code::ModelRun, "the model failed while it ran", || {
-            let outcome = plan.run(inputs);
+            let outcome = work(plan.as_ref());
             returned = true;
             outcome
         });
@@ -174,6 +188,10 @@ mod tests {
         fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, Fault> {
             assert!(self.acts != b'r', "panics at run");
             Ok(inputs)
+        }
+
+        fn survey(&self, _: Vec<Tensor>) -> Result<Survey, Fault> {
+            Ok(Survey::default())
         }
     }
 

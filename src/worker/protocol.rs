@@ -5,13 +5,15 @@
 //! model may have taken the process over. So every count is checked against `units` and against the bytes that are
 //! there before anything is allocated, a code must be a known one, and nothing may follow the body.
 //!
-//! A model's bytes never travel in a frame: the open file travels beside [`ToWorker::Load`] as `SCM_RIGHTS`, so a worker
-//! needs no right to open files, and reads the file again when it must.
+//! A model's bytes never travel in a frame: a [sealed](super::sealed) memory file travels beside [`ToWorker::Load`] as
+//! `SCM_RIGHTS`, so a worker needs no right to open files.
 
+pub mod appraise;
 mod codec;
 
 use std::time::Duration;
 
+use self::appraise::{Appraise, Appraised};
 use self::codec::{Reader, Writer, cut};
 use crate::fault::Fault;
 use crate::tensor::Tensor;
@@ -29,11 +31,13 @@ pub const NOTE_BYTES_MAX: usize = 512;
 const LOAD: u8 = 1;
 const RUN: u8 = 2;
 const FORGET: u8 = 3;
+const APPRAISE: u8 = 4;
 const HELLO: u8 = 129;
 const DONE: u8 = 130;
 const FAILED: u8 = 131;
 const NEED_MODEL: u8 = 132;
 const PARKED: u8 = 133;
+const APPRAISED: u8 = 134;
 
 /// What the agent says.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +48,8 @@ pub enum ToWorker {
     Run(Run),
     /// This model will not be asked for again.
     Forget(Digest),
+    /// Measure a model that is loaded.
+    Appraise(Appraise),
 }
 
 /// A model for the worker to keep.
@@ -89,6 +95,8 @@ pub enum FromWorker {
     NeedModel(NeedModel),
     /// The process stopped itself while it was at the item whose answer follows.
     Parked(Parked),
+    /// What a loaded model costs.
+    Appraised(Appraised),
 }
 
 /// First frame of a worker.
@@ -203,6 +211,7 @@ impl ToWorker {
                 writer.digest(*digest);
                 writer.finish()
             }
+            Self::Appraise(appraise) => appraise.write(Writer::new(APPRAISE)).finish(),
         }
     }
 
@@ -228,6 +237,7 @@ impl ToWorker {
                 tensors: reader.tensors()?,
             }),
             FORGET => Self::Forget(reader.digest()?),
+            APPRAISE => Self::Appraise(Appraise::read(&mut reader)?),
             kind => return Err(BadFrame::Kind { kind }),
         };
         reader.finish()?;
@@ -297,6 +307,7 @@ impl FromWorker {
                 writer.span(*time);
                 writer
             }
+            Self::Appraised(appraised) => appraised.write(Writer::new(APPRAISED)),
         };
         writer.finish()
     }
@@ -331,6 +342,7 @@ impl FromWorker {
                 digest: reader.digest()?,
             }),
             PARKED => Self::Parked(Parked { times: reader.u32("times")?, time: reader.span("parked_ns")? }),
+            APPRAISED => Self::Appraised(Appraised::read(&mut reader)?),
             kind => return Err(BadFrame::Kind { kind }),
         };
         reader.finish()?;

@@ -11,13 +11,13 @@ use std::os::fd::{AsFd as _, RawFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
-
 use super::channel::{Channel, ChannelError};
 use super::engine::Pinned;
 use super::plans::{Key, Plans};
+use super::prepare::Geometry;
+use super::protocol::appraise::Appraise;
 use super::protocol::{BadFrame, Done, Failed, FromWorker, Hello, Load, NeedModel, Parked, Run, ToWorker, data_bytes};
-use super::{guard, infer, interpret, jail, prepare};
+use super::{guard, infer, interpret, jail, prepare, sealed, survey};
 use crate::fault::{Code, Fault};
 use crate::model::manifest::{self, Manifest};
 use crate::sys::{alloc, clock, dead_man, fds};
@@ -30,7 +30,7 @@ pub const EXIT_USAGE: u8 = 64;
 pub const EXIT_JAIL: u8 = 71;
 /// Exit code when the agent sends nonsense or the socket fails (sysexits `EX_PROTOCOL`).
 pub const EXIT_PROTOCOL: u8 = 76;
-/// Most models whose file a worker keeps open; the one unused for longest is closed, and asked for again if needed.
+/// Most models that a worker knows; the one unused for longest is dropped, and asked for again if needed.
 pub const MODELS_HELD_MAX: usize = 16;
 
 /// Runs a worker until the agent closes the socket. `arguments` are those behind `neap worker`:
@@ -143,7 +143,8 @@ struct Model {
 
 struct Source {
     manifest: Manifest,
-    file: File,
+    /// Until its bytes are read: it lies in memory, and a plan needs it no more.
+    file: Option<File>,
 }
 
 impl Server {
@@ -182,6 +183,7 @@ impl Server {
                     self.models.remove(&digest);
                     self.plans.forget(digest);
                 }
+                ToWorker::Appraise(appraise) => channel.send(&self.appraise(appraise))?,
             }
         }
         Ok(())
@@ -199,9 +201,12 @@ impl Server {
         let missing = || Fault::new(Code::ModelParse, "the model's file did not arrive; send the job again");
         let wrong = |error: manifest::ManifestError| Fault::new(Code::ModelParse, format!("model.toml: {error}"));
         let source = file.ok_or_else(missing).and_then(|file| {
+            sealed::check(&file)?;
             let manifest = manifest::parse(&load.manifest).map_err(wrong)?;
-            Ok(Source { manifest, file })
+            Ok(Source { manifest, file: Some(file) })
         });
+        // One file at a time: those of models whose items never got as far as loading would pile up in memory.
+        self.models.values_mut().flat_map(|held| &mut held.source).for_each(|source| source.file = None);
         self.models.insert(load.digest, Model { source, labels: load.labels, used: self.turn });
         if self.models.len() > MODELS_HELD_MAX {
             let oldest =
@@ -233,8 +238,53 @@ impl Server {
                 peak_bytes: alloc::peak(),
                 tensors,
             }),
-            Err(fault) => FromWorker::Failed(Failed { token, item, fault }),
+            Err(Stop::NoFile) => FromWorker::NeedModel(NeedModel { token, item, digest }),
+            Err(Stop::Fault(fault)) => FromWorker::Failed(Failed { token, item, fault }),
         }
+    }
+
+    /// Measures a model that an item with the same inputs has loaded.
+    fn appraise(&mut self, appraise: Appraise) -> FromWorker {
+        let Appraise { token, digest, runs, cpu, memory_bytes, tensors } = appraise;
+        let Some(model) = self.models.get(&digest) else {
+            return FromWorker::NeedModel(NeedModel { token, item: 0, digest });
+        };
+        alloc::set_limit(alloc::used().saturating_add(memory_bytes));
+        let outcome = model.source.as_ref().map_err(Fault::clone).and_then(|source| {
+            let key = |inputs: &[Tensor]| key(digest, &source.manifest, inputs);
+            let (inputs, _) = prepared(&source.manifest, tensors)?;
+            let runs = (usize::try_from(runs).unwrap_or(usize::MAX), cpu);
+            survey::measure(&mut self.plans, &key(&inputs), &inputs, token, runs)
+        });
+        alloc::set_limit(alloc::UNLIMITED);
+        match outcome {
+            Ok(appraised) => FromWorker::Appraised(appraised),
+            Err(fault) => FromWorker::Failed(Failed { token, item: 0, fault }),
+        }
+    }
+}
+
+/// Which plan a request needs.
+fn key(digest: Digest, manifest: &Manifest, inputs: &[Tensor]) -> Key {
+    Key { digest, inputs: Pinned::of(inputs), outputs: manifest.outputs.clone() }
+}
+
+/// What the network takes, out of what a request brings.
+fn prepared(manifest: &Manifest, tensors: Vec<Tensor>) -> Result<(Vec<Tensor>, Option<Geometry>), Fault> {
+    guard::catch(Code::InputDecode, "the medium cannot be decoded", || prepare::inputs(manifest, tensors))
+}
+
+/// Why an item is not computed.
+enum Stop {
+    /// It cannot be.
+    Fault(Fault),
+    /// The model has to be loaded, and its file was given back.
+    NoFile,
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
     }
 }
 
@@ -244,21 +294,20 @@ struct Computed {
 }
 
 /// Request to answer: check, prepare, load if needed, run, interpret. Memory is limited at every step.
-fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, Fault> {
+fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, Stop> {
     let source = model.source.as_mut().map_err(|fault| fault.clone())?;
     let manifest = &source.manifest;
     alloc::set_limit(alloc::used().saturating_add(run.memory_bytes));
-    let tensors = run.tensors;
-    let (inputs, geometry) =
-        guard::catch(Code::InputDecode, "the medium cannot be decoded", || prepare::inputs(manifest, tensors))?;
-    let key = Key { digest: run.digest, inputs: Pinned::of(&inputs), outputs: manifest.outputs.clone() };
+    let (inputs, geometry) = prepared(manifest, run.tensors)?;
+    let key = key(run.digest, manifest, &inputs);
     let mut load_cpu = None;
     if !plans.touch(&key) {
+        let file = source.file.take().ok_or(Stop::NoFile)?;
         let before = clock::own_cpu();
         let others = plans.bytes();
         let limit = alloc::used().saturating_sub(others).saturating_add(plans.budget_bytes());
         alloc::set_limit(limit.saturating_add(run.memory_bytes));
-        let onnx = read(&mut source.file, run.digest)?;
+        let onnx = read(file)?;
         plans.make_room(onnx.len() as u64);
         let loaded = plans.load(key.clone(), onnx);
         // What loading took and freed again is several times the plan.
@@ -280,37 +329,27 @@ fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, F
             "the output is {bytes} bytes long, limits.output_bytes allows {}; raise it or ask for the interpreted output",
             run.output_bytes
         );
-        return Err(Fault::new(Code::OutputTooLarge, text));
+        return Err(Fault::new(Code::OutputTooLarge, text).into());
     }
     Ok(Computed { tensors, load_cpu })
 }
 
-/// The bytes of a model's file, which are what the digest says or are not used at all.
-fn read(file: &mut File, digest: Digest) -> Result<Vec<u8>, Fault> {
+/// The bytes of a model's file; they are what its digest says, because the agent has hashed them and nobody can have
+/// changed them since. The file is given back.
+fn read(mut file: File) -> Result<Vec<u8>, Fault> {
     let failed = |error: io::Error| Fault::new(Code::ModelParse, format!("the model's file cannot be read: {error}"));
-    let too_large = |bytes: u64| {
+    let bytes = file.metadata().map_err(failed)?.len();
+    if bytes > MODEL_BYTES_MAX {
         let text = format!(
             "the model's file is {bytes} bytes long, at most {MODEL_BYTES_MAX} are allowed; store its weights as \
              integers or half floats"
         );
-        Fault::new(Code::ModelTooLarge, text)
-    };
-    let announced = file.metadata().map_err(failed)?.len();
-    if announced > MODEL_BYTES_MAX {
-        return Err(too_large(announced));
+        return Err(Fault::new(Code::ModelTooLarge, text));
     }
-    let mut onnx = Vec::with_capacity(usize::try_from(announced).unwrap_or_default());
+    let mut onnx = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
+    // The agent has left it at its end.
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    // The file may grow while it is read.
-    file.take(MODEL_BYTES_MAX + 1).read_to_end(&mut onnx).map_err(failed)?;
-    if onnx.len() as u64 > MODEL_BYTES_MAX {
-        return Err(too_large(onnx.len() as u64));
-    }
-    let found = Digest(Sha256::digest(&onnx).into());
-    if found != digest {
-        let text = format!("the model's file has the digest {found}, expected {digest}; install the model again");
-        return Err(Fault::new(Code::ModelHashMismatch, text));
-    }
+    file.read_to_end(&mut onnx).map_err(failed)?;
     Ok(onnx)
 }
 

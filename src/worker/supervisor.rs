@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::child::{Child, Start, Step};
+use super::child::{self, Child, Start, Step};
 use super::gate::Gate;
 use super::handle::{Event, Output, Settings, Work};
+use super::handover::Handover;
 use super::protocol::{Done, Failed, FromWorker, Hello, Load, NeedModel, Parked, Run, ToWorker, data_bytes};
 use super::verdict::{self, Backoff, Cause, Circumstances};
 use crate::fault::{Code, Fault};
@@ -26,8 +27,6 @@ const EVENTS_PENDING_MAX: usize = 4;
 const MODELS_REMEMBERED_MAX: usize = 64;
 /// How often a worker may say, for one item, that it stopped itself.
 const PARKS_TOLD_MAX: u8 = 2;
-/// Address space beyond plans and items: the program, its stack, frames and what the allocator cannot use.
-const ADDRESS_SLACK_BYTES: u64 = 512 * 1024 * 1024;
 
 /// What the agent wants.
 #[derive(Debug)]
@@ -91,6 +90,8 @@ pub(super) struct Supervisor {
     queue: VecDeque<Errand>,
     /// Models that the process has, as far as we know.
     loaded: BTreeMap<Digest, Arc<Entry>>,
+    /// The model that the process is to get next.
+    handover: Handover,
     backoff: Backoff,
     greeted: bool,
     /// Cgroups that the process could not enter, one sentence each.
@@ -130,6 +131,7 @@ impl Supervisor {
             pending: VecDeque::new(),
             queue: VecDeque::new(),
             loaded: BTreeMap::new(),
+            handover: Handover::default(),
             backoff,
             greeted: false,
             outside: Vec::new(),
@@ -161,7 +163,7 @@ impl Supervisor {
 
     async fn spawn(&mut self) -> std::io::Result<Child> {
         let Settings { exe, core, memory_bytes, item_memory_bytes_max, .. } = &self.settings;
-        let address_bytes = memory_bytes.saturating_add(*item_memory_bytes_max).saturating_add(ADDRESS_SLACK_BYTES);
+        let address_bytes = child::address_bytes(*memory_bytes, *item_memory_bytes_max);
         let (slot, plan_bytes, dead_man) = (self.slot, *memory_bytes, self.gate.dead_man());
         let start = Start { exe, slot, core: *core, plan_bytes, address_bytes, dead_man };
         let cgroups = self.gate.cgroups();
@@ -230,6 +232,7 @@ impl Supervisor {
                     },
                 },
                 () = deliver(&self.events, &mut self.pending), if !self.pending.is_empty() => {}
+                () = self.handover.ready() => {}
                 step = child.step(), if self.pending.len() < EVENTS_PENDING_MAX => match step {
                     Ok(Step::Quiet) => {}
                     Ok(Step::Gone) => return End::Exit(Cause::Gone),
@@ -248,10 +251,12 @@ impl Supervisor {
         while self.greeted && self.queue.front().is_some_and(|job| !job.sent) {
             match self.send_first(child) {
                 Ok(()) => {}
+                Err(Unsent::Later) => return Ok(()),
                 Err(Unsent::Worker(why)) => return Err(why),
                 Err(Unsent::Work(fault)) => self.answer(Err(fault)),
             }
         }
+        self.handover.clear();
         self.send_ahead(child)
     }
 
@@ -287,7 +292,7 @@ impl Supervisor {
                     format!("model.toml and labels of model {} do not fit a frame: {error}", model.manifest.name);
                 Unsent::Work(Fault::new(Code::ModelTooLarge, text))
             })?;
-            let file = model.open().map_err(|error| Unsent::Work(unopened(model, &error)))?;
+            let file = self.handover.take(model).ok_or(Unsent::Later)?.map_err(Unsent::Work)?;
             child.send(Arc::new(load), Some(file.into())).map_err(|error| Unsent::Worker(error.to_string()))?;
             if self.loaded.len() >= MODELS_REMEMBERED_MAX {
                 self.loaded.clear();
@@ -334,6 +339,7 @@ impl Supervisor {
                 Ok(())
             }
             FromWorker::Parked(parked) => self.hear_parked(parked),
+            FromWorker::Appraised(_) => Err("a measurement that it was not asked for".to_owned()),
         }
     }
 
@@ -471,17 +477,13 @@ enum Unsent {
     Work(Fault),
     /// The process takes nothing more.
     Worker(String),
+    /// Its model is being copied.
+    Later,
 }
 
 /// Whether a loaded model is still the one asked for: the file may be the same and its manifest another.
 fn same(loaded: &Arc<Entry>, wanted: &Arc<Entry>) -> bool {
     Arc::ptr_eq(loaded, wanted) || (loaded.manifest_text == wanted.manifest_text && loaded.labels == wanted.labels)
-}
-
-fn unopened(model: &Entry, error: &std::io::Error) -> Fault {
-    let code = if error.kind() == std::io::ErrorKind::FileTooLarge { Code::ModelTooLarge } else { Code::ModelUnknown };
-    let (name, file) = (&model.manifest.name, &model.manifest.file);
-    Fault::new(code, format!("the file {file:?} of model {name} cannot be opened: {error}; install the model again"))
 }
 
 /// Hands one event over when the agent has room for it. Dropping the wait loses nothing.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::fetch::{self, Fetch};
-use super::golden;
 use super::place::{Place, cannot, make_folder};
 use super::trusting::say;
 use crate::cli::failure::{Class, Failure};
@@ -18,7 +17,9 @@ use crate::cli::out::{Out, Tone};
 use crate::fault::{Code, Fault};
 use crate::model::library::{Entry, Library};
 use crate::model::signed;
+use crate::model::verdict::{Limits, Outcome};
 use crate::trust::bundle::SIGNATURE_FILE;
+use crate::worker::appraisal::appraise;
 
 /// Largest model with all its files, unless more is asked for, in MiB.
 const SIZE_MIB: u64 = 320;
@@ -32,7 +33,7 @@ Examples:
   systemctl reload neap                                         the agent takes it from there
 
 The model is fetched or copied beside the others, its signature is checked as [trust] says, its digests are compared,
-its golden cases are run in a worker, and only then it takes the place of the one of its name, in one step. That one is
+a sandboxed worker runs it and its golden cases, and only then it takes the place of the one of its name, in one step. That one is
 kept for \"neap models rollback\". Whatever interrupts it, the old one still serves; a download goes on where it ended.
 An address names the folder of model.toml: model.sig beside it lists the files, else what model.toml names is fetched.")]
 pub(super) struct Args {
@@ -53,7 +54,7 @@ pub(super) struct Args {
     /// Longest time for one file
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout_s: u64,
-    /// Leaves the golden cases out
+    /// Leaves out what a worker makes of it, and with it the golden cases
     #[arg(long)]
     no_golden: bool,
     /// One JSON object with what was done
@@ -65,7 +66,7 @@ pub(super) struct Args {
 struct Done {
     entry: Entry,
     replaced: Option<u32>,
-    golden: String,
+    trial: String,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -92,13 +93,13 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         );
         return if args.json { tell_already(&out, &entry) } else { out.line(&text) };
     };
-    let golden = match args.no_golden {
-        true => "golden cases were left out".to_owned(),
-        false => try_out(&entry).map_err(|why| wrong(format!("golden test: {why}")))?,
+    let trial = match args.no_golden {
+        true => "no worker has tried it".to_owned(),
+        false => try_out(&entry, trusting.memory()).map_err(|why| wrong(format!("a worker tried it: {why}")))?,
     };
     place.put(&staged, &entry.manifest.name)?;
     trusting.accepted(&entry)?;
-    tell(&out, args.json, &place, &Done { entry, replaced, golden })
+    tell(&out, args.json, &place, &Done { entry, replaced, trial })
 }
 
 /// Copies a folder's files, and nothing but files.
@@ -170,13 +171,26 @@ fn may_install(entry: &Entry, place: &Place) -> Result<Option<Option<u32>>, Faul
     Ok(Some(Some(there.manifest.version)))
 }
 
-/// Runs the golden cases in a worker.
-fn try_out(entry: &Entry) -> Result<String, String> {
-    if entry.manifest.goldens.is_empty() {
-        return Ok("it has no golden case to be tried with".to_owned());
+/// Has a worker load the model, run it and compare it with its golden cases; what it costs, in words.
+fn try_out(entry: &Entry, memory: Option<(u64, u64)>) -> Result<String, String> {
+    let limits = Limits::default();
+    let (plan_bytes, item_bytes) = memory.unwrap_or((limits.plan_bytes, limits.item_bytes));
+    let limits = Limits { plan_bytes, item_bytes, ..limits };
+    let entry = Arc::new(entry.clone());
+    let verdict = appraise(Path::new("/proc/self/exe"), &limits, &entry).map_err(|error| error.to_string())?;
+    let cost = match verdict.outcome {
+        Outcome::Accepted(cost) => cost,
+        Outcome::Refused(fault) => return Err(fault.to_string()),
+    };
+    if let Some(mismatch) = cost.goldens.mismatch.filter(|_| cost.goldens.passed < cost.goldens.of) {
+        return Err(mismatch);
     }
-    let mut bench = golden::Bench::new().map_err(|failure| failure.text)?;
-    bench.test(&Arc::new(entry.clone()))
+    let golden = match cost.goldens.of {
+        0 => "it has no golden case".to_owned(),
+        of => format!("{of} golden cases agree"),
+    };
+    let (load, run) = (cost.load.as_millis(), cost.run_p50.as_micros());
+    Ok(format!("{golden}; {load} ms to load, {run} us a run, {} MiB", cost.rss_bytes.div_ceil(MIB)))
 }
 
 fn tell_already(out: &Out, entry: &Entry) -> Result<(), Failure> {
@@ -189,13 +203,13 @@ fn tell(out: &Out, as_json: bool, place: &Place, done: &Done) -> Result<(), Fail
     if as_json {
         return out.json(&json!({
             "installed": true, "name": manifest.name.as_str(), "version": manifest.version, "replaced": done.replaced,
-            "signature": say(&done.entry.standing), "golden": done.golden, "folder": folder.display().to_string(),
+            "signature": say(&done.entry.standing), "trial": done.trial, "folder": folder.display().to_string(),
         }));
     }
     let mark = out.paint(Tone::Good, "installed");
     out.line(&format!("{mark}  {} v{}  {}", manifest.name, manifest.version, folder.display()))?;
     out.line(&format!("  signature: {}", say(&done.entry.standing)))?;
-    out.line(&format!("  {}", done.golden))?;
+    out.line(&format!("  {}", done.trial))?;
     if let Some(version) = done.replaced {
         out.line(&format!("  version {version} is kept: neap models rollback {}", manifest.name))?;
     }

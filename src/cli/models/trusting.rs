@@ -40,6 +40,7 @@ pub(super) struct Trusting {
     is_required: bool,
     state: Option<PathBuf>,
     floors: Floors,
+    memory: Option<(u64, u64)>,
 }
 
 impl Whom {
@@ -49,9 +50,11 @@ impl Whom {
         let of_settings = settings.as_ref().map(|settings| settings.models_dir.clone());
         let dir = self.dir.clone().or(of_settings).unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
         let (ring, is_required) = ring(self.ring.as_deref(), settings.as_ref())?;
+        let memory = |settings: &Settings| (settings.workers.memory_bytes, settings.jobs.limits_max.memory_bytes);
+        let memory = settings.as_ref().map(memory);
         let state = self.state.clone().or(settings.map(|settings| settings.jobs.state_dir));
         let floors = state.as_deref().map(Floors::read).transpose()?.unwrap_or_default();
-        Ok(Trusting { dir, ring, is_required, state, floors })
+        Ok(Trusting { dir, ring, is_required, state, floors, memory })
     }
 }
 
@@ -59,6 +62,11 @@ impl Trusting {
     /// The folder of models.
     pub(super) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What the agent allows a worker for models and for one item, in bytes; `None` without its configuration.
+    pub(super) fn memory(&self) -> Option<(u64, u64)> {
+        self.memory
     }
 
     fn terms(&self) -> Option<Terms<'_>> {

@@ -233,3 +233,10 @@ fn a_long_error_text_is_cut_while_it_is_made() {
     let brief = Brief::of(&"x".repeat(10_000)).to_string();
     assert_eq!(brief.len(), FAULT_TEXT_BYTES_MAX / 2);
 }
+
+#[test]
+fn the_engine_is_called_by_the_version_that_is_built_in() {
+    let lock = include_str!("../../../Cargo.lock");
+    let (name, version) = ENGINE.split_once(' ').unwrap();
+    assert!(lock.contains(&format!("name = \"{name}\"\nversion = \"{version}\"\n")), "{ENGINE} is not in Cargo.lock");
+}

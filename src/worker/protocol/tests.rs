@@ -3,12 +3,18 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::appraise::RUNS_MAX;
 use super::*;
 use crate::fault::Code;
 use crate::tensor::DataType;
 
 fn digests() -> impl Strategy<Value = Digest> {
     any::<[u8; 32]>().prop_map(Digest)
+}
+
+fn kinds() -> impl Strategy<Value = u8> {
+    let kinds = &[LOAD, RUN, FORGET, APPRAISE, HELLO, DONE, FAILED, NEED_MODEL, PARKED, APPRAISED];
+    proptest::sample::select(&kinds[..])
 }
 
 fn spans() -> impl Strategy<Value = Duration> {
@@ -43,6 +49,10 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
             ToWorker::Run(Run { token, item, digest, interpret, memory_bytes, output_bytes, tensors })
         }),
         digests().prop_map(ToWorker::Forget),
+        (any::<(u64, u32, u64)>(), digests(), spans(), tensors()).prop_map(|(numbers, digest, cpu, tensors)| {
+            let (token, runs, memory_bytes) = numbers;
+            ToWorker::Appraise(Appraise { token, digest, runs, cpu, memory_bytes, tensors })
+        }),
     ]
 }
 
@@ -68,6 +78,12 @@ fn from_worker() -> impl Strategy<Value = FromWorker> {
             digest
         })),
         (any::<u32>(), spans()).prop_map(|(times, time)| FromWorker::Parked(Parked { times, time })),
+        (any::<(u64, u64, u32)>(), spans(), ".{0,60}", ".{0,60}", spans(), vec(spans(), 0..RUNS_MAX)).prop_map(
+            |((token, plan_bytes, nodes), preflight, worst_name, worst_op, worst, runs)| {
+                let appraised = Appraised { token, preflight, plan_bytes, nodes, worst_name, worst_op, worst, runs };
+                FromWorker::Appraised(appraised)
+            }
+        ),
     ]
 }
 
@@ -85,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300), kind in proptest::sample::select(&[LOAD, RUN, FORGET, HELLO, DONE, FAILED, NEED_MODEL, PARKED][..])) {
+    fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300), kind in kinds()) {
         let mut frame = vec![kind];
         frame.extend_from_slice(&bytes);
         let _ = ToWorker::decode(&frame);
@@ -206,4 +222,25 @@ fn notes_above_their_limits_are_cut_by_the_writer() {
     let frame = hello.encode().unwrap();
     let FromWorker::Hello(read) = FromWorker::decode(&frame[PREFIX_BYTES..]).unwrap() else { panic!("not a hello") };
     assert_eq!((read.notes.len(), read.notes[0].len()), (NOTES_MAX, NOTE_BYTES_MAX));
+}
+
+#[test]
+fn an_appraisal_of_too_many_runs_is_cut_by_the_writer_and_refused_by_the_reader() {
+    let appraised = Appraised {
+        token: 1,
+        preflight: Duration::ZERO,
+        plan_bytes: 0,
+        nodes: 0,
+        worst_name: "n".repeat(2 * NOTE_BYTES_MAX),
+        worst_op: String::new(),
+        worst: Duration::ZERO,
+        runs: vec![Duration::ZERO; RUNS_MAX + 3],
+    };
+    let mut frame = FromWorker::Appraised(appraised).encode().unwrap();
+    let FromWorker::Appraised(read) = FromWorker::decode(&frame[PREFIX_BYTES..]).unwrap() else { panic!("another") };
+    assert_eq!((read.runs.len(), read.worst_name.len()), (RUNS_MAX, NOTE_BYTES_MAX));
+    let count = frame.len() - RUNS_MAX * 8 - 4;
+    frame[count..count + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    let refused = FromWorker::decode(&frame[PREFIX_BYTES..]);
+    assert!(matches!(refused, Err(BadFrame::Field { field: "runs", .. })), "{refused:?}");
 }
