@@ -106,11 +106,8 @@ pub fn check_expiry(entry: &Entry, now: WallTime) -> Result<(), Fault> {
     }
 }
 
-/// Who signed a bundle, and what.
+/// Who signed a bundle, and what. Its files may not even be there yet.
 ///
-/// Its files may not even be there yet.
-///
-
 /// # Errors
 /// `model.bad_signature`, `model.unknown_key`, `model.key_revoked`, `model.key_expired`.
 pub fn verify(bundle: &[u8], publishers: &dyn Publishers, now: WallTime) -> Result<(Publisher, Statement), Fault> {

@@ -80,11 +80,12 @@ impl Publishers for KeyRing {
             return Err(Fault::new(Code::ModelUnknownKey, text));
         };
         let entry = self.counting(&id.to_string(), Role::Publisher, Some(now)).map(|_| entry).map_err(|fault| {
-            let code = match fault.code {
-                Code::TrustKeyRevoked => Code::ModelKeyRevoked,
-                Code::TrustKeyExpired | Code::TrustKeyNotYetValid => Code::ModelKeyExpired,
-                // The codes of other modules as well: only these two have one of their own here.
-                _ => Code::ModelUnknownKey,
+            let code = if fault.code == Code::TrustKeyRevoked {
+                Code::ModelKeyRevoked
+            } else if matches!(fault.code, Code::TrustKeyExpired | Code::TrustKeyNotYetValid) {
+                Code::ModelKeyExpired
+            } else {
+                Code::ModelUnknownKey
             };
             Fault::new(code, format!("key {id} of {}: {}", entry.owner, fault.message))
         })?;

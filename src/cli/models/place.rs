@@ -244,14 +244,15 @@ fn sync(folder: &Path) -> io::Result<()> {
 
 /// What could not be done with a file, and what to do about it.
 pub(super) fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    let kind = error.kind();
-    let remedy = match kind {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": free some space, such as with neap models rm; nothing that served was changed"
-        }
-        io::ErrorKind::ReadOnlyFilesystem => ": mount it writable, or name another folder with --dir",
-        io::ErrorKind::PermissionDenied => ": run this as the owner of the folder",
-        _ => "",
+    let is = |kind| error.kind() == kind;
+    let remedy = if is(io::ErrorKind::StorageFull) || is(io::ErrorKind::QuotaExceeded) {
+        ": free some space, such as with neap models rm; nothing that served was changed"
+    } else if is(io::ErrorKind::ReadOnlyFilesystem) {
+        ": mount it writable, or name another folder with --dir"
+    } else if is(io::ErrorKind::PermissionDenied) {
+        ": run this as the owner of the folder"
+    } else {
+        ""
     };
     let failure = Failure::io("", error);
     Failure::new(failure.class, format!("cannot {what} {}: {error}{remedy}", path.display()))

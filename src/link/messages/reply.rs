@@ -14,6 +14,7 @@ const WHAT: &str = "reply";
 
 /// What a node answers.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few exist at once, and none for long")]
 pub enum Reply {
     /// To `ping`.
     Pong(Pong),
