@@ -7,9 +7,9 @@
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
-//! controllers, after [`trust`] has judged whether they count; [`memory`] has workers give memory
-//! back. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows everything on this
-//! machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
+//! controllers, after [`trust`] has judged whether they count; [`memory`] has workers give memory back; [`privacy`] tells
+//! who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows
+//! everything on this machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
 mod bench;
 mod clocks;
@@ -28,6 +28,7 @@ mod models;
 mod outbox;
 mod parts;
 mod pressure;
+mod privacy;
 mod probe;
 mod pulse;
 mod reports;
@@ -53,6 +54,7 @@ use self::core::{Act, Core};
 use self::desk::Now;
 use self::history::History;
 use self::keeper::{Answer, Keeper, Request};
+use self::privacy::Privacy;
 use self::pulse::Moves;
 use self::service::Service;
 use crate::config::{self, Settings};
@@ -134,7 +136,7 @@ pub fn run(settings: Settings, reload: Reload) -> Result<(), Error> {
 }
 
 /// A half-dead agent with a running worker is the worst state: any panic ends the process, and with it the workers.
-/// The exceptions are what is caught where it happens: the store over a damaged file, the MQTT library over a broker.
+/// The exceptions are what is caught where it happens: the store over a damaged file, the libraries over a broker.
 fn die_whole() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -172,6 +174,7 @@ struct Agent {
     history: History,
     service: Service,
     heartbeat: Heartbeat,
+    privacy: Privacy,
 }
 
 impl Agent {
@@ -208,6 +211,8 @@ impl Agent {
                 }
                 event = mouths.link.recv() => match event {
                     Some(event) => {
+                        // What a new connection has shown belongs into what it is told first.
+                        self.look_at_privacy();
                         self.core.hear_link(self.clocks.now(), event);
                         let waiting = std::iter::from_fn(|| mouths.link.try_recv().ok()).take(AT_ONCE_MAX);
                         waiting.for_each(|event| self.core.hear_link(self.clocks.now(), event));
@@ -229,6 +234,7 @@ impl Agent {
 
     /// What is due now, and what follows from whatever was heard.
     fn turn(&mut self) -> Result<(), Error> {
+        self.look_at_privacy();
         let now = self.clocks.now();
         self.look_at_safeguards(now);
         if self.core.watches_memory() && self.pressure.is_due(now.mono) {
@@ -241,6 +247,14 @@ impl Agent {
         }
         self.core.turn(now);
         self.perform()
+    }
+
+    /// Who can read along, and whether the certificates are good.
+    fn look_at_privacy(&mut self) {
+        let now = self.clocks.now();
+        if let Some(view) = self.privacy.look(now) {
+            self.core.see_privacy(now, view);
+        }
     }
 
     /// Clock, crashes, and the service manager's watchdog.

@@ -66,6 +66,38 @@ codes! {
     ClockDoubt = "clock.doubt", true;
     /// The broker's ACL denies the node a topic of its own.
     MqttAclProbe = "mqtt.acl_probe_failed", false;
+    /// The broker's certificate is not signed by the operator's authority.
+    TlsUnknownCa = "tls.unknown_ca", false;
+    /// The broker's certificate has expired.
+    TlsCertExpired = "tls.cert_expired", false;
+    /// The broker's certificate is not valid yet.
+    TlsCertNotYetValid = "tls.cert_not_yet_valid", false;
+    /// The broker's certificate is for other names.
+    TlsWrongName = "tls.wrong_name", false;
+    /// The broker's certificate is broken, revoked or made for another purpose.
+    TlsCertInvalid = "tls.cert_invalid", false;
+    /// The broker wants a certificate of us, and there is none.
+    TlsClientCertRequired = "tls.client_cert_required", false;
+    /// The broker does not take our certificate.
+    TlsClientCertRefused = "tls.client_cert_refused", false;
+    /// Others may read the private key.
+    TlsKeyPermissions = "tls.key_permissions", false;
+    /// Certificate and private key do not belong together.
+    TlsKeyMismatch = "tls.key_mismatch", false;
+    /// A file of certificates or keys cannot be read or used.
+    TlsFile = "tls.file", false;
+    /// Whoever answers at the broker's port does not speak TLS.
+    TlsNotTls = "tls.not_tls", false;
+    /// The broker speaks no version of TLS that is allowed here.
+    TlsVersion = "tls.version", false;
+    /// The broker breaks the protocol of TLS, or ended the handshake.
+    TlsProtocol = "tls.protocol", true;
+    /// The handshake took too long.
+    TlsHandshakeTimeout = "tls.handshake_timeout", true;
+    /// A certificate will soon expire, or has.
+    TlsCertExpiring = "tls.cert_expiring", false;
+    /// New certificate files cannot be used; the old ones stay in force.
+    TlsReloadRefused = "tls.reload_refused", false;
     /// The sentinel was silent for so long that workers stopped themselves.
     SentinelSilent = "sentinel.silent", true;
     /// No model of that name and version.
@@ -134,6 +166,10 @@ codes! {
     WorkerEvicted = "worker.evicted", true;
     /// The worker died.
     WorkerCrashed = "worker.crashed", true;
+    /// The worker made a system call that its sandbox forbids, and was killed for it.
+    WorkerSandboxViolation = "worker.sandbox_violation", false;
+    /// The sandbox that is required cannot be had on this machine.
+    SandboxUnavailable = "sandbox.unavailable", false;
     /// The worker could not be started.
     WorkerStart = "worker.start", true;
     /// The worker's answer made no sense.

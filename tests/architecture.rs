@@ -55,7 +55,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 17] = [
+const PURE: [&str; 19] = [
     "src/governor/",
     "src/trust/",
     "src/units.rs",
@@ -68,9 +68,11 @@ const PURE: [&str; 17] = [
     "src/link/topics.rs",
     "src/link/messages.rs",
     "src/link/reconcile.rs",
+    "src/link/tls/expiry.rs",
     "src/worker/protocol.rs",
     "src/agent/wall.rs",
     "src/agent/crashes.rs",
+    "src/agent/privacy.rs",
     "src/agent/pulse.rs",
     "src/agent/safeguards.rs",
 ];

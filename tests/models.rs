@@ -96,6 +96,7 @@ impl Rig {
             core: None,
             memory_bytes: 256 * MEGABYTE,
             item_memory_bytes_max: 256 * MEGABYTE,
+            sandbox: neap::worker::jail::Policy::default(),
             backoff_first: Duration::from_millis(10),
             backoff_max: Duration::from_secs(1),
         };

@@ -401,7 +401,16 @@ async fn a_worker_is_jailed_before_it_works() {
     assert!(status.contains(&format!("Cpus_allowed_list:\t{core}\n")), "{status}");
     let limits = read("limits");
     let line = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
-    assert!(line("Max open files").contains(" 64 "), "{limits}");
+    for (name, soft) in
+        [("Max open files", "32"), ("Max processes", "0"), ("Max file size", "0"), ("Max locked memory", "0")]
+    {
+        let found = line(name);
+        assert_eq!(found[name.len()..].split_whitespace().next(), Some(soft), "{limits}");
+    }
+    for held in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert!(status.contains(&format!("{held}:\t0000000000000000\n")), "{status}");
+    }
+    assert!(status.contains("Seccomp:\t2\n") && status.contains("Threads:\t1\n"), "{status}");
     assert!(line("Max core file size").contains(" 0 "), "{limits}");
     assert!(!line("Max address space").contains("unlimited"), "{limits}");
     rig.stop().await;

@@ -28,6 +28,8 @@ impl Agent {
     pub(super) fn read_settings_again(&mut self) {
         self.service.reloading(self.clocks.now().mono);
         self.bring_into_force();
+        // Even where the configuration has a mistake: certificates are files of their own.
+        self.privacy.look_again();
         self.service.ready();
     }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::Error;
 use super::trust::Trust;
 use crate::fault::Fault;
+use crate::link::messages::{InfoModel, InfoRefused};
 use crate::model::floors::Floors;
-use crate::model::library::{Entry, Library};
+use crate::model::library::{Entry, Library, Refused};
 use crate::model::signed::{self, Standing, Terms};
 use crate::units::WallTime;
 
@@ -82,4 +83,34 @@ fn log(folder: &Path, library: &Library) {
     if library.entries().next().is_none() {
         tracing::warn!(folder = %folder.display(), "no model is installed: every job will be refused");
     }
+}
+
+/// The models of a library, as the inventory lists them.
+pub(super) fn offered(library: &Library) -> Vec<InfoModel> {
+    library
+        .entries()
+        .map(|entry| InfoModel {
+            name: entry.manifest.name.to_string(),
+            version: entry.manifest.version,
+            digest: entry.manifest.digest.to_string(),
+            summary: entry.manifest.summary.clone(),
+            accepts: entry.manifest.prepare.as_ref().map(|prepare| prepare.accepts.clone()),
+            signature: match &entry.standing {
+                Standing::Unasked => None,
+                Standing::Signed { by } => Some(format!("good: {by}")),
+                Standing::Doubtful(fault) => Some(fault.to_string()),
+            },
+        })
+        .collect()
+}
+
+/// The models of a library that are not offered because they are not to be trusted, as the inventory lists them.
+pub(super) fn refused(library: &Library) -> Vec<InfoRefused> {
+    let told = |refused: &Refused| InfoRefused {
+        name: refused.entry.manifest.name.to_string(),
+        version: refused.entry.manifest.version,
+        code: refused.fault.code.as_str().to_owned(),
+        message: refused.fault.message.clone(),
+    };
+    library.refused().iter().map(told).collect()
 }

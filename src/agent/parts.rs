@@ -13,9 +13,10 @@ use super::crashes;
 use super::desk::{self, Desk};
 use super::history::History;
 use super::keeper::{Found, Keeper};
-use super::models::open_library;
+use super::models::{self, open_library};
 use super::pressure::{self, Watcher};
-use super::reports::{self, Impairment, Reports};
+use super::privacy::Privacy;
+use super::reports::{Impairment, Reports};
 use super::service::Service;
 use super::status::Status;
 use super::trust::Trust;
@@ -35,7 +36,7 @@ use crate::sys::watched::Watched;
 use crate::units::{ITEMS_MAX, JOBS_MAX, MANIFEST_BYTES_MAX, PACKET_BYTES_MAX};
 use crate::worker::cgroup::{Cgroups, Floor};
 use crate::worker::gate::Gate;
-use crate::worker::handle;
+use crate::worker::{handle, jail};
 
 /// Worker events that may wait for the loop.
 const WORKER_EVENTS_MAX: usize = 64;
@@ -89,6 +90,7 @@ impl Agent {
 
         let told = link_settings(&settings, reports.will(now.wall))?;
         let heartbeat = told.heartbeat.clone();
+        let privacy = Privacy::of(&told);
         let (commands, link) = mqtt::start(told, sys::clock::wall)?;
         let (handles, workers) = start_handles(&settings, &sentinel, &gate);
         let places = usize::from(settings.workers.count);
@@ -131,6 +133,7 @@ impl Agent {
             history,
             service,
             heartbeat,
+            privacy,
         };
         Ok((agent, mouths))
     }
@@ -221,6 +224,7 @@ fn link_settings(settings: &Settings, will: Publish) -> Result<mqtt::Settings, E
     // A password that cannot be used is an error now, not at the hundredth connect.
     mqtt.password()?;
     Ok(mqtt::Settings {
+        tls: mqtt.tls.clone(),
         allow_insecure: mqtt.allow_insecure,
         username: mqtt.username.clone(),
         password_file: mqtt.password_file.clone(),
@@ -240,6 +244,7 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
         core: settings.workers.cores.get(slot).copied(),
         memory_bytes: settings.workers.memory_bytes,
         item_memory_bytes_max: settings.jobs.limits_max.memory_bytes,
+        sandbox: jail::Policy::default(),
         backoff_first: RESTART_FIRST,
         backoff_max: RESTART_MAX,
     }
@@ -261,9 +266,12 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
                 .to_owned(),
         trust: settings.trust.mode.to_string(),
         floor: floor.sentences(),
+        // The link tells, and with TLS the connection.
+        transport: String::new(),
+        certificate: None,
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
-        models: reports::models(library),
-        models_refused: reports::models_refused(library),
+        models: models::offered(library),
+        models_refused: models::refused(library),
         limits: InfoLimits {
             wall_ms: u64::try_from(maxima.wall.as_millis()).unwrap_or(u64::MAX),
             memory_bytes: maxima.memory_bytes,

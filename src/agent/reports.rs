@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::desk::Now;
+use super::models;
 use super::telemetry::Counters;
 use crate::fault::{Code, Fault};
 use crate::governor::{Decision, Mode, Policy, Reason};
@@ -11,15 +12,13 @@ use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoModel, InfoRefused, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead,
-    Status,
+    self, ErrorBody, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
 use crate::load::fusion::{Fused, FusedLoad};
 use crate::model::Manifest;
-use crate::model::library::{Library, Refused};
-use crate::model::signed::Standing;
+use crate::model::library::Library;
 use crate::sentinel::YieldRecord;
 use crate::units::{Instant, JobId, SourceId, Utilization, WallTime};
 
@@ -41,11 +40,16 @@ pub(super) enum Impairment {
     Clock,
     /// The broker takes or gives less than the protocol needs.
     Broker,
+    /// Everybody on the way to the broker can read and change what is said.
+    Insecure,
+    /// A certificate ends soon or has ended, or new ones are no good.
+    Certificate,
 }
 
 impl Impairment {
     /// All, the worst first.
-    pub(super) const ALL: [Self; 4] = [Self::Disk, Self::SafeMode, Self::Clock, Self::Broker];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Disk, Self::SafeMode, Self::Clock, Self::Broker, Self::Insecure, Self::Certificate];
 
     /// As it is written in messages and metrics.
     pub(super) const fn as_str(self) -> &'static str {
@@ -54,13 +58,16 @@ impl Impairment {
             Self::SafeMode => "safe_mode",
             Self::Clock => "clock",
             Self::Broker => "broker",
+            Self::Insecure => "insecure",
+            Self::Certificate => "certificate",
         }
     }
 
     /// The code of the event that tells of it.
     pub(super) const fn code(self) -> Code {
         match self {
-            Self::Disk | Self::Broker => Code::NodeDegraded,
+            Self::Disk | Self::Broker | Self::Insecure => Code::NodeDegraded,
+            Self::Certificate => Code::TlsCertExpiring,
             Self::SafeMode => Code::NodeSafeMode,
             Self::Clock => Code::ClockDoubt,
         }
@@ -70,7 +77,7 @@ impl Impairment {
     pub(super) const fn closes(self) -> bool {
         match self {
             Self::Disk | Self::SafeMode => true,
-            Self::Clock | Self::Broker => false,
+            Self::Clock | Self::Broker | Self::Insecure | Self::Certificate => false,
         }
     }
 }
@@ -116,8 +123,8 @@ impl Reports {
 
     /// The models changed.
     pub(super) fn set_library(&mut self, library: &Library) {
-        self.info.models = models(library);
-        self.info.models_refused = models_refused(library);
+        self.info.models = models::offered(library);
+        self.info.models_refused = models::refused(library);
     }
 
     /// The governor decided, at that monotonic moment.
@@ -132,6 +139,14 @@ impl Reports {
     /// Memory is short for this reason; `None`: it is not, or not any more.
     pub(super) fn set_short(&mut self, reason: Option<String>) {
         self.short = reason;
+    }
+
+    /// How private the way to the broker is, and which certificate ends first.
+    pub(super) fn set_transport(&mut self, transport: &str, first_to_end: Option<InfoCertificate>) -> bool {
+        let before = (std::mem::take(&mut self.info.transport), self.info.certificate.take());
+        self.info.transport = transport.to_owned();
+        self.info.certificate = first_to_end;
+        before != (self.info.transport.clone(), self.info.certificate.clone())
     }
 
     /// Whether memory is short.
@@ -453,34 +468,4 @@ pub(super) fn publish(message: Message) -> Publish {
         correlation: None,
         properties: message.properties,
     }
-}
-
-/// The models of a library, as the inventory lists them.
-pub(super) fn models(library: &Library) -> Vec<InfoModel> {
-    library
-        .entries()
-        .map(|entry| InfoModel {
-            name: entry.manifest.name.to_string(),
-            version: entry.manifest.version,
-            digest: entry.manifest.digest.to_string(),
-            summary: entry.manifest.summary.clone(),
-            accepts: entry.manifest.prepare.as_ref().map(|prepare| prepare.accepts.clone()),
-            signature: match &entry.standing {
-                Standing::Unasked => None,
-                Standing::Signed { by } => Some(format!("good: {by}")),
-                Standing::Doubtful(fault) => Some(fault.to_string()),
-            },
-        })
-        .collect()
-}
-
-/// The models of a library that are not offered because they are not to be trusted, as the inventory lists them.
-pub(super) fn models_refused(library: &Library) -> Vec<InfoRefused> {
-    let refused = |refused: &Refused| InfoRefused {
-        name: refused.entry.manifest.name.to_string(),
-        version: refused.entry.manifest.version,
-        code: refused.fault.code.as_str().to_owned(),
-        message: refused.fault.message.clone(),
-    };
-    library.refused().iter().map(refused).collect()
 }

@@ -146,6 +146,7 @@ impl Agent {
                 jobs,
                 workers: self.settings.workers.count,
                 connected,
+                certificates: self.privacy.certificates().cloned().collect(),
                 since,
                 cpu: clock::own_cpu(),
                 resident_bytes: memory::resident_bytes(std::process::id()),

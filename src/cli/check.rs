@@ -8,6 +8,7 @@ use super::failure::{Class, Failure};
 use super::out::{Out, Tone};
 use crate::agent::{floor, trust};
 use crate::config::{Error, Settings};
+use crate::link::settings::Transport;
 use crate::trust::keyring::KeyRing;
 use crate::worker::cgroup::{Had, Item};
 
@@ -21,6 +22,7 @@ Examples:
 
 Every mistake is reported as file:line:column with what is allowed; the exit code is then 78.
 Notes say what is legal but missing on this machine, such as a folder; they do not change it.
+The transport line says who can read along on the way to the broker; certificates and keys are read and verified too.
 Floor lines say what the kernel would hold the workers with, were the agent started from here: for each item yes,
 nearly or no, and what to do. A group is made and removed to see; an agent that runs is not disturbed.")]
 pub(super) struct Args {
@@ -69,6 +71,14 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
                 };
                 out.line(&format!("{}: {} {said}", path.display(), out.paint(tone, "trust:")))?;
             }
+            let mqtt = &settings.mqtt;
+            let (what, tone) = match mqtt.transport() {
+                Transport::Tls => ("tls: private, to a broker of the authority in ca_file", Tone::Good),
+                Transport::PlainLocal => ("plain-local: in clear text, on this machine only", Tone::Good),
+                Transport::PlainInsecure => ("plain-insecure: everybody on the way can read and change it", Tone::Warn),
+            };
+            let host = &mqtt.host;
+            out.line(&format!("{}: {} {what} ({host}:{})", path.display(), out.paint(tone, "transport:"), mqtt.port))?;
             for item in floor::look(&settings).items() {
                 let tone = match item.had {
                     Had::Yes => Tone::Good,
@@ -103,5 +113,14 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
     let floor = floor.unwrap_or_default();
     let trust = read.as_ref().ok().map(|settings| settings.trust.mode.as_str());
     let notes = read.as_ref().map(Settings::surroundings).unwrap_or_default();
-    json!({"file": path.display().to_string(), "valid": read.is_ok(), "problems": problems, "notes": notes, "trust": trust, "floor": floor})
+    let transport = read.as_ref().ok().map(|settings| settings.mqtt.transport().as_str());
+    json!({
+        "file": path.display().to_string(),
+        "valid": read.is_ok(),
+        "problems": problems,
+        "notes": notes,
+        "trust": trust,
+        "transport": transport,
+        "floor": floor,
+    })
 }

@@ -17,8 +17,10 @@ use crate::link::topics::Topics;
 use crate::link::{Command, Event, Publish, Qos, mqtt};
 use crate::sys::clock;
 
-/// Longest wait for the broker: connection, acknowledgement.
+/// Longest wait for the broker's acknowledgement.
 const BROKER_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for the first connection: longer than the link's own limit, which knows what is wrong.
+const CONNECT_WAIT: Duration = Duration::from_secs(12);
 /// Longest wait for a node's reply to a command, unless the person says otherwise.
 pub(super) const REPLY_WAIT: Duration = Duration::from_secs(10);
 /// A command without reply is asked again after this.
@@ -82,7 +84,7 @@ impl Session {
         let all = filters.into_iter().chain([reply_topic.clone()]);
         link.subscriptions = all.map(|filter| (filter, Qos::AtLeastOnce)).collect();
         let (commands, events) =
-            mqtt::start(link, clock::wall).map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
+            mqtt::start(link, clock::wall).map_err(|error| Failure::new(class_of(&error), error.to_string()))?;
         let inbox = VecDeque::new();
         let mut session = Self { commands, events, topics, reply_topic, inbox, tokens: 0, is_up: false, taken: None };
         let up = async {
@@ -95,9 +97,9 @@ impl Session {
                 }
             }
         };
-        match timeout(BROKER_WAIT, up).await {
+        match timeout(CONNECT_WAIT, up).await {
             Ok(done) => done?,
-            Err(_) => return Err(unreachable(&broker, &format!("no connection within {} s", BROKER_WAIT.as_secs()))),
+            Err(_) => return Err(unreachable(&broker, &format!("no connection within {} s", CONNECT_WAIT.as_secs()))),
         }
         Ok(session)
     }
@@ -351,8 +353,14 @@ pub(super) fn failed(error: &messages::ErrorBody) -> Failure {
     Failure::new(class, clean(&format!("{}: {}", error.code, error.message), 2_000))
 }
 
+/// Files that are no good are the configuration's fault, everything else that of the words.
+fn class_of(error: &mqtt::BadSettings) -> Class {
+    if matches!(error, mqtt::BadSettings::Tls(_)) { Class::Config } else { Class::Usage }
+}
+
 fn unreachable(broker: &str, why: &str) -> Failure {
-    let denied = ["NotAuthorized", "BadUserNamePassword", "Banned"].iter().any(|reason| why.contains(reason));
+    let denied =
+        ["NotAuthorized", "BadUserNamePassword", "Banned", "tls.client_cert"].iter().any(|reason| why.contains(reason));
     let class = if denied { Class::NoPermission } else { Class::Unavailable };
     Failure::new(class, format!("no connection to the broker {broker}: {why}"))
 }

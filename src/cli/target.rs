@@ -6,18 +6,16 @@ use std::str::FromStr;
 use super::failure::{Class, Failure};
 use crate::config::{Mqtt, Settings};
 use crate::link::messages::new_id;
-use crate::link::settings as link;
+use crate::link::settings::{self as link, PLAIN_PORT, TLS_PORT};
+use crate::link::tls;
 use crate::link::topics::Topics;
 use crate::units::Name;
-
-/// Port of MQTT without TLS.
-const PORT: u16 = 1883;
 
 /// Where a controller-side command goes. What is not given comes from `--config`.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Where")]
 pub(super) struct Target {
-    /// Broker [default: from --config, else 127.0.0.1:1883]
+    /// Broker [default: from --config, else 127.0.0.1; port 1883, with TLS 8883]
     #[arg(long, value_name = "HOST[:PORT]")]
     broker: Option<Broker>,
     /// Node, e.g. north/cell-17 [default: from --config]
@@ -32,6 +30,18 @@ pub(super) struct Target {
     /// File with the password, readable by its owner only
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
+    /// Speak TLS: certificate of the authority that signs for the broker [default: from --config]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Own certificate, for a broker that asks for one
+    #[arg(long, value_name = "FILE", requires_all = ["ca", "key"])]
+    cert: Option<PathBuf>,
+    /// Its private key, readable by its owner only
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Name in the broker's certificate [default: the host]
+    #[arg(long, value_name = "NAME", requires = "ca")]
+    server_name: Option<String>,
     /// Speak in clear text to a broker on another machine
     #[arg(long)]
     allow_insecure: bool,
@@ -52,7 +62,8 @@ pub(super) struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Broker {
     host: String,
-    port: u16,
+    /// The usual one when it is left out.
+    port: Option<u16>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,9 +79,11 @@ impl Target {
         let topics = self.topics(settings.as_ref().map(|settings| &settings.node.topics))?;
         let mqtt = settings.map(|settings| settings.mqtt);
         let broker = self.broker.clone().unwrap_or_else(|| match &mqtt {
-            Some(mqtt) => Broker { host: mqtt.host.clone(), port: mqtt.port },
-            None => Broker { host: "127.0.0.1".to_owned(), port: PORT },
+            Some(mqtt) => Broker { host: mqtt.host.clone(), port: Some(mqtt.port) },
+            None => Broker { host: "127.0.0.1".to_owned(), port: None },
         });
+        let tls = self.tls(mqtt.as_ref());
+        let port = broker.port.unwrap_or(if tls.is_some() { TLS_PORT } else { PLAIN_PORT });
         let (username, password_file) = match (&self.username, &mqtt) {
             (Some(username), _) => (Some(username.clone()), self.password_file.clone()),
             (None, Some(mqtt)) => (mqtt.username.clone(), mqtt.password_file.clone()),
@@ -79,13 +92,23 @@ impl Target {
         // A password that cannot be used is told here, not as a refused connection.
         Mqtt::read_password(password_file.as_deref())?;
         let link = link::Settings {
+            tls,
             allow_insecure: self.allow_insecure || mqtt.is_some_and(|mqtt| mqtt.allow_insecure),
             username,
             password_file,
-            ..link::Settings::new(broker.host, broker.port, format!("neap-{}", new_id()))
+            ..link::Settings::new(broker.host, port, format!("neap-{}", new_id()))
         };
         link.check().map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
         Ok(Place { link, topics })
+    }
+
+    /// What TLS goes by: what is given here, else what the agent has.
+    fn tls(&self, configured: Option<&Mqtt>) -> Option<tls::Settings> {
+        let Some(ca_file) = self.ca.clone() else { return configured.and_then(|mqtt| mqtt.tls.clone()) };
+        let identity = self.cert.clone().zip(self.key.clone());
+        let identity = identity.map(|(cert_file, key_file)| tls::IdentityFiles { cert_file, key_file });
+        let least = configured.and_then(|mqtt| mqtt.tls.as_ref()).map(|tls| tls.least).unwrap_or_default();
+        Some(tls::Settings { ca_file, identity, server_name: self.server_name.clone(), least })
     }
 
     fn topics(&self, configured: Option<&Topics>) -> Result<Topics, Failure> {
@@ -114,9 +137,9 @@ impl FromStr for Broker {
         let (host, port) = match text.rsplit_once(':') {
             // An address of IPv6 without brackets has more colons and no port.
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-                (host, port.parse().ok().filter(|port| *port > 0).ok_or_else(rule)?)
+                (host, Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(rule)?))
             }
-            Some(_) | None => (text, PORT),
+            Some(_) | None => (text, None),
         };
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
@@ -145,10 +168,10 @@ mod tests {
     #[test]
     fn a_broker_is_a_host_and_perhaps_a_port() {
         for (text, host, port) in [
-            ("localhost", "localhost", 1883),
-            ("10.0.0.1:18830", "10.0.0.1", 18830),
-            ("[::1]:1884", "::1", 1884),
-            ("::1", "::1", 1883),
+            ("localhost", "localhost", None),
+            ("10.0.0.1:18830", "10.0.0.1", Some(18830)),
+            ("[::1]:1884", "::1", Some(1884)),
+            ("::1", "::1", None),
         ] {
             assert_eq!(text.parse(), Ok(Broker { host: host.to_owned(), port }), "{text}");
         }

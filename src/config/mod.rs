@@ -7,6 +7,7 @@ mod read;
 mod sections;
 mod sources;
 mod surroundings;
+mod tls;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,6 +21,7 @@ pub use surroundings::PasswordError;
 
 use crate::governor::Policy;
 use crate::jobs::job::Limits;
+use crate::link;
 use crate::link::topics::Topics;
 use crate::trust::Mode;
 use crate::units::Utilization;
@@ -79,6 +81,8 @@ pub struct Mqtt {
     pub host: String,
     /// TCP port of the broker.
     pub port: u16,
+    /// How the way there is kept private; `None`: it is not.
+    pub tls: Option<link::tls::Settings>,
     /// User name, when the broker wants one.
     pub username: Option<String>,
     /// File that holds the password, readable by its owner only.

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
 use super::{
-    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers, sources,
+    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers,
+    sources, tls,
 };
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
+use crate::link::settings::{PLAIN_PORT, TLS_PORT};
 use crate::link::topics::{RESERVED, Topics};
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 use crate::worker::cgroup::Mode;
@@ -108,7 +110,9 @@ fn node(mut section: Section<'_, '_>) -> Option<Node> {
 
 fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
     let host = section.text("host", 253);
-    let port = section.integer("port", 1883, 1..=65_535, "TCP port");
+    let tls = tls::settings(&mut section);
+    let port_default = if section.has("ca_file") { TLS_PORT } else { PLAIN_PORT };
+    let port = section.integer("port", port_default.into(), 1..=65_535, "TCP port");
     let username = section.text("username", 256);
     let password_file = section.path("password_file");
     let keep_alive = section.seconds("keep_alive_s", Duration::from_secs(15), Duration::from_secs(5)..=HOUR);
@@ -119,11 +123,11 @@ fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
     if let Some(host) = &host {
         if host.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@')) {
             section.complain("host", "must be a host name or an address, without scheme, path or port");
-        } else if !is_loopback(host) && !allow_insecure {
+        } else if !is_loopback(host) && !allow_insecure && !section.has("ca_file") {
             section.complain(
                 "host",
-                "is another machine, and the connection is not encrypted: use a broker or a tunnel on 127.0.0.1, \
-                 or accept plaintext with allow_insecure = true",
+                "is another machine, and the connection is not encrypted: speak TLS with ca_file = \"/…\", or accept \
+                 plaintext with allow_insecure = true",
             );
         }
     }
@@ -133,7 +137,7 @@ fn mqtt(mut section: Section<'_, '_>) -> Option<Mqtt> {
     section.finish();
     let port = u16::try_from(port).ok()?;
     let host = host?;
-    Some(Mqtt { host, port, username, password_file, keep_alive, session_expiry, reconnect_max, allow_insecure })
+    Some(Mqtt { host, port, tls, username, password_file, keep_alive, session_expiry, reconnect_max, allow_insecure })
 }
 
 /// Whether that host is this machine, as far as its name says.

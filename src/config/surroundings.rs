@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Mqtt, Settings};
 use crate::load::Kind;
-use crate::sys::sched;
+use crate::sys::{clock, sched};
 use crate::trust::Mode;
 use crate::units::CoreList;
 
@@ -82,8 +82,12 @@ impl Settings {
         if self.load.sources.is_empty() {
             notes.push("no [[load]] is configured: the node stays blind and never runs a job".to_owned());
         }
-        if self.mqtt.allow_insecure {
-            notes.push(format!("mqtt.allow_insecure: everything to {} travels in plaintext", self.mqtt.host));
+        match (&self.mqtt.tls, self.mqtt.allow_insecure) {
+            (None, true) => {
+                notes.push(format!("mqtt.allow_insecure: everything to {} travels in plaintext", self.mqtt.host));
+            }
+            (Some(_), true) => notes.push("mqtt.allow_insecure has no effect with ca_file: TLS is spoken".to_owned()),
+            (_, false) => {}
         }
         match &self.trust.keys {
             None => notes.push("[trust] keys names no key ring: every order counts, whoever sends it".to_owned()),
@@ -96,6 +100,7 @@ impl Settings {
                 }
             }
         }
+        notes.extend(self.tls_notes(clock::wall()));
         if let Err(error) = self.mqtt.password() {
             notes.push(error.to_string());
         }

@@ -118,6 +118,8 @@ enum Phase {
     Closing(Instant),
     /// DISCONNECT was requested; it has until this moment to leave.
     Leaving(Instant),
+    /// Another connection follows: what is on its way has until this moment to arrive.
+    MakingWay(Instant),
 }
 
 /// One connection.
@@ -208,7 +210,7 @@ impl Connection {
     pub(super) fn takes_commands(&self) -> bool {
         match self.phase {
             Phase::Opening | Phase::Up => self.waiting.len() < WAITING_MAX && self.events.len() < EVENTS_MAX,
-            Phase::Closing(_) | Phase::Leaving(_) => false,
+            Phase::Closing(_) | Phase::Leaving(_) | Phase::MakingWay(_) => false,
         }
     }
 
@@ -226,7 +228,7 @@ impl Connection {
     pub(super) fn next_timeout(&self) -> Instant {
         let patience = 3 * self.terms.keep_alive;
         match self.phase {
-            Phase::Closing(until) | Phase::Leaving(until) => until,
+            Phase::Closing(until) | Phase::Leaving(until) | Phase::MakingWay(until) => until,
             Phase::Up if self.inflight.is_empty() => self.heard + patience,
             Phase::Opening | Phase::Up => self.answered.min(self.heard) + patience,
         }
@@ -240,14 +242,22 @@ impl Connection {
     /// The client lost the broker: `Ok` when the end was wanted.
     pub(super) fn on_end(&self, failure: Failure) -> Result<(), Failure> {
         match self.phase {
-            Phase::Closing(_) | Phase::Leaving(_) => Ok(()),
+            Phase::Closing(_) | Phase::Leaving(_) | Phase::MakingWay(_) => Ok(()),
             Phase::Opening | Phase::Up => Err(failure),
         }
     }
 
     /// Whether it is over, as wanted.
     pub(super) fn is_done(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Closing(until) | Phase::Leaving(until) if until <= now)
+        match self.phase {
+            Phase::Closing(until) | Phase::Leaving(until) | Phase::MakingWay(until) => until <= now,
+            Phase::Opening | Phase::Up => false,
+        }
+    }
+
+    /// Whether another connection is to follow at once.
+    pub(super) fn makes_way(&self) -> bool {
+        matches!(self.phase, Phase::MakingWay(_))
     }
 
     // ---- what the owner asks ----
@@ -292,12 +302,25 @@ impl Connection {
     /// Send what waits and the last words, disconnect, be done.
     pub(super) fn shut_down(&mut self, last_words: Option<Publish>, now: Instant) {
         match self.phase {
-            Phase::Closing(_) | Phase::Leaving(_) => {}
+            Phase::Closing(_) | Phase::Leaving(_) | Phase::MakingWay(_) => {}
             // Nobody has heard of this connection yet.
             Phase::Opening => self.phase = Phase::Leaving(now),
             Phase::Up => {
                 self.phase = Phase::Closing(now + LAST_WORDS);
                 self.waiting.extend(last_words.map(|message| (message, None)));
+                self.pump(now);
+            }
+        }
+    }
+
+    /// Send what waits, and end for another connection. There is no goodbye: the session goes on, and so does the
+    /// Will, should there be no other connection after all.
+    pub(super) fn make_way(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Closing(_) | Phase::Leaving(_) | Phase::MakingWay(_) => {}
+            Phase::Opening => self.phase = Phase::MakingWay(now),
+            Phase::Up => {
+                self.phase = Phase::MakingWay(now + LAST_WORDS);
                 self.pump(now);
             }
         }
@@ -432,7 +455,10 @@ impl Connection {
                 self.phase = Phase::Leaving(now + GOODBYE);
                 self.requests.push_back(Request::Disconnect);
             }
-            Phase::Opening | Phase::Up | Phase::Closing(_) | Phase::Leaving(_) => {}
+            Phase::MakingWay(_) if self.inflight.is_empty() && self.waiting.is_empty() => {
+                self.phase = Phase::MakingWay(now);
+            }
+            Phase::Opening | Phase::Up | Phase::Closing(_) | Phase::Leaving(_) | Phase::MakingWay(_) => {}
         }
     }
 }

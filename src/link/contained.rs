@@ -1,7 +1,8 @@
-//! What if the client library panics? The connection ends, as with any other error of it.
+//! What if the client library panics, or that of TLS? The connection ends, as with any other error of it.
 //!
-//! The library parses what an untrusted broker sends. The agent's panic hook ends the process, which is right for its
-//! own code and would let any broker restart any node; so polling the library, and nothing else, is excepted from it.
+//! The libraries parse what an untrusted broker sends. The agent's panic hook ends the process, which is right for its
+//! own code and would let any broker restart any node; so polling the client and carrying its bytes through TLS, and
+//! nothing else, are excepted from it.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};

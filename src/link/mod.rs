@@ -3,7 +3,8 @@
 //! [`topics`] and [`messages`] (with [`tensors`] and [`json`] below it) are pure: names and bodies of the protocol.
 //! [`mqtt`] is the client, and the only file that names rumqttc; agent and command line drive it through [`Command`]
 //! and hear of it through [`Event`]. Its decisions are pure too: `connection`, [`settings`],
-//! [`backoff`], [`inflight`], `fit`. A panic of the library ends a connection, not the process (`contained`).
+//! [`backoff`], [`inflight`], `fit`. [`tls`] is what keeps the way private. A panic of a library ends a connection, not
+//! the process (`contained`).
 //! [`reconcile`] is the controller's side of it all: what it asks when a broker has forgotten.
 
 pub mod topics;
@@ -17,6 +18,8 @@ pub mod json;
 pub mod mqtt;
 
 pub mod settings;
+
+pub mod tls;
 
 mod connection;
 

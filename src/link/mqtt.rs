@@ -31,10 +31,15 @@ pub use super::contained::panic_is_contained;
 use super::fit::packet_bytes;
 use super::messages::JSON;
 pub use super::settings::{BadSettings, Settings, WallClock};
+use super::tls::bridge::{self, Crossing};
+use super::tls::{Keeper, renewed};
 use super::{Command, Ends, Event, Publish, Qos};
 
 #[cfg(test)]
 mod tests;
+mod words;
+
+use words::{heard, payload_format, properties, qos};
 
 /// Commands that wait for the link, and events that wait for the owner.
 const CHANNEL_MAX: usize = 64;
@@ -62,16 +67,18 @@ const _: () = assert!(
 /// Settings that cannot work; see [`Settings::check`].
 pub fn start(settings: Settings, wall: WallClock) -> Result<Ends, BadSettings> {
     settings.check()?;
+    let tls = settings.keeper()?;
     let (command_sender, commands) = mpsc::channel(CHANNEL_MAX);
     let (events, event_receiver) = mpsc::channel(CHANNEL_MAX);
     let delays = Delays::new(settings.backoff);
-    let link = Link { settings, wall, commands, events, pending: VecDeque::new(), delays, epoch: 0 };
+    let link = Link { settings, tls, wall, commands, events, pending: VecDeque::new(), delays, epoch: 0 };
     tokio::spawn(link.run());
     Ok((command_sender, event_receiver))
 }
 
 struct Link {
     settings: Settings,
+    tls: Option<Keeper>,
     wall: WallClock,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
@@ -84,7 +91,16 @@ impl Link {
     async fn run(mut self) {
         loop {
             self.epoch += 1;
-            let Err((failure, up_for)) = self.connection().await else { break };
+            let (failure, up_for) = match self.connection().await {
+                Ok(End::Asked) => break,
+                Ok(End::Renewed) => {
+                    tracing::info!("new certificates: the connection is made again with them");
+                    let why = "the connection is made again with new certificates".to_owned();
+                    self.pending.push_back(Event::Down { why, cause: Cause::Lost, retry_in_ms: 0 });
+                    continue;
+                }
+                Err(ended) => ended,
+            };
             let wait = self.delays.next(failure.cause, up_for, RandomState::new().build_hasher().finish());
             let retry_in_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             tracing::warn!(why = failure.why, retry_in_ms, "not connected to the broker");
@@ -118,13 +134,15 @@ impl Link {
                 () = self.events.closed() => return None,
                 // An owner that does not listen gets no new connection.
                 () = sleep_until(until), if self.pending.len() < EVENTS_MAX => return Some(()),
+                // They may be what was wrong.
+                () = renewed(&mut self.tls) => return Some(()),
                 () = self.settings.heartbeat.beat() => {}
             }
         }
     }
 
-    /// One connection from its start to its end: `Ok` when asked to end, else why, and how long it was up.
-    async fn connection(&mut self) -> Result<(), (Failure, Duration)> {
+    /// One connection from its start to its end: `Ok` when that was wanted, else why, and how long it was up.
+    async fn connection(&mut self) -> Result<End, (Failure, Duration)> {
         let terms = Terms {
             epoch: self.epoch,
             keep_alive: self.settings.keep_alive,
@@ -135,12 +153,24 @@ impl Link {
         let mut connection = Connection::new(terms, events, Instant::now().into_std());
         let outcome = self.drive(&mut connection).await;
         let up_for = connection.up_for(Instant::now().into_std());
+        let end = if connection.makes_way() { End::Renewed } else { End::Asked };
         self.pending = connection.into_events();
-        outcome.map_err(|failure| (failure, up_for))
+        outcome.map(|()| end).map_err(|failure| (failure, up_for))
     }
 
     async fn drive(&mut self, connection: &mut Connection) -> Result<(), Failure> {
-        let (client, mut polled, _poller) = open(&self.settings)?;
+        let (client, mut polled, tasks) = open(&self.settings, self.tls.as_ref(), self.wall)?;
+        let outcome = self.converse(connection, &client, &mut polled).await;
+        tasks.end().await;
+        outcome
+    }
+
+    async fn converse(
+        &mut self,
+        connection: &mut Connection,
+        client: &AsyncClient,
+        polled: &mut mpsc::Receiver<Polled>,
+    ) -> Result<(), Failure> {
         loop {
             tokio::select! {
                 permit = self.events.reserve(), if connection.has_event() => match permit {
@@ -151,7 +181,7 @@ impl Link {
                     }
                     Err(_) => return Ok(()),
                 },
-                polled = polled.recv(), if connection.listens() => match polled {
+                heard = polled.recv(), if connection.listens() => match heard {
                     Some(Polled::Heard(heard, _room)) => {
                         connection.on_heard(*heard, Instant::now().into_std(), (self.wall)())?;
                     }
@@ -168,11 +198,12 @@ impl Link {
                     }
                 }
                 () = sleep_until(Instant::from_std(connection.next_timeout())) => return connection.on_timeout(),
+                () = renewed(&mut self.tls) => connection.make_way(Instant::now().into_std()),
                 () = self.settings.heartbeat.beat() => {}
             }
             while let Some(request) = connection.next_request() {
-                if !self.act(&client, request) {
-                    return self.hear_out(connection, &mut polled).await;
+                if !self.act(client, request) {
+                    return self.hear_out(connection, polled).await;
                 }
             }
             if connection.is_done(Instant::now().into_std()) {
@@ -231,16 +262,64 @@ enum Polled {
     Ended(Failure),
 }
 
-/// The polling task, and with it the connection, ends when the set is dropped.
-fn open(settings: &Settings) -> Result<(AsyncClient, mpsc::Receiver<Polled>, JoinSet<()>), Failure> {
-    let (client, event_loop) = AsyncClient::new(options(settings)?, REQUESTS_MAX);
-    let (sender, polled) = mpsc::channel(CHANNEL_MAX);
-    let mut poller = JoinSet::new();
-    poller.spawn(poll(event_loop, settings.clone(), sender));
-    Ok((client, polled, poller))
+/// How a connection ended that was not lost.
+enum End {
+    /// As asked.
+    Asked,
+    /// For the next one, with new certificates.
+    Renewed,
 }
 
-async fn poll(mut event_loop: EventLoop, settings: Settings, sender: mpsc::Sender<Polled>) {
+/// The tasks of a connection, which ends with them.
+#[derive(Default)]
+struct Tasks {
+    poller: JoinSet<()>,
+    /// Carries the client's bytes, where there is TLS.
+    bridge: JoinSet<()>,
+}
+
+impl Tasks {
+    /// Ends the client, and waits a moment for what it said last to leave.
+    async fn end(mut self) {
+        self.poller.shutdown().await;
+        let _ = timeout(GOODBYE, self.bridge.join_next()).await;
+    }
+}
+
+fn open(
+    settings: &Settings,
+    tls: Option<&Keeper>,
+    wall: WallClock,
+) -> Result<(AsyncClient, mpsc::Receiver<Polled>, Tasks), Failure> {
+    let mut tasks = Tasks::default();
+    let no_socket = |error| Failure::lost(format!("no socket for the TLS connection: {error}"));
+    let bridge = tls.map(|tls| bridge::open(settings.way(tls, wall))).transpose().map_err(no_socket)?;
+    let (path, crossing) = match bridge {
+        Some((path, crossing, carry)) => {
+            tasks.bridge.spawn(carry);
+            (Some(path), Some(crossing))
+        }
+        None => (settings.is_socket().then(|| settings.host.clone()), None),
+    };
+    let (client, event_loop) = AsyncClient::new(options(settings, path)?, REQUESTS_MAX);
+    let (sender, polled) = mpsc::channel(CHANNEL_MAX);
+    tasks.poller.spawn(poll(event_loop, settings.clone(), crossing, sender));
+    Ok((client, polled, tasks))
+}
+
+async fn poll(
+    mut event_loop: EventLoop,
+    settings: Settings,
+    mut crossing: Option<Crossing>,
+    sender: mpsc::Sender<Polled>,
+) {
+    if let Some(crossing) = &mut crossing
+        && let Err(failure) = crossing.ready().await
+    {
+        // When nobody listens any more the connection was given up already.
+        let _ = sender.send(Polled::Ended(failure)).await;
+        return;
+    }
     let room = Arc::new(Semaphore::new(READ_KIB_MAX as usize));
     let own = settings.keep_alive;
     let mut pinged = false;
@@ -251,7 +330,7 @@ async fn poll(mut event_loop: EventLoop, settings: Settings, sender: mpsc::Sende
         let limit = if pings { own } else { 2 * own };
         let step = match timeout(limit, contained(event_loop.poll())).await {
             Ok(Ok(Ok(step))) => step,
-            Ok(Ok(Err(error))) => break failure(&error, &settings),
+            Ok(Ok(Err(error))) => break failure(&error, &settings, crossing.as_ref().and_then(Crossing::fate)),
             Ok(Err(panic)) => break Failure::lost(format!("the MQTT library panicked: {panic}")),
             Err(_) if pings && !pinged => {
                 pinged = true;
@@ -288,7 +367,8 @@ async fn hand_over(step: Step, room: &Arc<Semaphore>, sender: &mpsc::Sender<Poll
     sender.send(Polled::Heard(Box::new(heard), permit)).await.ok()
 }
 
-fn failure(error: &ConnectionError, settings: &Settings) -> Failure {
+/// Why the library gave up; `fate`: why what is below it did.
+fn failure(error: &ConnectionError, settings: &Settings, fate: Option<Failure>) -> Failure {
     let broker = settings.broker();
     if let ConnectionError::ConnectionRefused(code) = error {
         let auth = matches!(
@@ -314,6 +394,9 @@ fn failure(error: &ConnectionError, settings: &Settings) -> Failure {
         let auth = *reason_code == DisconnectReasonCode::NotAuthorized;
         return if auth { Failure::auth(why) } else { Failure::lost(why) };
     }
+    if let Some(fate) = fate {
+        return fate;
+    }
     if let ConnectionError::Timeout(_) = error {
         return Failure::lost(format!("broker {broker} does not answer within {CONNECT_SECONDS} s"));
     }
@@ -328,13 +411,15 @@ fn failure(error: &ConnectionError, settings: &Settings) -> Failure {
     Failure::lost(format!("connection to broker {broker}: {error}"))
 }
 
-fn options(settings: &Settings) -> Result<MqttOptions, Failure> {
-    let mut options = if settings.is_socket() {
-        let mut options = MqttOptions::new(&settings.client_id, &settings.host, 0);
-        options.set_transport(Transport::unix());
-        options
-    } else {
-        MqttOptions::new(&settings.client_id, settings.address(), settings.port)
+/// With the path of a Unix socket where it leads to one.
+fn options(settings: &Settings, path: Option<String>) -> Result<MqttOptions, Failure> {
+    let mut options = match path {
+        Some(path) => {
+            let mut options = MqttOptions::new(&settings.client_id, path, 0);
+            options.set_transport(Transport::unix());
+            options
+        }
+        None => MqttOptions::new(&settings.client_id, settings.address(), settings.port),
     };
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
@@ -371,129 +456,4 @@ fn options(settings: &Settings) -> Result<MqttOptions, Failure> {
         ));
     }
     Ok(options)
-}
-
-// ---- between the library's words and ours ----
-
-fn heard(step: Step) -> Heard {
-    match step {
-        Step::Incoming(packet) => incoming(packet),
-        Step::Outgoing(Outgoing::Publish(0)) => Heard::TelemetrySent,
-        Step::Outgoing(Outgoing::Publish(packet)) => Heard::Published(packet),
-        Step::Outgoing(Outgoing::AwaitAck(packet)) => Heard::HeldBack(packet),
-        Step::Outgoing(Outgoing::PubAck(_)) => Heard::AckSent,
-        Step::Outgoing(Outgoing::Disconnect) => Heard::Disconnected,
-        Step::Outgoing(
-            Outgoing::Subscribe(_)
-            | Outgoing::Unsubscribe(_)
-            | Outgoing::PubRec(_)
-            | Outgoing::PubRel(_)
-            | Outgoing::PubComp(_)
-            | Outgoing::PingReq
-            | Outgoing::PingResp,
-        ) => Heard::Sent,
-    }
-}
-
-fn incoming(packet: Packet) -> Heard {
-    match packet {
-        Packet::ConnAck(ConnAck { session_present, code: _, properties }) => {
-            let properties = properties.as_ref();
-            let packet_bytes_max = properties.and_then(|properties| properties.max_packet_size);
-            Heard::Connected {
-                session_present,
-                receive_max: properties.and_then(|properties| properties.receive_max),
-                packet_bytes_max: packet_bytes_max.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
-                qos_max: properties.and_then(|properties| properties.max_qos),
-            }
-        }
-        Packet::SubAck(suback) => {
-            let refusal = |code: &SubscribeReasonCode| {
-                (!matches!(code, SubscribeReasonCode::Success(_))).then(|| format!("{code:?}"))
-            };
-            Heard::Subscribed(suback.return_codes.iter().map(refusal).collect())
-        }
-        Packet::Publish(packed) => unpack(packed),
-        Packet::PubAck(puback) => Heard::Answered { packet: puback.pkid, refusal: refusal(&puback) },
-        // The library turns DISCONNECT into an error of its own, which says why.
-        Packet::PingResp(_) | Packet::UnsubAck(_) | Packet::Disconnect(_) => Heard::Alive,
-        Packet::Auth(_)
-        | Packet::Connect(..)
-        | Packet::PubRec(_)
-        | Packet::PubRel(_)
-        | Packet::PubComp(_)
-        | Packet::PingReq(_)
-        | Packet::Subscribe(_)
-        | Packet::Unsubscribe(_) => Heard::Nonsense("the broker sent a packet that nobody asked for"),
-    }
-}
-
-fn unpack(packed: Packed) -> Heard {
-    let (level, packet) = match packed.qos {
-        QoS::AtMostOnce => (Qos::AtMostOnce, None),
-        QoS::AtLeastOnce => (Qos::AtLeastOnce, Some(packed.pkid)),
-        QoS::ExactlyOnce => return Heard::Nonsense("the broker sends QoS 2, which was not subscribed"),
-    };
-    let topic = String::from_utf8(packed.topic.to_vec()).unwrap_or_default();
-    if topic.is_empty() {
-        return Heard::Nonsense("the broker sends a message without a readable topic");
-    }
-    let properties = packed.properties.unwrap_or_default();
-    if properties.topic_alias.is_some() {
-        // The library would keep every such packet for the life of the connection.
-        return Heard::Nonsense("the broker sends a topic alias, which it was not allowed");
-    }
-    let message = Publish {
-        topic,
-        body: packed.payload.into(),
-        qos: level,
-        retain: packed.retain,
-        expiry_s: properties.message_expiry_interval,
-        content_type: properties.content_type,
-        response_topic: properties.response_topic,
-        correlation: properties.correlation_data.map(Into::into),
-        properties: properties.user_properties,
-    };
-    Heard::Message { message, packet }
-}
-
-fn refusal(puback: &PubAck) -> Option<String> {
-    let (code, remedy) = match puback.reason {
-        PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return None,
-        PubAckReason::UnspecifiedError => (128, ""),
-        PubAckReason::ImplementationSpecificError => (131, ""),
-        PubAckReason::NotAuthorized => (135, "; allow the topic in the broker's ACL"),
-        PubAckReason::TopicNameInvalid => (144, ""),
-        PubAckReason::PacketIdentifierInUse => (145, ""),
-        PubAckReason::QuotaExceeded => (151, "; raise the broker's quota"),
-        PubAckReason::PayloadFormatInvalid => (153, ""),
-    };
-    let said = puback.properties.as_ref().and_then(|properties| properties.reason_string.as_deref());
-    let said = said.map(|said| format!(", {said:?}")).unwrap_or_default();
-    Some(format!("the broker refuses the message: {:?} ({code}){said}{remedy}", puback.reason))
-}
-
-fn properties(message: &Publish) -> PublishProperties {
-    PublishProperties {
-        payload_format_indicator: payload_format(message),
-        message_expiry_interval: message.expiry_s,
-        topic_alias: None,
-        response_topic: message.response_topic.clone(),
-        correlation_data: message.correlation.clone().map(Into::into),
-        user_properties: message.properties.clone(),
-        subscription_identifiers: Vec::new(),
-        content_type: message.content_type.clone(),
-    }
-}
-
-/// 1 (UTF-8 text) for JSON.
-fn payload_format(message: &Publish) -> Option<u8> {
-    (message.content_type.as_deref() == Some(JSON)).then_some(1)
-}
-
-const fn qos(level: Qos) -> QoS {
-    match level {
-        Qos::AtMostOnce => QoS::AtMostOnce,
-        Qos::AtLeastOnce => QoS::AtLeastOnce,
-    }
 }

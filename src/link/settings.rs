@@ -8,9 +8,17 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::heartbeat::Heartbeat;
+use super::tls::bridge::Way;
+use super::tls::certificates::Certificates;
+use super::tls::{self, Keeper};
 use super::{Publish, Qos};
+use crate::fault::Fault;
 use crate::units::{PACKET_BYTES_MAX, WallTime};
 
+/// Usual port of a broker without TLS.
+pub const PLAIN_PORT: u16 = 1883;
+/// Usual port of a broker with TLS.
+pub const TLS_PORT: u16 = 8883;
 /// Shortest and longest keep-alive: the client library refuses less than 5 s.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(3600));
 /// Most subscriptions: they share the packet ids of publishes.
@@ -25,15 +33,16 @@ const PASSWORD_BYTES_MAX: u64 = 4096;
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// How to reach the broker.
-///
-/// TLS is not built in: it will stand between this client and the network as a Unix socket of our own, so that a
-/// path in `host` is all that changes here.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Name or address of the broker, or the absolute path of its Unix socket.
     pub host: String,
     /// TCP port; not used with a Unix socket.
     pub port: u16,
+    /// How the way there is kept private; `None`: it is not.
+    pub tls: Option<tls::Settings>,
+    /// What is known of the certificates, for whoever keeps a clone of it.
+    pub certificates: Certificates,
     /// Whether to talk in clear text to a host that is not this one.
     pub allow_insecure: bool,
     /// Client id; two clients with one id throw each other out.
@@ -60,15 +69,45 @@ pub struct Settings {
     pub heartbeat: Heartbeat,
 }
 
+/// Who can read along on the way to the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Nobody.
+    Tls,
+    /// Only who may look into this host.
+    PlainLocal,
+    /// Everybody on the way.
+    PlainInsecure,
+}
+
+impl Transport {
+    /// As it is written in messages and metrics, where the version of TLS is not known.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::PlainLocal => "plain-local",
+            Self::PlainInsecure => "plain-insecure",
+        }
+    }
+}
+
 /// Settings that cannot work, and what would.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSettings {
     /// Clear text would leave the host.
     #[error(
-        "broker {0:?} is not on this host and this version has no TLS: jobs and results would travel in clear text; \
-         use a broker or a TLS tunnel on a loopback address or a Unix socket, or set allow_insecure = true"
+        "broker {0:?} is not on this host: jobs and results would travel in clear text; give the file of its authority's \
+         certificate (ca_file, --ca) to speak TLS, or set allow_insecure = true"
     )]
     Insecure(String),
+    /// TLS leads to a host, not into a file.
+    #[error(
+        "broker {0:?} is a Unix socket, and a certificate file is given: TLS is for brokers with a name or address"
+    )]
+    TlsSocket(String),
+    /// Files that TLS needs are not there or no good: all that is wrong with them.
+    #[error("{}", .0.iter().map(Fault::to_string).collect::<Vec<_>>().join("\n"))]
+    Tls(Vec<Fault>),
     /// Empty, or a path that is too long.
     #[error(
         "broker host {0:?} is not allowed: a name, an address, or an absolute socket path of at most {SOCKET_PATH_BYTES_MAX} bytes"
@@ -103,6 +142,8 @@ impl Settings {
         Self {
             host: host.into(),
             port,
+            tls: None,
+            certificates: Certificates::default(),
             allow_insecure: false,
             client_id: client_id.into(),
             username: None,
@@ -130,8 +171,10 @@ impl Settings {
         if !socket && self.port == 0 {
             return Err(BadSettings::Port);
         }
-        if !self.allow_insecure && !self.is_local() {
-            return Err(BadSettings::Insecure(self.host.clone()));
+        match self.transport() {
+            Transport::Tls if socket => return Err(BadSettings::TlsSocket(self.host.clone())),
+            Transport::PlainInsecure if !self.allow_insecure => return Err(BadSettings::Insecure(self.host.clone())),
+            Transport::Tls | Transport::PlainLocal | Transport::PlainInsecure => {}
         }
         let id = &self.client_id;
         if id.is_empty() || id.len() > CLIENT_ID_BYTES_MAX || id.chars().any(char::is_control) {
@@ -153,6 +196,34 @@ impl Settings {
             return Err(BadSettings::Backoff(self.backoff.first, self.backoff.max));
         }
         Ok(())
+    }
+
+    /// Who can read along.
+    pub fn transport(&self) -> Transport {
+        match &self.tls {
+            Some(_) => Transport::Tls,
+            None if self.is_local() => Transport::PlainLocal,
+            None => Transport::PlainInsecure,
+        }
+    }
+
+    /// Reads the certificates; `None` without TLS.
+    pub(super) fn keeper(&self) -> Result<Option<Keeper>, BadSettings> {
+        let Some(tls) = self.tls.clone() else { return Ok(None) };
+        Keeper::new(tls, &self.host, self.certificates.clone()).map(Some).map_err(BadSettings::Tls)
+    }
+
+    /// Where a bridge leads that is secured with what is in force now.
+    pub(super) fn way(&self, keeper: &Keeper, wall: WallClock) -> Way {
+        Way {
+            host: self.host.clone(),
+            port: self.port,
+            broker: self.broker(),
+            keep_alive: self.keep_alive,
+            material: keeper.material(),
+            shared: self.certificates.clone(),
+            wall,
+        }
     }
 
     /// Whether `host` is the path of a Unix socket.

@@ -108,6 +108,10 @@ pub struct Limits {
     pub processes: Option<u64>,
     /// Address space, in bytes.
     pub address_space_bytes: Option<u64>,
+    /// Stack of the first thread, in bytes.
+    pub stack_bytes: Option<u64>,
+    /// Memory locked against being swapped out, in bytes.
+    pub locked_bytes: Option<u64>,
     /// CPU time, in seconds.
     pub cpu_seconds: Option<u64>,
 }
@@ -123,6 +127,8 @@ pub fn set_limits(limits: &Limits) -> io::Result<()> {
         (Resource::Core, limits.core_bytes),
         (Resource::Nproc, limits.processes),
         (Resource::As, limits.address_space_bytes),
+        (Resource::Stack, limits.stack_bytes),
+        (Resource::Memlock, limits.locked_bytes),
         (Resource::Cpu, limits.cpu_seconds),
     ];
     for (resource, wanted) in all {

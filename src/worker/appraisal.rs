@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::child::{self, Child, Start, Step};
 use super::infer;
+use super::jail::{self, achieved::Level};
 use super::protocol::appraise::{Appraise, Appraised};
 use super::protocol::{Done, Failed, FromWorker, Hello, Load, Run, ToWorker};
 use super::sealed;
@@ -182,7 +183,9 @@ impl<'a> Session<'a> {
     async fn start(exe: &Path, limits: Limits, entry: &'a Arc<Entry>) -> Result<Self, Stop> {
         let Limits { plan_bytes, item_bytes, .. } = limits;
         let address_bytes = child::address_bytes(plan_bytes, item_bytes);
-        let start = Start { exe, slot: 0, core: None, plan_bytes, address_bytes, dead_man: None };
+        // As locked in as this machine can do it; whether that is enough for jobs is another question.
+        let sandbox = jail::Policy { level: Level::BestEffort, ..jail::Policy::default() };
+        let start = Start { exe, slot: 0, core: None, plan_bytes, address_bytes, sandbox, dead_man: None };
         let child = Child::spawn(&start, None).map_err(|error| {
             let text = format!("{} could not be started: {error}; free memory and processes", exe.display());
             Stop::None(Error::Worker(Fault::new(Code::WorkerStart, text)))

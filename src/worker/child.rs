@@ -16,6 +16,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
+use super::jail;
 use super::protocol::{BadFrame, Frames, FromWorker};
 use crate::sys::join::{self, Joins};
 use crate::sys::process::{self, Exit};
@@ -51,6 +52,8 @@ pub struct Start<'a> {
     pub plan_bytes: u64,
     /// Its address space, in bytes.
     pub address_bytes: u64,
+    /// How its sandbox is to be.
+    pub sandbox: jail::Policy,
     /// The page of the sentinel's beat, and how old the beat may become before the worker stops itself.
     pub dead_man: Option<(BorrowedFd<'a>, Duration)>,
 }
@@ -111,6 +114,10 @@ impl Child {
         command.args(["--slot", &start.slot.to_string(), "--parent", &std::process::id().to_string()]);
         command.args(["--plan-bytes", &start.plan_bytes.to_string()]);
         command.args(["--address-bytes", &start.address_bytes.to_string()]);
+        command.args(["--sandbox", start.sandbox.level.as_str(), "--user", &start.sandbox.user.to_string()]);
+        if !start.sandbox.network {
+            command.args(["--shared-network", "yes"]);
+        }
         if let Some(core) = start.core {
             command.args(["--core", &core.to_string()]);
         }

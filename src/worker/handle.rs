@@ -13,6 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::gate::Gate;
+use super::jail;
+use super::jail::achieved::Achieved;
 use super::supervisor::{Errand, Order, Supervisor};
 use crate::fault::{Code, Fault};
 use crate::model::library::Entry;
@@ -35,6 +37,8 @@ pub struct Settings {
     pub memory_bytes: u64,
     /// Largest memory limit that an item may bring, in bytes.
     pub item_memory_bytes_max: u64,
+    /// How its sandbox is to be.
+    pub sandbox: jail::Policy,
     /// Wait before the first restart.
     pub backoff_first: Duration,
     /// Longest wait before a restart.
@@ -71,6 +75,8 @@ pub enum Event {
         pid: i32,
         /// What the jail could not do, one sentence each; empty when all was done.
         jail: Vec<String>,
+        /// What its sandbox has come to.
+        sandbox: Achieved,
     },
     /// An item has its output, or never will.
     Done {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tract_onnx::pb;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TractError, TractResult,
-    TypedRunnableModel, tensor1,
+    TypedRunnableModel, tensor1, tract_linalg,
 };
 
 use super::engine::{Engine, Node, Pinned, Plan, Survey};
@@ -43,6 +43,12 @@ const _: () = assert!(cfg!(target_endian = "little"), "tensors are handed to the
 pub fn engine() -> Box<dyn Engine> {
     // Shapes that the exporter wrote for its own batch contradict the pinned ones: only the graph counts.
     Box::new(Tract { onnx: tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true) })
+}
+
+/// Has the engine look at the processor and its caches, which it does in files: a locked-in worker has none to read.
+pub fn warm_up() {
+    tract_linalg::isa::native();
+    tract_linalg::cache::last_level_cache();
 }
 
 struct Tract {

@@ -10,11 +10,13 @@
 
 pub mod appraise;
 mod codec;
+mod sandbox;
 
 use std::time::Duration;
 
 use self::appraise::{Appraise, Appraised};
 use self::codec::{Reader, Writer, cut};
+use super::jail::achieved::Achieved;
 use crate::fault::Fault;
 use crate::tensor::Tensor;
 use crate::units::{Digest, FRAME_BYTES_MAX};
@@ -108,6 +110,8 @@ pub struct Hello {
     pub pid: u32,
     /// What the jail could not do, one sentence each; empty when all was done.
     pub notes: Vec<String>,
+    /// What its sandbox has come to.
+    pub sandbox: Achieved,
 }
 
 /// Output of one item and what it cost.
@@ -323,6 +327,7 @@ impl FromWorker {
                 version: reader.text("version", NOTE_BYTES_MAX)?,
                 pid: reader.u32("pid")?,
                 notes: reader.notes()?,
+                sandbox: reader.sandbox()?,
             }),
             DONE => Self::Done(Done {
                 token: reader.u64("token")?,
@@ -360,6 +365,7 @@ impl Hello {
         for note in notes {
             writer.text(cut(note, NOTE_BYTES_MAX));
         }
+        writer.sandbox(&self.sandbox);
         writer
     }
 }

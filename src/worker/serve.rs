@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::channel::{Channel, ChannelError};
 use super::engine::Pinned;
+use super::jail::achieved::Level;
 use super::plans::{Key, Plans};
 use super::prepare::Geometry;
 use super::protocol::appraise::Appraise;
@@ -28,13 +29,16 @@ use crate::units::{Digest, MODEL_BYTES_MAX};
 pub const EXIT_USAGE: u8 = 64;
 /// Exit code when the jail cannot be entered (sysexits `EX_OSERR`).
 pub const EXIT_JAIL: u8 = 71;
+/// Exit code when the sandbox that is required cannot be had (sysexits `EX_CONFIG`).
+pub const EXIT_SANDBOX: u8 = 78;
 /// Exit code when the agent sends nonsense or the socket fails (sysexits `EX_PROTOCOL`).
 pub const EXIT_PROTOCOL: u8 = 76;
 /// Most models that a worker knows; the one unused for longest is dropped, and asked for again if needed.
 pub const MODELS_HELD_MAX: usize = 16;
 
 /// Runs a worker until the agent closes the socket. `arguments` are those behind `neap worker`:
-/// `--slot N --parent PID --plan-bytes N --address-bytes N [--core N] [--dead-man-fd N --dead-man-ms N]`.
+/// `--slot N --parent PID --plan-bytes N --address-bytes N [--sandbox LEVEL] [--user N] [--core N] [--shared-network yes]
+/// [--dead-man-fd N --dead-man-ms N]`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
@@ -48,15 +52,21 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("neap worker {}: cannot tie itself to the sentinel's beat: {error}", arguments.slot);
         return ExitCode::from(EXIT_JAIL);
     }
-    let notes = match jail::enter(&arguments.jail) {
-        Ok(notes) => notes,
+    let entered = match jail::enter(&arguments.jail, infer::warm_up) {
+        Ok(entered) => entered,
         Err(error) => {
             eprintln!("neap worker {}: cannot bind its life to the agent's: {error}", arguments.slot);
             return ExitCode::from(EXIT_JAIL);
         }
     };
+    if arguments.jail.policy.level == Level::Required
+        && let Some(why) = entered.achieved.unavailable()
+    {
+        eprintln!("{why}");
+        return ExitCode::from(EXIT_SANDBOX);
+    }
     guard::install();
-    match Server::new(&arguments).serve(notes) {
+    match Server::new(&arguments).serve(entered) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("neap worker {}: {error}", arguments.slot);
@@ -100,6 +110,11 @@ impl Arguments {
                 parent: required("--parent", take("--parent"))?,
                 core: take("--core").map(|core| required("--core", Some(core))).transpose()?,
                 address_bytes: required("--address-bytes", take("--address-bytes"))?,
+                policy: jail::Policy {
+                    level: level(take("--sandbox"))?,
+                    user: take("--user").map_or(Ok(jail::USER), |user| required("--user", Some(user)))?,
+                    network: take("--shared-network").is_none(),
+                },
             },
             dead_man: match (take("--dead-man-fd"), take("--dead-man-ms")) {
                 (None, None) => None,
@@ -119,6 +134,13 @@ impl Arguments {
 fn required<T: std::str::FromStr>(name: &str, value: Option<String>) -> Result<T, String> {
     let value = value.ok_or_else(|| format!("{name} is missing"))?;
     value.parse().map_err(|_| format!("{name} {value:?} is not a number in range"))
+}
+
+fn level(value: Option<String>) -> Result<Level, String> {
+    let Some(value) = value else { return Ok(Level::Required) };
+    let level: Level = value.parse()?;
+    let refused = || format!("this build does not know --sandbox {}", level.as_str());
+    level.is_available().then_some(level).ok_or_else(refused)
 }
 
 // === impl Server ===
@@ -153,11 +175,12 @@ impl Server {
         Self { models: BTreeMap::new(), plans, turn: 0, parked: dead_man::Parked::default() }
     }
 
-    fn serve(mut self, notes: Vec<String>) -> Result<(), ChannelError> {
+    fn serve(mut self, entered: jail::Entered) -> Result<(), ChannelError> {
         let stdin = io::stdin();
         let mut channel = Channel::new(stdin.as_fd());
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        channel.send(&FromWorker::Hello(Hello { version, pid: std::process::id(), notes }))?;
+        let jail::Entered { achieved: sandbox, notes } = entered;
+        channel.send(&FromWorker::Hello(Hello { version, pid: std::process::id(), notes, sandbox }))?;
         while let Some(message) = channel.receive()? {
             match message {
                 ToWorker::Load(load) => {
@@ -338,7 +361,9 @@ fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, S
 /// changed them since. The file is given back.
 fn read(mut file: File) -> Result<Vec<u8>, Fault> {
     let failed = |error: io::Error| Fault::new(Code::ModelParse, format!("the model's file cannot be read: {error}"));
-    let bytes = file.metadata().map_err(failed)?.len();
+    // Not by `File::metadata`, which asks by a system call that takes paths as well: a worker may not make it.
+    let found = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
+    let bytes = u64::try_from(found.st_size).unwrap_or(u64::MAX);
     if bytes > MODEL_BYTES_MAX {
         let text = format!(
             "the model's file is {bytes} bytes long, at most {MODEL_BYTES_MAX} are allowed; store its weights as \
@@ -349,7 +374,8 @@ fn read(mut file: File) -> Result<Vec<u8>, Fault> {
     let mut onnx = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
     // The agent has left it at its end.
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    file.read_to_end(&mut onnx).map_err(failed)?;
+    // Of a bare file the standard library would ask for the length once more, by that call.
+    file.take(bytes).read_to_end(&mut onnx).map_err(failed)?;
     Ok(onnx)
 }
 

@@ -162,10 +162,10 @@ impl Supervisor {
     }
 
     async fn spawn(&mut self) -> std::io::Result<Child> {
-        let Settings { exe, core, memory_bytes, item_memory_bytes_max, .. } = &self.settings;
+        let Settings { exe, core, memory_bytes, item_memory_bytes_max, sandbox, .. } = &self.settings;
         let address_bytes = child::address_bytes(*memory_bytes, *item_memory_bytes_max);
         let (slot, plan_bytes, dead_man) = (self.slot, *memory_bytes, self.gate.dead_man());
-        let start = Start { exe, slot, core: *core, plan_bytes, address_bytes, dead_man };
+        let start = Start { exe, slot, core: *core, plan_bytes, address_bytes, sandbox: *sandbox, dead_man };
         let cgroups = self.gate.cgroups();
         let groups = cgroups.before_start(self.slot).await;
         let tried = groups.is_some();
@@ -368,7 +368,7 @@ impl Supervisor {
         for note in &jail {
             tracing::warn!(slot = self.slot, pid, "{note}");
         }
-        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail });
+        self.pending.push_back(Event::Ready { slot: self.slot, pid, jail, sandbox: hello.sandbox });
         Ok(())
     }
 

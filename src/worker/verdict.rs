@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::serve::{EXIT_JAIL, EXIT_PROTOCOL, EXIT_USAGE};
+use super::serve::{EXIT_JAIL, EXIT_PROTOCOL, EXIT_SANDBOX, EXIT_USAGE};
 use crate::fault::{Code, Fault};
 use crate::sys::alloc::EXIT_MEMORY;
 use crate::sys::process::Exit;
@@ -78,6 +78,15 @@ fn gone(exit: Exit, circumstances: Circumstances<'_>) -> Fault {
         }
         Exit::Code(code) if code == i32::from(EXIT_PROTOCOL) => {
             (Code::WorkerProtocol, format!("the worker did not understand the agent{words}"))
+        }
+        Exit::Code(code) if code == i32::from(EXIT_SANDBOX) => {
+            let why = if last_words.is_empty() { "the sandbox cannot be had" } else { last_words };
+            (Code::SandboxUnavailable, format!("the worker serves nobody: {why}"))
+        }
+        Exit::Signal(libc::SIGSYS) => {
+            let text = "the worker was killed by its sandbox for a forbidden system call; do not use this model until \
+                        you know why: it has probably taken the engine over";
+            (Code::WorkerSandboxViolation, format!("{text}{words}"))
         }
         Exit::Code(_) | Exit::Signal(_) if !greeted => {
             (Code::WorkerStart, format!("the worker ended before it was ready ({}){words}", describe(exit)))
@@ -159,6 +168,8 @@ mod tests {
         assert_eq!(code(Exit::Code(101)), Code::WorkerCrashed);
         assert_eq!(code(Exit::Code(0)), Code::WorkerCrashed);
         assert_eq!(code(Exit::Signal(11)), Code::WorkerCrashed);
+        assert_eq!(code(Exit::Signal(31)), Code::WorkerSandboxViolation);
+        assert_eq!(code(Exit::Code(78)), Code::SandboxUnavailable);
     }
 
     #[test]

@@ -159,6 +159,7 @@ impl Rig {
             core,
             memory_bytes: 64 * MEGABYTE,
             item_memory_bytes_max: 256 * MEGABYTE,
+            sandbox: neap::worker::jail::Policy::default(),
             backoff_first: Duration::from_millis(20),
             backoff_max: Duration::from_millis(80),
         };

@@ -14,7 +14,7 @@ impl Desk {
     /// A worker is ready, has finished an item, or is gone.
     pub(in crate::agent) fn worker(&mut self, now: Now, event: WorkerEvent) {
         match event {
-            WorkerEvent::Ready { slot, pid, jail } => {
+            WorkerEvent::Ready { slot, pid, jail, sandbox: _ } => {
                 for problem in jail {
                     tracing::warn!(slot, pid, problem, "the worker's jail is not complete");
                 }

@@ -11,6 +11,7 @@ use crate::sim::day::Random;
 use crate::tensor::Tensor;
 use crate::units::Instant;
 use crate::worker::handle::{Event, OPEN_MAX, Output, Work};
+use crate::worker::jail::achieved::Achieved;
 
 /// Longest wait before a process is started again.
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -281,7 +282,7 @@ impl Crew {
             Process::Starting(_) => {
                 slot.process = Process::Up;
                 slot.send();
-                self.tell(now, Event::Ready { slot: index, pid: 1, jail: Vec::new() });
+                self.tell(now, Event::Ready { slot: index, pid: 1, jail: Vec::new(), sandbox: Achieved::default() });
             }
             Process::Up => self.end_item(now, index),
         }

@@ -8,6 +8,7 @@ use crate::agent::telemetry::Counters;
 use crate::governor::Mode;
 use crate::ledger::Ledger;
 use crate::ledger::distribution::Distribution;
+use crate::link::tls::certificates::Certificate;
 use crate::load::fusion::FusedLoad;
 use crate::units::WallTime;
 
@@ -42,6 +43,8 @@ pub(in crate::agent) struct Scene<'a> {
     pub(in crate::agent) workers: u8,
     /// Whether the broker is reached.
     pub(in crate::agent) connected: bool,
+    /// Those that the link goes by.
+    pub(in crate::agent) certificates: Vec<Certificate>,
     /// When the agent started.
     pub(in crate::agent) since: WallTime,
     /// CPU time of the agent.
@@ -83,6 +86,20 @@ fn node(text: &mut Exposition, scene: &Scene<'_>) {
     text.flag("neap_memory_locked", &[], info.memory_locked);
     text.family("neap_link_connected", Kind::Gauge, "Whether the broker is reached.");
     text.flag("neap_link_connected", &[], scene.connected);
+    text.family("neap_transport", Kind::Gauge, "How private the way to the broker is; always 1.");
+    text.flag("neap_transport", &[("kind", &info.transport)], true);
+    if !scene.certificates.is_empty() {
+        text.family(
+            "neap_cert_expiry_seconds",
+            Kind::Gauge,
+            "Until when a certificate of the link is valid, Unix time.",
+        );
+        for one in &scene.certificates {
+            let until = Duration::from_millis(u64::try_from(one.not_after.as_millis()).unwrap_or(0));
+            let labels = [("whose", one.whose.as_str()), ("name", one.name.as_str())];
+            text.seconds("neap_cert_expiry_seconds", &labels, until);
+        }
+    }
     text.family("process_cpu_seconds_total", Kind::Counter, "CPU time of the agent, without its workers.");
     text.seconds("process_cpu_seconds_total", &[], scene.cpu);
     if let Some(bytes) = scene.resident_bytes {

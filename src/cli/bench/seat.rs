@@ -18,6 +18,7 @@ use crate::sys::{alloc, clock, process, sched};
 use crate::tensor::Tensor;
 use crate::units::{MODEL_BYTES_MAX, Name};
 use crate::worker::engine::Pinned;
+use crate::worker::jail::achieved::Level;
 use crate::worker::plans::{Key, Plans};
 use crate::worker::{guard, infer, interpret, jail, prepare};
 
@@ -130,8 +131,10 @@ fn read(file: &mut std::fs::File) -> io::Result<Vec<u8>> {
 fn enter(args: &Args) -> io::Result<()> {
     let nice = match args.class {
         Class::Idle => {
-            let settings = jail::Settings { parent: args.parent, core: args.core, address_bytes: ADDRESS_BYTES };
-            for refused in jail::enter(&settings)? {
+            let policy = jail::Policy { level: Level::BestEffort, ..jail::Policy::default() };
+            let settings =
+                jail::Settings { parent: args.parent, core: args.core, address_bytes: ADDRESS_BYTES, policy };
+            for refused in jail::enter(&settings, infer::warm_up)?.notes {
                 eprintln!("neap bench worker: {refused}");
             }
             return Ok(());

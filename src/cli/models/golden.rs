@@ -17,6 +17,7 @@ use crate::sys::signal;
 use crate::units::{FRAME_BYTES_MAX, MODEL_BYTES_MAX};
 use crate::worker::gate::Gate;
 use crate::worker::handle::{self, Event, Handle, Output, Work};
+use crate::worker::jail::{self, achieved::Level};
 
 /// Memory for one model and one item, in bytes.
 const MEMORY_BYTES: u64 = 8 * MODEL_BYTES_MAX;
@@ -55,6 +56,7 @@ impl Bench {
             core: None,
             memory_bytes: MEMORY_BYTES,
             item_memory_bytes_max: MEMORY_BYTES,
+            sandbox: jail::Policy { level: Level::BestEffort, ..jail::Policy::default() },
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
         };

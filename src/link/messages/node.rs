@@ -280,6 +280,12 @@ pub struct Info {
     /// What holds the workers whatever happens to the agent, and what does not: one sentence for each item.
     #[serde(default)]
     pub floor: Vec<String>,
+    /// How private the way to the broker is: `tls1.3`, `tls1.2`, `plain-local` (this host only) or `plain-insecure`.
+    #[serde(default)]
+    pub transport: String,
+    /// Of the certificates that the link goes by, the one that ends first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<InfoCertificate>,
     /// Load sources by name.
     pub sources: Vec<String>,
     /// Models that can be asked for.
@@ -289,6 +295,18 @@ pub struct Info {
     pub models_refused: Vec<InfoRefused>,
     /// Largest limits that a job may ask for.
     pub limits: InfoLimits,
+}
+
+/// The certificate that ends first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfoCertificate {
+    /// Whose: `node`, `authority` or `broker`.
+    pub whose: String,
+    /// Its name.
+    pub name: String,
+    /// Until when it is valid.
+    #[serde(with = "time::required")]
+    pub cert_expires: WallTime,
 }
 
 /// One model of the inventory.

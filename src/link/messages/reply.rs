@@ -14,7 +14,7 @@ const WHAT: &str = "reply";
 
 /// What a node answers.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "few exist at once, and none for long")]
+#[expect(clippy::large_enum_variant, reason = "made and taken apart at once, never kept in numbers")]
 pub enum Reply {
     /// To `ping`.
     Pong(Pong),

@@ -7,6 +7,7 @@ use super::appraise::RUNS_MAX;
 use super::*;
 use crate::fault::Code;
 use crate::tensor::DataType;
+use crate::worker::jail::achieved::{Given, Level, Outcome, Step};
 
 fn digests() -> impl Strategy<Value = Digest> {
     any::<[u8; 32]>().prop_map(Digest)
@@ -56,14 +57,29 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
     ]
 }
 
+fn sandboxes() -> impl Strategy<Value = Achieved> {
+    use proptest::sample::select;
+    let outcome = (select(&Step::ALL[..]), select(&Given::ALL[..]), ".{0,60}");
+    let outcome = outcome.prop_map(|(step, given, detail)| Outcome { step, given, detail });
+    let outcomes = vec(outcome, 0..Step::ALL.len());
+    let numbers = any::<(u8, u32)>();
+    (select(&Level::ALL[..]), numbers, spans(), spans(), outcomes).prop_map(
+        |(level, (landlock_abi, uid), set_up, warm_up, outcomes)| Achieved {
+            level,
+            outcomes,
+            landlock_abi,
+            uid,
+            set_up,
+            warm_up,
+        },
+    )
+}
+
 fn from_worker() -> impl Strategy<Value = FromWorker> {
     let codes = proptest::sample::select(Code::ALL);
     prop_oneof![
-        (".{0,20}", any::<u32>(), vec(".{0,60}", 0..4)).prop_map(|(version, pid, notes)| FromWorker::Hello(Hello {
-            version,
-            pid,
-            notes
-        })),
+        (".{0,20}", any::<u32>(), vec(".{0,60}", 0..4), sandboxes())
+            .prop_map(|(version, pid, notes, sandbox)| FromWorker::Hello(Hello { version, pid, notes, sandbox })),
         (any::<(u64, u32, u64)>(), spans(), spans(), proptest::option::of(spans()), tensors()).prop_map(
             |((token, item, peak_bytes), cpu, wall, load_cpu, tensors)| {
                 FromWorker::Done(Done { token, item, cpu, wall, load_cpu, peak_bytes, tensors })
@@ -150,7 +166,9 @@ fn bytes_behind_the_body_are_refused() {
 
 #[test]
 fn a_direction_does_not_accept_the_other_directions_kinds() {
-    let hello = FromWorker::Hello(Hello { version: "1".into(), pid: 1, notes: vec![] }).encode().unwrap();
+    let hello = FromWorker::Hello(Hello { version: "1".into(), pid: 1, notes: vec![], sandbox: Achieved::default() })
+        .encode()
+        .unwrap();
     assert_eq!(ToWorker::decode(&hello[PREFIX_BYTES..]), Err(BadFrame::Kind { kind: HELLO }));
     assert_eq!(FromWorker::decode(&[]), Err(BadFrame::Kind { kind: 0 }));
 }
@@ -218,7 +236,7 @@ fn an_unknown_code_is_refused() {
 #[test]
 fn notes_above_their_limits_are_cut_by_the_writer() {
     let notes = vec!["ä".repeat(NOTE_BYTES_MAX); NOTES_MAX + 5];
-    let hello = FromWorker::Hello(Hello { version: "1".into(), pid: 1, notes });
+    let hello = FromWorker::Hello(Hello { version: "1".into(), pid: 1, notes, sandbox: Achieved::default() });
     let frame = hello.encode().unwrap();
     let FromWorker::Hello(read) = FromWorker::decode(&frame[PREFIX_BYTES..]).unwrap() else { panic!("not a hello") };
     assert_eq!((read.notes.len(), read.notes[0].len()), (NOTES_MAX, NOTE_BYTES_MAX));

@@ -11,10 +11,13 @@ fn parse(line: &str) -> Result<Arguments, String> {
 #[test]
 fn arguments_are_read_in_any_order() {
     let parsed = parse("--parent 12 --plan-bytes 1000 --slot 3 --address-bytes 2000").unwrap();
-    let jail = jail::Settings { parent: 12, core: None, address_bytes: 2000 };
+    let jail = jail::Settings { parent: 12, core: None, address_bytes: 2000, policy: jail::Policy::default() };
     assert_eq!(parsed, Arguments { slot: 3, plan_bytes: 1000, jail, dead_man: None });
-    let pinned = parse("--core 5 --parent 12 --plan-bytes 1000 --slot 3 --address-bytes 2000").unwrap();
+    let pinned =
+        parse("--core 5 --parent 12 --plan-bytes 1000 --slot 3 --address-bytes 2000 --user 7 --sandbox best-effort")
+            .unwrap();
     assert_eq!(pinned.jail.core, Some(5));
+    assert_eq!(pinned.jail.policy, jail::Policy { level: Level::BestEffort, user: 7, network: true });
     let guarded =
         parse("--dead-man-ms 500 --parent 12 --plan-bytes 1 --slot 3 --address-bytes 2 --dead-man-fd 9").unwrap();
     assert_eq!(guarded.dead_man, Some((9, Duration::from_millis(500))));

@@ -18,6 +18,7 @@ use crate::link::topics::Topics;
 use crate::tensor::Tensor;
 use crate::units::{Digest, Utilization};
 use crate::worker::handle::{Event as WorkerEvent, Output};
+use crate::worker::jail::achieved::Achieved;
 
 pub(super) const S: Duration = Duration::from_secs(1);
 
@@ -227,7 +228,7 @@ impl World {
     }
 
     pub(super) fn ready(&mut self, slot: usize) {
-        self.desk.worker(self.now, WorkerEvent::Ready { slot, pid: 1, jail: Vec::new() });
+        self.desk.worker(self.now, WorkerEvent::Ready { slot, pid: 1, jail: Vec::new(), sandbox: Achieved::default() });
     }
 
     pub(super) fn budget(&mut self, budget: u8) {
