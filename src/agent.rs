@@ -11,6 +11,7 @@
 //! who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows
 //! everything on this machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
+pub(crate) mod appraised;
 mod bench;
 mod clocks;
 mod commands;

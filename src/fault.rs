@@ -284,14 +284,20 @@ pub struct Fault {
 impl Fault {
     /// A fault whose text is made safe for logs, terminals and messages.
     pub fn new(code: Code, message: impl AsRef<str>) -> Self {
-        let mut safe = String::new();
-        for c in message.as_ref().chars() {
-            let c = if c.is_control() { ' ' } else { c };
-            if safe.len() + c.len_utf8() > FAULT_TEXT_BYTES_MAX {
-                break;
-            }
-            safe.push(c);
-        }
-        Self { code, message: safe }
+        Self { code, message: plain(message.as_ref(), FAULT_TEXT_BYTES_MAX) }
     }
+}
+
+/// A text that may repeat what a stranger wrote, as it can be shown and logged: at most `bytes_max` bytes, and blanks
+/// where it had control characters, which could drive a terminal.
+pub fn plain(text: &str, bytes_max: usize) -> String {
+    let mut safe = String::new();
+    for c in text.chars() {
+        let c = if c.is_control() { ' ' } else { c };
+        if safe.len() + c.len_utf8() > bytes_max {
+            break;
+        }
+        safe.push(c);
+    }
+    safe
 }

@@ -45,11 +45,12 @@ impl Agent {
             tracing::error!(%fault, "key ring not reloaded, the old one stays in force");
         }
         let now = self.clocks.now().wall;
-        match open_library(&fresh.models_dir, &self.core.desk.trust, &self.settings.jobs.state_dir, now) {
+        match open_library(&fresh, &self.core.desk.trust, &self.settings.jobs.state_dir, now) {
             Ok(library) => {
-                self.core.desk.reports.set_library(&library);
+                self.core.desk.reports.set_library(&library, fresh.worst_node_max);
                 self.core.desk.set_library(library);
                 self.settings.models_dir.clone_from(&fresh.models_dir);
+                self.settings.worst_node_max = fresh.worst_node_max;
             }
             Err(error) => tracing::error!(%error, "models not reloaded"),
         }

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Error;
+use super::appraised;
 use super::trust::Trust;
+use crate::config::Settings;
 use crate::fault::Fault;
 use crate::link::messages::{InfoModel, InfoRefused};
 use crate::model::floors::Floors;
@@ -12,19 +15,23 @@ use crate::model::library::{Entry, Library, Refused};
 use crate::model::signed::{self, Standing, Terms};
 use crate::units::WallTime;
 
-/// Reads the models folder. A model with a mistake is left out and said so, one that is not to be trusted is refused as
+/// Reads the models folder, and what is known of their costs below that state directory. A model with a mistake is left out and said so, one that is not to be trusted is refused as
 /// the key ring and its mode say.
 pub(super) fn open_library(
-    folder: &Path,
+    settings: &Settings,
     trust: &Trust,
     state_dir: &Path,
     now: WallTime,
 ) -> Result<Arc<Library>, Error> {
-    let Some((publishers, is_required)) = trust.publishers() else {
-        let library = Library::open(folder)?;
-        log(folder, &library);
-        return Ok(Arc::new(library));
-    };
+    let folder = &settings.models_dir;
+    let library = open_judged(folder, trust, state_dir, now)?;
+    let library = appraised::with_verdicts(library, state_dir, appraised::limits(settings));
+    log(folder, &library);
+    Ok(Arc::new(library))
+}
+
+fn open_judged(folder: &Path, trust: &Trust, state_dir: &Path, now: WallTime) -> Result<Library, Error> {
+    let Some((publishers, is_required)) = trust.publishers() else { return Ok(Library::open(folder)?) };
     // First the signatures alone: of several versions the highest that is signed makes the floor for the others.
     let terms = Terms { publishers, floors: &Floors::default(), now };
     let mut library = Library::open_judged(folder, |entry| signed::stand(entry, Some(terms), is_required))?;
@@ -38,8 +45,7 @@ pub(super) fn open_library(
         }
     };
     library.judge_again(at_floor);
-    log(folder, &library);
-    Ok(Arc::new(library))
+    Ok(library)
 }
 
 /// The floors, raised to the highest version of each model that bears a good signature. A disk that refuses keeps the
@@ -85,11 +91,11 @@ fn log(folder: &Path, library: &Library) {
     }
 }
 
-/// The models of a library, as the inventory lists them.
-pub(super) fn offered(library: &Library) -> Vec<InfoModel> {
-    library
-        .entries()
-        .map(|entry| InfoModel {
+/// The models of a library, as the inventory lists them. `worst_node_max`: the longest single operator that is not
+/// remarked on.
+pub(super) fn offered(library: &Library, worst_node_max: Option<Duration>) -> Vec<InfoModel> {
+    let told = |entry: &Entry| {
+        let info = InfoModel {
             name: entry.manifest.name.to_string(),
             version: entry.manifest.version,
             digest: entry.manifest.digest.to_string(),
@@ -100,8 +106,11 @@ pub(super) fn offered(library: &Library) -> Vec<InfoModel> {
                 Standing::Signed { by } => Some(format!("good: {by}")),
                 Standing::Doubtful(fault) => Some(fault.to_string()),
             },
-        })
-        .collect()
+            ..InfoModel::default()
+        };
+        appraised::tell(library, entry, worst_node_max, info)
+    };
+    library.entries().map(|entry| told(entry)).collect()
 }
 
 /// The models of a library that are not offered because they are not to be trusted, as the inventory lists them.

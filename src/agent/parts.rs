@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::appraised;
 use super::clocks::Clocks;
 use super::core::{Core, Terms};
 use super::crashes;
@@ -72,7 +73,7 @@ impl Agent {
         let mut clocks = Clocks::start();
         clocks.recall(wall_high);
         let now = clocks.now();
-        let library = open_library(&settings.models_dir, &trust, &settings.jobs.state_dir, now.wall)?;
+        let library = open_library(&settings, &trust, &settings.jobs.state_dir, now.wall)?;
         let (keeper, answers) = Keeper::start(opener, store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
@@ -270,7 +271,7 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         transport: String::new(),
         certificate: None,
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
-        models: models::offered(library),
+        models: models::offered(library, settings.worst_node_max),
         models_refused: models::refused(library),
         limits: InfoLimits {
             wall_ms: u64::try_from(maxima.wall.as_millis()).unwrap_or(u64::MAX),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::appraised;
 use super::desk::Now;
 use super::models;
 use super::telemetry::Counters;
@@ -18,7 +19,7 @@ use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
 use crate::load::fusion::{Fused, FusedLoad};
 use crate::model::Manifest;
-use crate::model::library::Library;
+use crate::model::library::{Entry, Library};
 use crate::sentinel::YieldRecord;
 use crate::units::{Instant, JobId, SourceId, Utilization, WallTime};
 
@@ -122,8 +123,8 @@ impl Reports {
     }
 
     /// The models changed.
-    pub(super) fn set_library(&mut self, library: &Library) {
-        self.info.models = models::offered(library);
+    pub(super) fn set_library(&mut self, library: &Library, worst_node_max: Option<Duration>) {
+        self.info.models = models::offered(library, worst_node_max);
         self.info.models_refused = models::refused(library);
     }
 

@@ -15,6 +15,7 @@ mod page;
 mod progress;
 mod report;
 pub(super) mod seat;
+mod worker;
 mod yields;
 
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ Examples:
   neap bench harvest                       how much of the troughs becomes inference?
   neap bench interference                  how many deadlines does a RAN miss beside inference?
   neap bench jobs                          how many jobs a second does a node accept for good?
+  neap bench worker                        what does a worker cost beside its inference?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
 pub(super) struct Args {
@@ -51,6 +53,8 @@ enum Action {
     Interference(interference::Args),
     /// How many jobs a second does a node accept for good?
     Jobs(jobs::Args),
+    /// What does a worker cost beside its inference?
+    Worker(worker::Args),
 }
 
 /// Goes on with a bench unless somebody wants it to end: what it has made is then cleared away on the way out.
@@ -146,5 +150,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Harvest(args) => harvest::run(args),
         Action::Interference(args) => interference::run(args),
         Action::Jobs(args) => jobs::run(args),
+        Action::Worker(args) => worker::run(args),
     }
 }

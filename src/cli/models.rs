@@ -1,6 +1,7 @@
 //! Which models are there, are they whole and whose, do they still give what they should? `neap models`.
 
 mod add;
+mod appraise;
 mod fetch;
 mod golden;
 mod keep;
@@ -28,6 +29,7 @@ Examples:
   neap models list --dir models
   neap models verify --config /etc/neap/neap.toml
   neap models test --dir models objects
+  neap models appraise --config /etc/neap/neap.toml
   neap models add https://models.example.net/objects/ --ca ca.pem --config /etc/neap/neap.toml
   neap models sign models/objects --key publisher.key")]
 pub(super) struct Args {
@@ -43,6 +45,8 @@ enum Action {
     /// Compares each model with its digest, its signature, its lowest version and its end
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),
+    /// Finds out what each model costs here, and whether it serves
+    Appraise(appraise::Args),
     /// Runs each model's golden inputs in a worker and compares the results
     #[command(after_help = "Examples:\n  neap models test --dir models\n  neap models test --dir models objects")]
     Test(Folder),
@@ -109,6 +113,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let out = Out::stdout();
     match &args.action {
         Action::List(folder) => list(&out, folder),
+        Action::Appraise(args) => appraise::run(args),
         Action::Verify(args) => verify(&out, args),
         Action::Test(folder) => {
             let library = folder.open()?;
@@ -172,7 +177,7 @@ fn verify(out: &Out, args: &VerifyArgs) -> Result<(), Failure> {
 
 fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
     let trusting = folder.trusting.read()?;
-    let library = folder.open_trusting(&trusting)?;
+    let library = appraise::known(folder.open_trusting(&trusting)?, trusting.settings());
     let mut rows = Vec::new();
     for entry in library.entries().filter(|entry| folder.wants(entry)) {
         let manifest = &entry.manifest;
@@ -187,8 +192,10 @@ fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
                 "bytes": bytes, "accepts": accepts, "licence": manifest.licence, "summary": manifest.summary,
                 "source": manifest.source, "folder": entry.folder.display().to_string(), "signed_by": signed_by,
                 "expires": manifest.expires.map(|end| end.to_string()), "refused": refused,
+                "cost": appraise::cost(library.verdict(entry)),
             }))?;
         } else {
+            let [load, run, worst_node, memory] = appraise::cells(library.verdict(entry));
             rows.push(vec![
                 manifest.name.to_string(),
                 manifest.version.to_string(),
@@ -196,12 +203,27 @@ fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
                 accepts.unwrap_or("tensors").to_owned(),
                 manifest.licence.clone(),
                 column(&standing),
+                load,
+                run,
+                worst_node,
+                memory,
                 clean(&manifest.summary, 80),
             ]);
         }
     }
     if !folder.json {
-        out.table(&["MODEL", "VERSION", "SIZE", "ACCEPTS", "LICENCE", "SIGNATURE", "WHAT IT DOES"], &rows)?;
+        let [load, run, worst_node, memory] = appraise::HEAD;
+        let costs = [load, run, worst_node, memory];
+        let head =
+            [&["MODEL", "VERSION", "SIZE", "ACCEPTS", "LICENCE", "SIGNATURE"][..], &costs[..], &["WHAT IT DOES"]]
+                .concat();
+        // No columns that say nothing.
+        let empty =
+            |at: usize| (6..10).contains(&at) && rows.iter().all(|row: &Vec<String>| row[6..10].concat().is_empty());
+        let keep = |at: &usize| !empty(*at);
+        let pick = |row: &Vec<String>| (0..row.len()).filter(keep).map(|at| row[at].clone()).collect();
+        let head: Vec<&str> = (0..head.len()).filter(keep).map(|at| head[at]).collect();
+        out.table(&head, &rows.iter().map(pick).collect::<Vec<_>>())?;
     }
     let problems: Vec<Finding> = problems(&library, folder).collect();
     tell(out, folder.json, &problems)

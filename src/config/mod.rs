@@ -59,6 +59,8 @@ pub struct Settings {
     pub trust: Trust,
     /// Folder of the models.
     pub models_dir: PathBuf,
+    /// The longest single operator of a model that is not remarked on.
+    pub worst_node_max: Option<Duration>,
     /// When the agent's crashes are too many.
     pub safe_mode: SafeMode,
     /// What can be looked at from the same machine.

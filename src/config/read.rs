@@ -14,7 +14,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::units::Utilization;
+use crate::fault::plain;
+use crate::units::{FAULT_TEXT_BYTES_MAX, Utilization};
 
 /// Longest piece of the file that is repeated in a problem's text, in characters.
 const SHOWN_CHARS_MAX: usize = 60;
@@ -73,15 +74,17 @@ impl<'t> Document<'t> {
     }
 
     pub(super) fn note(&self, at: Range<usize>, text: String) {
+        let mut problems = self.problems.borrow_mut();
+        // Looked at first: to find the line takes a walk through the file.
+        if problems.len() >= PROBLEMS_MAX {
+            return;
+        }
         let before = self.text.get(..at.start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let line = before.matches('\n').count() + 1;
         let column = before[line_start..].chars().count() + 1;
-        let text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let mut problems = self.problems.borrow_mut();
-        if problems.len() < PROBLEMS_MAX {
-            problems.push(Problem { file: self.file.to_owned(), line, column, text });
-        }
+        let text = plain(&text, FAULT_TEXT_BYTES_MAX);
+        problems.push(Problem { file: self.file.to_owned(), line, column, text });
     }
 
     /// What was found, in the order of the file, and every key that was asked for.

@@ -67,7 +67,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let cgroup = cgroup(root.section("cgroup"));
     let jobs = jobs(root.section("jobs"));
     let trust = trust(root.section("trust"));
-    let models_dir = models(root.section("models"));
+    let (models_dir, worst_node_max) = models(root.section("models"));
     let safe_mode = safe_mode(root.section("safe_mode"));
     let status = status(root.section("status"));
     let log = log(root.section("log"));
@@ -83,6 +83,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         jobs,
         trust,
         models_dir,
+        worst_node_max,
         safe_mode,
         status,
         log,
@@ -296,10 +297,11 @@ fn trust(mut section: Section<'_, '_>) -> Trust {
     Trust { keys, mode }
 }
 
-fn models(mut section: Section<'_, '_>) -> PathBuf {
+fn models(mut section: Section<'_, '_>) -> (PathBuf, Option<Duration>) {
     let folder = section.path("dir").unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
+    let worst_node_max = section.optional_integer("worst_node_ms_max", 1..=60_000, "ms");
     section.finish();
-    folder
+    (folder, worst_node_max.map(Duration::from_millis))
 }
 
 fn safe_mode(mut section: Section<'_, '_>) -> SafeMode {

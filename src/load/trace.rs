@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use super::push;
 use super::{Metric, Observation, Observed, Problem, READ_MAX, Reading, Source};
+use crate::fault::plain;
 use crate::units::{CellId, Instant, SourceId, Utilization};
 
 /// Largest recording, in bytes.
@@ -30,6 +31,8 @@ pub const SPEED_MIN: f64 = 0.001;
 pub const SPEED_MAX: f64 = 100_000.0;
 /// Latest time in a recording: seconds since 1970 fit as well.
 const SECONDS_MAX: f64 = 1e10;
+/// Longest reason that is repeated from the reader of JSON, in bytes.
+const WHY_BYTES_MAX: usize = 200;
 /// Shortest turn of a repeated recording.
 const TURN_MIN: Duration = Duration::from_millis(100);
 
@@ -196,7 +199,7 @@ fn csv(source: SourceId, line: &str, with_cell: bool) -> Result<Record, String> 
     };
     let at_s = at.parse().map_err(|_| format!("seconds {:?} is not a number", start_of(at))).and_then(check_seconds)?;
     let percent_value: f64 = percent.parse().map_err(|_| format!("percent {:?} is not a number", start_of(percent)))?;
-    let level = level(percent_value).ok_or_else(|| format!("percent {percent} is not 0 to 100"))?;
+    let level = level(percent_value).ok_or_else(|| format!("percent {} is not 0 to 100", start_of(percent)))?;
     let cell = cell.parse().map(CellId).map_err(|_| format!("cell {:?} is not a whole number", start_of(cell)))?;
     let observed = Observed::Level { metric: Metric::PrbTotDl, level, late: None };
     Ok(Record { at_s, reading: Reading { source, cell, stamped: None, observed } })
@@ -217,7 +220,10 @@ fn ndjson(source: SourceId, line: &str) -> Result<Record, String> {
     struct Timed {
         t_s: f64,
     }
-    let timed: Timed = serde_json::from_str(line).map_err(|error| format!("no time \"t_s\" in seconds: {error}"))?;
+    let timed: Timed = serde_json::from_str(line).map_err(|error| {
+        // It repeats what stands there, however long that is.
+        format!("no time \"t_s\" in seconds: {}", plain(&error.to_string(), WHY_BYTES_MAX))
+    })?;
     let at_s = check_seconds(timed.t_s)?;
     let reading =
         push::parse(line.as_bytes()).and_then(|line| line.reading(source).ok_or("a line that says nothing"))?;

@@ -15,9 +15,11 @@ use super::Manifest;
 use super::golden::{self, GoldenCase};
 use super::manifest::{self, MANIFEST_TOML_BYTES_MAX};
 use super::signed::Standing;
+use super::verdict::Verdict;
 use crate::fault::{Code, Fault};
 use crate::units::{Digest, MODEL_BYTES_MAX, Name};
 
+mod appraised;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +38,8 @@ pub struct Library {
     entries: Vec<Arc<Entry>>,
     refused: Vec<Refused>,
     problems: Vec<Problem>,
+    /// About the entries, those that hold.
+    verdicts: Vec<Verdict>,
 }
 
 /// One model that is right but not to be trusted, and why.
@@ -169,8 +173,14 @@ impl Library {
     /// The model of that name; of several versions the highest, of several digests the one asked for.
     ///
     /// # Errors
-    /// `model.unknown` names what there is, `model.hash_mismatch` both digests; what was refused is told with its code.
+    /// `model.unknown` names what there is, `model.hash_mismatch` both digests; the fault of its appraisal when that has
+    /// refused the model, or of its signature.
     pub fn find(&self, name: &Name, version: Option<u32>, digest: Option<&Digest>) -> Result<Arc<Entry>, Fault> {
+        let entry = self.installed(name, version, digest)?;
+        self.refusal(&entry).map_or(Ok(entry), Err)
+    }
+
+    fn installed(&self, name: &Name, version: Option<u32>, digest: Option<&Digest>) -> Result<Arc<Entry>, Fault> {
         let named: Vec<&Arc<Entry>> = self.entries.iter().filter(|entry| entry.manifest.name == *name).collect();
         let is_there = named.iter().any(|entry| version.is_none_or(|asked| entry.manifest.version == asked));
         let is_meant =

@@ -157,6 +157,11 @@ impl Verdict {
         }
     }
 
+    /// Whether it is about this file with this manifest.
+    pub fn is_about(&self, entry: &Entry) -> bool {
+        self.digest == entry.manifest.digest && self.manifest == manifest_digest(entry)
+    }
+
     /// What was accepted within limits is so within wider ones, and what broke wide limits breaks narrower ones.
     fn holds_within(&self, now: Limits) -> bool {
         let then = self.terms.limits;
@@ -180,6 +185,20 @@ impl Verdict {
             Outcome::Accepted(_) => None,
             Outcome::Refused(fault) => Some(fault),
         }
+    }
+}
+
+impl Cost {
+    /// What is to be said of its slowest operator when that is above `max`; nothing without a limit.
+    pub fn slow_node(&self, max: Option<Duration>) -> Option<String> {
+        let WorstNode { name, op, time } = &self.worst_node;
+        let max = max.filter(|max| time > max)?;
+        Some(format!(
+            "operator {name:?} ({op}) takes {:.1} ms in one piece, more than models.worst_node_ms_max = {}: a smaller input \
+             or another export may split it",
+            time.as_secs_f64() * 1e3,
+            max.as_millis()
+        ))
     }
 }
 

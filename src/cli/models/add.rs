@@ -12,6 +12,7 @@ use serde_json::json;
 use super::fetch::{self, Fetch};
 use super::place::{Place, cannot, make_folder};
 use super::trusting::say;
+use crate::agent::appraised::limits;
 use crate::cli::failure::{Class, Failure};
 use crate::cli::out::{Out, Tone};
 use crate::fault::{Code, Fault};
@@ -95,7 +96,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     };
     let trial = match args.no_golden {
         true => "no worker has tried it".to_owned(),
-        false => try_out(&entry, trusting.memory()).map_err(|why| wrong(format!("a worker tried it: {why}")))?,
+        false => try_out(&entry, trusting.settings().map(limits).unwrap_or_default())
+            .map_err(|why| wrong(format!("a worker tried it: {why}")))?,
     };
     place.put(&staged, &entry.manifest.name)?;
     trusting.accepted(&entry)?;
@@ -172,10 +174,7 @@ fn may_install(entry: &Entry, place: &Place) -> Result<Option<Option<u32>>, Faul
 }
 
 /// Has a worker load the model, run it and compare it with its golden cases; what it costs, in words.
-fn try_out(entry: &Entry, memory: Option<(u64, u64)>) -> Result<String, String> {
-    let limits = Limits::default();
-    let (plan_bytes, item_bytes) = memory.unwrap_or((limits.plan_bytes, limits.item_bytes));
-    let limits = Limits { plan_bytes, item_bytes, ..limits };
+fn try_out(entry: &Entry, limits: Limits) -> Result<String, String> {
     let entry = Arc::new(entry.clone());
     let verdict = appraise(Path::new("/proc/self/exe"), &limits, &entry).map_err(|error| error.to_string())?;
     let cost = match verdict.outcome {

@@ -40,7 +40,7 @@ pub(super) struct Trusting {
     is_required: bool,
     state: Option<PathBuf>,
     floors: Floors,
-    memory: Option<(u64, u64)>,
+    settings: Option<Settings>,
 }
 
 impl Whom {
@@ -50,11 +50,9 @@ impl Whom {
         let of_settings = settings.as_ref().map(|settings| settings.models_dir.clone());
         let dir = self.dir.clone().or(of_settings).unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
         let (ring, is_required) = ring(self.ring.as_deref(), settings.as_ref())?;
-        let memory = |settings: &Settings| (settings.workers.memory_bytes, settings.jobs.limits_max.memory_bytes);
-        let memory = settings.as_ref().map(memory);
-        let state = self.state.clone().or(settings.map(|settings| settings.jobs.state_dir));
+        let state = self.state.clone().or(settings.as_ref().map(|settings| settings.jobs.state_dir.clone()));
         let floors = state.as_deref().map(Floors::read).transpose()?.unwrap_or_default();
-        Ok(Trusting { dir, ring, is_required, state, floors, memory })
+        Ok(Trusting { dir, ring, is_required, state, floors, settings })
     }
 }
 
@@ -64,9 +62,9 @@ impl Trusting {
         &self.dir
     }
 
-    /// What the agent allows a worker for models and for one item, in bytes; `None` without its configuration.
-    pub(super) fn memory(&self) -> Option<(u64, u64)> {
-        self.memory
+    /// The agent's configuration, when it was given.
+    pub(super) fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
     }
 
     fn terms(&self) -> Option<Terms<'_>> {

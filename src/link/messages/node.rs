@@ -326,6 +326,27 @@ pub struct InfoModel {
     /// `good: PUBLISHER`, or what is wrong with its signature where the node only warns; nothing without a key ring.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
+    /// Whether its costs on this node are known, or its refusal.
+    #[serde(default)]
+    pub appraised: bool,
+    /// Code and sentence of its refusal: jobs for it end in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// CPU time of loading it, in ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_ms: Option<u64>,
+    /// CPU time of one run, the median, in µs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_us_p50: Option<u64>,
+    /// CPU time of the operator that takes longest, in µs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_node_us: Option<u64>,
+    /// Heap of the loaded network, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// What is remarkable about its costs or results, one sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// One model that is there and not to be trusted.

@@ -2,15 +2,18 @@
 
 use crate::units::WallTime;
 
+/// First millisecond that RFC 3339, with its four-digit years, can write.
+const FIRST: WallTime = WallTime::from_millis(-62_167_219_200_000);
+
 /// The moment a text names; another offset than `Z` is converted, less than a millisecond is dropped.
 ///
 /// # Errors
 /// When it is not an RFC 3339 moment with an offset.
 pub fn parse_time(text: &str) -> Result<WallTime, String> {
-    match text.parse::<jiff::Timestamp>() {
-        Ok(timestamp) if text.len() <= 64 && !text.contains('[') => {
-            Ok(WallTime::from_millis(timestamp.as_millisecond()))
-        }
+    let parsed = text.parse::<jiff::Timestamp>().map(|timestamp| WallTime::from_millis(timestamp.as_millisecond()));
+    // More is understood than RFC 3339 has: names of zones, and years of six digits, which could not be written again.
+    match parsed {
+        Ok(at) if text.len() <= 64 && !text.contains('[') && !text.starts_with(['+', '-']) && at >= FIRST => Ok(at),
         Ok(_) | Err(_) => {
             let shown: String = text.chars().take(40).collect();
             Err(format!("{shown:?} is not a time; write it as 2026-11-22T06:00:00.000Z"))
@@ -70,7 +73,17 @@ mod tests {
 
     #[test]
     fn what_is_no_time_is_refused_with_an_example() {
-        for bad in ["", "tomorrow", "2026-11-22", "2026-11-22T01:02:03", "2026-02-30T00:00:00Z", "1700000000"] {
+        for bad in [
+            "",
+            "tomorrow",
+            "2026-11-22",
+            "2026-11-22T01:02:03",
+            "2026-02-30T00:00:00Z",
+            "1700000000",
+            "-009999-02-01T00:00:00Z",
+            "+002026-11-22T01:02:03Z",
+            "0000-01-01T00:00:00+00:01",
+        ] {
             let why = parse_time(bad).unwrap_err();
             assert!(why.contains("2026-11-22T06:00:00.000Z"), "{why}");
         }

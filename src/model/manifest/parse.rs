@@ -10,13 +10,16 @@ use toml::Spanned;
 
 use super::raw::{RawGolden, RawManifest, RawPort};
 use super::{GOLDENS_MAX, Golden, MANIFEST_TOML_BYTES_MAX, Manifest, PORTS_MAX, Port, Tolerance, inputs};
+use crate::fault::plain;
 use crate::tensor::DataType;
-use crate::units::{ELEMENTS_MAX, RANK_MAX, WallTime};
+use crate::units::{ELEMENTS_MAX, FAULT_TEXT_BYTES_MAX, RANK_MAX, WallTime};
 
 /// Longest text of one field, in characters.
 const TEXT_CHARS_MAX: usize = 2000;
 /// Longest path of a file beside the manifest, in bytes.
 const PATH_BYTES_MAX: usize = 200;
+/// Longest key that an error repeats, in bytes.
+const KEY_BYTES_MAX: usize = 200;
 
 /// Where a manifest is wrong, and how. Lines and columns count from 1, columns in characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,8 +93,8 @@ impl At<'_> {
         ManifestError {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            key: self.key(line_start),
-            problem: problem.into(),
+            key: plain(&self.key(line_start), KEY_BYTES_MAX),
+            problem: plain(&problem.into(), FAULT_TEXT_BYTES_MAX),
         }
     }
 

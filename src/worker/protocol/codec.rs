@@ -149,7 +149,7 @@ impl<'a> Reader<'a> {
         let code = self.text("code", NOTE_BYTES_MAX)?;
         let message = self.text("message", FAULT_TEXT_BYTES_MAX)?;
         let known = Code::parse(&code);
-        let code = known.ok_or_else(|| BadFrame::Field { field: "code", why: format!("{code:?} is unknown") })?;
+        let code = known.ok_or_else(|| refused("code", &format!("{code:?} is unknown")))?;
         Ok(Fault::new(code, message))
     }
 
@@ -159,22 +159,21 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn tensor(&mut self) -> Result<Tensor, BadFrame> {
-        let field = |field| move |why: String| BadFrame::Field { field, why };
         let name = self.text("tensor name", FRAME_BYTES_MAX)?;
         let datatype = self.text("datatype", NOTE_BYTES_MAX)?;
         let known = DataType::parse(&datatype);
-        let datatype = known.ok_or_else(|| field("datatype")(format!("{datatype:?} is unknown")))?;
+        let datatype = known.ok_or_else(|| refused("datatype", &format!("{datatype:?} is unknown")))?;
         let rank = self.length("rank", RANK_MAX)?;
         let mut shape = Vec::with_capacity(rank);
         for _ in 0..rank {
             let dimension = self.u64("dimension")?;
-            shape.push(usize::try_from(dimension).map_err(|error| field("dimension")(error.to_string()))?);
+            shape.push(usize::try_from(dimension).map_err(|error| refused("dimension", &error.to_string()))?);
         }
         let data = self.blob("data", FRAME_BYTES_MAX)?;
         if datatype == DataType::Bytes && !few_strings(data) {
-            return Err(field("data")(format!("it has more than {STRINGS_MAX} BYTES elements")));
+            return Err(refused("data", &format!("it has more than {STRINGS_MAX} BYTES elements")));
         }
-        Tensor::new(name, datatype, shape, data.to_vec()).map_err(|error| field("tensor")(error.to_string()))
+        Tensor::new(name, datatype, shape, data.to_vec()).map_err(|error| refused("tensor", &error.to_string()))
     }
 
     pub(super) fn finish(self) -> Result<(), BadFrame> {
@@ -190,6 +189,11 @@ fn few_strings(mut data: &[u8]) -> bool {
         data = rest;
     }
     data.is_empty()
+}
+
+/// A field that is not acceptable. The reason repeats what the other side wrote, so it is cut.
+fn refused(field: &'static str, why: &str) -> BadFrame {
+    BadFrame::Field { field, why: cut(why, NOTE_BYTES_MAX).to_owned() }
 }
 
 /// At most `bytes` bytes of a text, cut between characters.
