@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::units::FAULT_TEXT_BYTES_MAX;
+use crate::units::{FAULT_TEXT_BYTES_MAX, is_steering};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $retryable:literal;)+) => {
@@ -108,6 +108,16 @@ codes! {
     ModelParse = "model.parse", false;
     /// An operator that the engine does not have.
     ModelUnsupportedOp = "model.unsupported_op", false;
+    /// A version of the file format or of an operator set that is not served.
+    ModelOpset = "model.opset", false;
+    /// An attribute, or a constant in its place, that its operator cannot take.
+    ModelAttribute = "model.attribute", false;
+    /// Not a graph: a name twice, a value that nothing makes, a circle.
+    ModelGraph = "model.graph", false;
+    /// A name that is missing, too long or holds what no name may.
+    ModelName = "model.name", false;
+    /// An element type that is not served.
+    ModelDatatype = "model.datatype", false;
     /// Tensor data outside the file.
     ModelExternalData = "model.external_data", false;
     /// Shapes do not fit together.
@@ -289,11 +299,11 @@ impl Fault {
 }
 
 /// A text that may repeat what a stranger wrote, as it can be shown and logged: at most `bytes_max` bytes, and blanks
-/// where it had control characters, which could drive a terminal.
+/// where it had characters that could drive a terminal.
 pub fn plain(text: &str, bytes_max: usize) -> String {
     let mut safe = String::new();
     for c in text.chars() {
-        let c = if c.is_control() { ' ' } else { c };
+        let c = if is_steering(c) { ' ' } else { c };
         if safe.len() + c.len_utf8() > bytes_max {
             break;
         }

@@ -1,12 +1,13 @@
 //! What do we tell the operator? Logs on stderr, limits for lines that the network can cause.
 
+use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::units::Instant;
+use crate::units::{Instant, escape_steering};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,12 +44,35 @@ pub enum Error {
 pub fn init(level: &str, format: Format, colour: bool) -> Result<(), Error> {
     let targets = targets(level)?;
     let registry = tracing_subscriber::registry().with(targets);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let stderr = move || Plain { inner: io::stderr(), colour };
+    let layer = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(colour);
     match format {
         Format::Text => registry.with(layer).try_init(),
         Format::Json => registry.with(layer.json().flatten_event(true)).try_init(),
     }
     .map_err(|_| Error::AlreadyStarted)
+}
+
+/// Writes events so that nothing in them can steer the terminal or look like another line, whatever a peer put into it.
+/// It counts on the subscriber to hand over each event as one piece that ends with a line break.
+struct Plain<W> {
+    inner: W,
+    colour: bool,
+}
+
+impl<W: io::Write> io::Write for Plain<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let (body, end) = text.strip_suffix('\n').map_or((text.as_ref(), ""), |body| (body, "\n"));
+        // With colour, escapes are the subscriber's own: it has escaped those of the fields.
+        let kept: &[char] = if self.colour { &['\x1b'] } else { &[] };
+        self.inner.write_all((escape_steering(body, kept) + end).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// Checks a level without starting anything.
@@ -138,6 +162,19 @@ mod tests {
             let sentence = check_level(level).unwrap_err().to_string();
             assert!(sentence.contains(&format!("{level:?}")) && sentence.contains("error, warn, info"), "{sentence}");
         }
+    }
+
+    #[test]
+    fn what_a_peer_says_stays_on_its_line_and_steers_nothing() {
+        use std::io::Write as _;
+        let written = |colour, event: &str| {
+            let mut plain = Plain { inner: Vec::new(), colour };
+            plain.write_all(event.as_bytes()).unwrap();
+            String::from_utf8(plain.inner).unwrap()
+        };
+        let event = "WARN why=a\nERROR b\u{1b}[2J\u{9b}c\0\u{202e}d\n";
+        assert_eq!(written(false, event), "WARN why=a\\u000aERROR b\\u001b[2J\\u009bc\\u0000\\u202ed\n");
+        assert_eq!(written(true, "\u{1b}[33mWARN\u{1b}[0m a\rb\n"), "\u{1b}[33mWARN\u{1b}[0m a\\u000db\n");
     }
 
     #[test]

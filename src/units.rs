@@ -255,6 +255,27 @@ impl fmt::Display for Name {
     }
 }
 
+/// Whether a character may steer what shows it: control characters, and those that turn or hide text (bidirectional
+/// marks, line and paragraph separators, invisible fillers). Text of others shows none of them.
+pub fn is_steering(c: char) -> bool {
+    let hidden = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+    c.is_control() || hidden || matches!(c, '\u{61c}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// Puts `\u001b` and the like in place of every steering character but those in `kept`; right within JSON text, too.
+pub fn escape_steering(text: &str, kept: &[char]) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_steering(c) && !kept.contains(&c) {
+            // All of them lie below U+10000: four digits are enough.
+            safe.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// SHA-256 of some bytes; a model is named by it. Text form: `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);

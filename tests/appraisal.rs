@@ -1,5 +1,6 @@
 //! Does an appraisal find out what a model costs, and refuse one that would bring a worker down? Real workers.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::print_stdout, reason = "the costs are shown with --nocapture")]
 
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 #[path = "support/onnx.rs"]

@@ -55,7 +55,8 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 19] = [
+const PURE: [&str; 21] = [
+    "src/cli/doctor/verdicts.rs",
     "src/governor/",
     "src/trust/",
     "src/units.rs",
@@ -70,6 +71,7 @@ const PURE: [&str; 19] = [
     "src/link/reconcile.rs",
     "src/link/tls/expiry.rs",
     "src/worker/protocol.rs",
+    "src/worker/preflight",
     "src/agent/wall.rs",
     "src/agent/crashes.rs",
     "src/agent/privacy.rs",

@@ -1,5 +1,4 @@
-//! Can a model folder harm the agent? Manifests with mistakes are left out, hostile networks cost their own jobs, and
-//! the other models serve on.
+//! What becomes of a model that cannot serve? It is left out or quarantined, with the reason, and the others serve on.
 
 #[path = "support/onnx.rs"]
 #[allow(dead_code, reason = "the tests of one worker use the rest")]
@@ -11,11 +10,10 @@ use std::fs;
 use std::path::Path;
 
 use common::controller::Controller;
+use common::folders::{install, manifest};
 use common::node::{Node, Setup};
-use neap::units::Digest;
-use onnx::{FLOAT, Graph, INT64, external_tensor, floats, integers, ints, node, tensor, value, with};
+use onnx::{FLOAT, Graph, floats, integer, node, tensor, value, with};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 // ---- models ----
@@ -32,102 +30,6 @@ fn relu() -> Graph {
 
 fn with_nodes(nodes: Vec<onnx::Message>, constants: Vec<onnx::Message>) -> Vec<u8> {
     Graph { nodes, constants, ..relu() }.file()
-}
-
-/// Doubles itself in every step: 30 operators ask for 4 GiB.
-fn doubling() -> Vec<u8> {
-    let name = |at: usize| if at == 0 { "x".to_owned() } else { format!("d{at}") };
-    let mut nodes: Vec<_> = (0..30).map(|at| node("Tile", &[&name(at), "two"], &[&name(at + 1)])).collect();
-    nodes.push(node("Relu", &[&name(30)], &["y"]));
-    with_nodes(nodes, vec![tensor("two", INT64, &[1], &ints(&[2]))])
-}
-
-/// A filled gigabyte times four, from a file of a few hundred bytes.
-fn four_gigabytes() -> Vec<u8> {
-    let nodes = vec![
-        node("ConstantOfShape", &["shape"], &["big"]),
-        node("ReduceMax", &["big"], &["top"]),
-        node("Add", &["x", "top"], &["y"]),
-    ];
-    with_nodes(nodes, vec![tensor("shape", INT64, &[1], &ints(&[1 << 30]))])
-}
-
-/// Terabytes of zeros around a picture of one pixel.
-fn padded() -> Vec<u8> {
-    let conv = with(node("Conv", &["p", "w"], &["c"]), integers("pads", &[1 << 21; 4]));
-    let nodes = vec![node("Reshape", &["x", "pixel"], &["p"]), conv, node("Reshape", &["c", "flat"], &["y"])];
-    let constants = vec![
-        tensor("w", FLOAT, &[1, 1, 1, 1], &floats(&[1.0])),
-        tensor("pixel", INT64, &[4], &ints(&[1; 4])),
-        tensor("flat", INT64, &[1], &ints(&[-1])),
-    ];
-    with_nodes(nodes, constants)
-}
-
-/// Products of large matrices: hours, from a short file.
-fn endless() -> Vec<u8> {
-    let name = |at: usize| format!("p{at}");
-    let mut nodes = vec![node("Expand", &["x", "large"], &["p0"])];
-    nodes.extend((0..1000).map(|at| node("MatMul", &[&name(at), "p0"], &[&name(at + 1)])));
-    nodes.push(node("ReduceMax", &["p1000"], &["top"]));
-    nodes.push(node("Add", &["x", "top"], &["s"]));
-    nodes.push(node("Reshape", &["s", "flat"], &["y"]));
-    let constants = vec![tensor("large", INT64, &[2], &ints(&[1500, 1500])), tensor("flat", INT64, &[1], &ints(&[-1]))];
-    with_nodes(nodes, constants)
-}
-
-/// A chain so long that the optimiser, whose time grows with its square, would take minutes.
-fn long_chain(count: usize) -> Vec<u8> {
-    let name = |at: usize| if at == 0 { "x".to_owned() } else { format!("r{at}") };
-    let mut nodes: Vec<_> = (0..count).map(|at| node("Relu", &[&name(at)], &[&name(at + 1)])).collect();
-    nodes.push(node("Relu", &[&name(count)], &["y"]));
-    with_nodes(nodes, vec![])
-}
-
-fn manifest(name: &str, file: &[u8], output: &str) -> String {
-    let digest = Digest(Sha256::digest(file).into());
-    format!(
-        "name = \"{name}\"\nversion = 1\nsummary = \"Made by a test.\"\nlicence = \"Apache-2.0\"\n\
-         source = \"made by a test\"\nfile = \"model.onnx\"\ndigest = \"{digest}\"\n\
-         inputs = [{{ name = \"x\", datatype = \"FP32\", shape = [-1] }}]\n\
-         outputs = [{{ name = \"{output}\", datatype = \"FP32\", shape = [-1] }}]\n"
-    )
-}
-
-fn install(folder: &Path, name: &str, file: &[u8], manifest: &str) {
-    let folder = folder.join(name);
-    fs::create_dir(&folder).expect("a folder can be made");
-    fs::write(folder.join("model.onnx"), file).expect("a file can be written");
-    fs::write(folder.join("model.toml"), manifest).expect("a file can be written");
-}
-
-/// Name, file, and the code in which its jobs end.
-fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let good = relu().file();
-    let external = with_nodes(vec![node("Add", &["x", "w"], &["y"])], vec![external_tensor("w", &[1], "/etc/passwd")]);
-    let integer_zero = |name| tensor(name, INT64, &[1], &ints(&[0]));
-    let divided = with_nodes(
-        vec![node("Div", &["one", "zero"], &["q"]), node("Reshape", &["x", "q"], &["y"])],
-        vec![tensor("one", INT64, &[1], &ints(&[1])), integer_zero("zero")],
-    );
-    vec![
-        (
-            "garbage",
-            (0..4096_u32).flat_map(|at| (at.wrapping_mul(2_654_435_761)).to_be_bytes()).collect(),
-            "model.parse",
-        ),
-        ("truncated", good[..good.len() / 2].to_vec(), "model.parse"),
-        ("empty", vec![], "model.parse"),
-        ("foreign", with_nodes(vec![node("Frobnicate", &["x"], &["y"])], vec![]), "model.unsupported_op"),
-        ("external", external, "model.external_data"),
-        ("divided", divided, "model.parse"),
-        ("no-such-output", good, "model.shape"),
-        ("long-chain", long_chain(20_000), "model.too_large"),
-        ("doubling", doubling(), "worker.memory"),
-        ("four-gigabytes", four_gigabytes(), "worker.memory"),
-        ("padded", padded(), "worker.memory"),
-        ("endless", endless(), "worker.timeout"),
-    ]
 }
 
 // ---- jobs ----
@@ -150,31 +52,6 @@ fn in_a_trough(models: &Path) -> (Node, Controller) {
     node.feeder.low();
     controller.wait_for_mode("trough");
     (node, controller)
-}
-
-#[test]
-fn a_hostile_model_ends_its_job_with_a_code_and_nothing_else() {
-    let models = TempDir::new().expect("a folder can be made");
-    let good = relu().file();
-    install(models.path(), "good", &good, &manifest("good", &good, "y"));
-    for (name, file, _) in hostile() {
-        let output = if name == "no-such-output" { "z" } else { "y" };
-        install(models.path(), name, &file, &manifest(name, &file, output));
-    }
-    install(models.path(), "swapped", &good, &manifest("swapped", b"another file", "y"));
-    let (node, controller) = in_a_trough(models.path());
-    let agent = node.agent_pid();
-
-    for (name, _, code) in hostile().into_iter().chain([("swapped", vec![], "model.hash_mismatch")]) {
-        controller.submit(name, &job(name, &[1.0]));
-        let result = controller.wait_for_result(name);
-        assert_eq!(result["error"]["code"], code, "{name}: {result}");
-        controller.wait_for_state(name, "FAILED");
-        assert_serves(&controller, &format!("after-{name}"));
-    }
-    assert_eq!(node.agent_pid(), agent);
-    node.wait_for_workers(1);
-    assert!(!node.log().contains("panicked at"), "{}", node.log());
 }
 
 #[test]
@@ -203,6 +80,35 @@ fn a_model_that_fails_to_load_three_times_is_quarantined_and_one_that_only_refus
     controller.wait_for_state("broken-4", "REJECTED");
     let served = controller.wait_for_result("four-4");
     assert_eq!(served["outputs"][0]["data"], json!([2.0, 2.0, 2.0, 2.0]), "{served}");
+}
+
+#[test]
+fn a_model_that_needs_more_than_a_job_usually_gets_is_quarantined_and_one_that_was_starved_is_not() {
+    let models = TempDir::new().expect("a folder can be made");
+    // Joins itself with itself, thirty times.
+    let name = |at: usize| if at == 0 { "x".to_owned() } else { format!("d{at}") };
+    let join = |at: usize| with(node("Concat", &[&name(at), &name(at)], &[&name(at + 1)]), integer("axis", 0));
+    let mut nodes: Vec<_> = (0..30).map(join).collect();
+    nodes.push(node("Relu", &["d30"], &["y"]));
+    let greedy = with_nodes(nodes, vec![]);
+    for name in ["greedy", "starved"] {
+        // Another file for each, or they would be one model.
+        let file = [&greedy[..], &[0x12, 1, name.as_bytes()[0]]].concat();
+        let text = manifest(name, &file, "y").replacen("shape = [-1]", "shape = [1]", 1);
+        install(models.path(), name, &file, &text);
+    }
+    let (_node, controller) = in_a_trough(models.path());
+    for (model, megabytes) in [("greedy", 256), ("starved", 64)] {
+        for time in 1..=4 {
+            let id = format!("{model}-{time}");
+            let mut job = job(model, &[1.0]);
+            job["limits"] = json!({"wall_ms": 60_000, "memory_bytes": megabytes << 20, "attempts": 1});
+            controller.submit(&id, &job);
+            let code = controller.wait_for_result(&id)["error"]["code"].clone();
+            let quarantined = model == "greedy" && time == 4;
+            assert_eq!(code, if quarantined { "model.quarantined" } else { "worker.memory" }, "{id}");
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Does every promise of `docs/SPECIFICATION.md` say which test holds it, and is that test there?
+//! Does every promise of `docs/SPECIFICATION.md` say which test holds it, and is that test there? And those that
+//! `docs/SECURITY.md` names?
 //!
 //! A promise without a test must say so in bold; a test that was renamed or removed must not leave a promise that only
 //! looks held.
@@ -67,6 +68,27 @@ fn every_promise_names_a_test_that_exists_or_says_that_there_is_none() {
         let count = rows.iter().filter(|row| row.number == wanted).count();
         assert!(count >= 1, "promise {wanted} has no row");
     }
+}
+
+/// What is wrong with the tests that a page names as `file.rs::name`, anywhere in its text.
+fn faults_of_page(text: &str, root: &Path) -> (usize, Vec<String>) {
+    let named: Vec<&str> = quoted(text).filter(|item| item.contains(".rs::")).collect();
+    let row = |item: &&str| Row { number: "page".to_owned(), held_by: format!("`{item}`"), measured: "–".to_owned() };
+    let faults = named.iter().filter_map(|item| fault(&row(item), root)).collect();
+    (named.len(), faults)
+}
+
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/SECURITY.md")).unwrap();
+    let (named, faults) = faults_of_page(&text, root);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(named >= 20, "only {named} tests are named: the page is not read rightly");
+    for provision in (1..=13).map(|number| format!("| 5.{number} |")).chain(["| 6 |".to_owned()]) {
+        assert!(text.contains(&provision), "EN 303 645 provision {provision} has no row");
+    }
+    assert_eq!(faults_of_page("as `tests/specification.rs::no_such_test` holds", root).1.len(), 1);
 }
 
 #[test]

@@ -225,7 +225,10 @@ impl Core {
             Ok(Some(span)) => self.hold(now.mono, Some(span.unwrap_or(FLEET_HOLD_MAX).min(FLEET_HOLD_MAX))),
             Err(fault) => {
                 // In doubt the site wants quiet.
-                tracing::warn!(%fault, "unreadable hold of the site: holding");
+                static UNREADABLE: LogLimit = LogLimit::new(5, 60);
+                if let Some(suppressed) = UNREADABLE.admit(now.mono) {
+                    tracing::warn!(%fault, suppressed, "unreadable hold of the site: holding");
+                }
                 self.hold(now.mono, Some(FLEET_HOLD_MAX));
             }
         }
@@ -245,7 +248,11 @@ impl Core {
     /// Ends a hold whose time has come.
     pub(super) fn end_hold_if_due(&mut self, now: Instant) {
         if self.hold_until.is_some_and(|until| until <= now) {
-            tracing::info!("hold is over");
+            // A controller may ask for many short ones.
+            static OVER: LogLimit = LogLimit::new(10, 60);
+            if let Some(suppressed) = OVER.admit(now) {
+                tracing::info!(suppressed, "hold is over");
+            }
             self.release();
         }
     }

@@ -12,6 +12,7 @@ use crate::link::{AckToken, Event, Received};
 use crate::sentinel::Report;
 use crate::telemetry::LogLimit;
 use crate::trust::order;
+use crate::units::Instant;
 use crate::worker::handle;
 
 /// Most of a stranger's topic that is logged.
@@ -123,7 +124,7 @@ impl Core {
             Event::Delivered { token: probe::TOKEN } => self.probe.delivered(now.mono),
             Event::Delivered { token } => self.outbox.settle(token),
             Event::Refused { token: probe::TOKEN, why } => self.probe.refused(now.mono, &why),
-            Event::Refused { token, why } => self.refused(token, &why),
+            Event::Refused { token, why } => self.refused(now.mono, token, &why),
             Event::Received(received) => self.hear_message(now, received),
             Event::Closed => self.connected = false,
         }
@@ -151,8 +152,12 @@ impl Core {
     }
 
     /// A message that can never be sent. The result itself stays in the store and answers to the result command.
-    fn refused(&mut self, token: u64, why: &str) {
-        tracing::error!(message = token, why, "the broker refuses this message; it is taken out of the outbox");
+    fn refused(&mut self, now: Instant, token: u64, why: &str) {
+        static REFUSED: LogLimit = LogLimit::new(10, 60);
+        if let Some(suppressed) = REFUSED.admit(now) {
+            let said = "the broker refuses this message; it is taken out of the outbox";
+            tracing::error!(message = token, why, suppressed, "{said}");
+        }
         self.telemetry.refused();
         self.outbox.settle(token);
     }

@@ -245,9 +245,26 @@ fn worker_settings(settings: &Settings, slot: usize) -> handle::Settings {
         core: settings.workers.cores.get(slot).copied(),
         memory_bytes: settings.workers.memory_bytes,
         item_memory_bytes_max: settings.jobs.limits_max.memory_bytes,
-        sandbox: jail::Policy::default(),
+        sandbox: settings.sandbox,
         backoff_first: RESTART_FIRST,
         backoff_max: RESTART_MAX,
+    }
+}
+
+/// What the sandbox of a worker comes to here: in one word, then item by item. Starts a worker to see.
+fn sandbox(policy: jail::Policy) -> String {
+    match jail::selftest::probe(Path::new("/proc/self/exe"), policy) {
+        Ok(found) => {
+            if let Some(why) = found.unavailable().filter(|_| policy.level == jail::Level::Required) {
+                tracing::error!("no worker will serve on this machine: {why}");
+            }
+            let items: Vec<String> = found.items().iter().map(ToString::to_string).collect();
+            format!("{}; {}", found.strength().as_str(), items.join("; "))
+        }
+        Err(why) => {
+            tracing::error!("{why}");
+            format!("unknown: {why}")
+        }
     }
 }
 
@@ -262,9 +279,7 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         workers: u32::from(settings.workers.count),
         yield_class: sentinel.class().to_string(),
         memory_locked: sentinel.memory_locked(),
-        sandbox:
-            "process: no_new_privs, rlimits, SCHED_IDLE, cgroup as floor says; no seccomp or Landlock in this version"
-                .to_owned(),
+        sandbox: sandbox(settings.sandbox),
         trust: settings.trust.mode.to_string(),
         floor: floor.sentences(),
         // The link tells, and with TLS the connection.

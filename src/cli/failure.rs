@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::config;
 use crate::fault::Fault;
+use crate::units::escape_steering;
 
 /// Classes of failure, by their exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +85,9 @@ impl Failure {
         // A wrong configuration already begins with its code, each mistake on a line of its own.
         if !self.text.is_empty() && self.class != Class::ClosedPipe {
             // Nothing can be done when stderr is closed as well.
-            let _ = writeln!(io::stderr(), "{}{}", if self.class == Class::Config { "" } else { "neap: " }, self.text);
+            // The text may quote a broker, a node or a file.
+            let text = escape_steering(&self.text, &['\n']);
+            let _ = writeln!(io::stderr(), "{}{text}", if self.class == Class::Config { "" } else { "neap: " });
         }
         ExitCode::from(self.class.code())
     }

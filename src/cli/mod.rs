@@ -8,6 +8,7 @@ mod cancel;
 mod check;
 #[cfg(feature = "demo")]
 pub mod demo;
+mod doctor;
 pub mod failure;
 mod feed;
 mod follow;
@@ -65,6 +66,8 @@ enum Command {
     Run(run::Args),
     /// Checks configuration files.
     Check(check::Args),
+    /// Tells what this machine gives Neap and what is missing, with the remedy.
+    Doctor(doctor::Args),
     /// Sends a job to a node.
     Submit(Box<submit::Args>),
     /// Lists the jobs of a node.
@@ -110,6 +113,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(args) => return demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Submit(args) => submit::run(&args),
         Command::Jobs(args) => jobs::run(&args),
         Command::Result(args) => result::run(&args),

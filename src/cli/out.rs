@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde_json::Value;
 
 use super::failure::Failure;
+use crate::units::{escape_steering, is_steering};
 
 /// Standard output. A reader that goes away ends the command quietly.
 #[derive(Debug)]
@@ -51,7 +52,8 @@ impl Out {
     /// # Errors
     /// When standard output is closed or full.
     pub(super) fn json(&self, value: &Value) -> Result<(), Failure> {
-        self.line(&value.to_string())
+        // JSON escapes the lower control characters only.
+        self.line(&escape_steering(&value.to_string(), &[]))
     }
 
     /// Writes a table; the first row is its head. Nothing for an empty table.
@@ -96,7 +98,7 @@ fn table(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
 
 /// Text of others made safe for a terminal: control characters become spaces, at most `chars_max` characters.
 pub(super) fn clean(text: &str, chars_max: usize) -> String {
-    let safe = |c: char| if c.is_control() { ' ' } else { c };
+    let safe = |c: char| if is_steering(c) { ' ' } else { c };
     let mut short: String = text.chars().take(chars_max).map(safe).collect();
     if text.chars().count() > chars_max {
         short.push('…');
@@ -118,6 +120,7 @@ mod tests {
     fn foreign_text_cannot_steer_the_terminal() {
         assert_eq!(clean("a\x1b[2Jb\nc", 20), "a [2Jb c");
         assert_eq!(clean("abcdef", 3), "abc…");
+        assert_eq!(clean("\u{9b}31m\u{202e}gpj", 20), " 31m gpj");
     }
 
     #[test]

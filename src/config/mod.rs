@@ -25,7 +25,7 @@ use crate::link;
 use crate::link::topics::Topics;
 use crate::trust::Mode;
 use crate::units::Utilization;
-use crate::worker::cgroup;
+use crate::worker::{cgroup, jail};
 use crate::{load, telemetry};
 
 /// Largest configuration file, in bytes.
@@ -53,6 +53,8 @@ pub struct Settings {
     pub memory: Memory,
     /// What holds them.
     pub cgroup: Cgroup,
+    /// How they are locked in.
+    pub sandbox: jail::Policy,
     /// Which work is taken, and what is kept of it.
     pub jobs: Jobs,
     /// Whose orders count.
@@ -273,6 +275,7 @@ impl Settings {
             ("workers", self.workers != new.workers),
             ("memory", self.memory != new.memory),
             ("cgroup", self.cgroup != new.cgroup),
+            ("sandbox", self.sandbox != new.sandbox),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
             ("trust", self.trust != new.trust),
             ("safe_mode", self.safe_mode != new.safe_mode),

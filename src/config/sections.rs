@@ -17,6 +17,7 @@ use crate::link::settings::{PLAIN_PORT, TLS_PORT};
 use crate::link::topics::{RESERVED, Topics};
 use crate::units::{JOBS_MAX, Name, PACKET_BYTES_MAX, WORKERS_MAX};
 use crate::worker::cgroup::Mode;
+use crate::worker::jail::{self, Level};
 use crate::{telemetry, trust};
 
 /// Longest path that a Unix socket can have.
@@ -65,6 +66,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let policy = policy(governor, workers.count);
     let memory = memory(root.section("memory"));
     let cgroup = cgroup(root.section("cgroup"));
+    let sandbox = sandbox(root.section("sandbox"));
     let jobs = jobs(root.section("jobs"));
     let trust = trust(root.section("trust"));
     let (models_dir, worst_node_max) = models(root.section("models"));
@@ -80,6 +82,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         workers,
         memory,
         cgroup,
+        sandbox,
         jobs,
         trust,
         models_dir,
@@ -233,6 +236,18 @@ fn cgroup(mut section: Section<'_, '_>) -> Cgroup {
     let cgroup = Cgroup { mode: section.one_of("mode", &modes).unwrap_or_default(), path: section.path("path") };
     section.finish();
     cgroup
+}
+
+fn sandbox(mut section: Section<'_, '_>) -> jail::Policy {
+    let levels = Level::ALL.map(|level| (level.as_str(), level));
+    let level = section.one_of("level", &levels).unwrap_or_default();
+    if !level.is_available() {
+        section.complain("level", "is for builds with debug assertions only: say \"best-effort\"");
+    }
+    let user = section.integer("user", u64::from(jail::USER), 1..=4_294_967_294, "number of a user, not 0");
+    let network = section.flag("network_namespace", true);
+    section.finish();
+    jail::Policy { level, user: u32::try_from(user).unwrap_or(jail::USER), network }
 }
 
 fn jobs(mut section: Section<'_, '_>) -> Jobs {

@@ -192,10 +192,10 @@ impl<'a> Session<'a> {
         })?;
         let mut session = Self { child, entry, limits, token: 0 };
         let pid = session.child.pid();
-        match session.answer(Duration::MAX, HELLO_MAX, false).await? {
-            FromWorker::Hello(Hello { version, pid: told, .. })
-                if version == env!("CARGO_PKG_VERSION") && i32::try_from(told) == Ok(pid) => {}
-            other => return Err(nonsense(&format!("a greeting was expected, it said {}", kind(&other)))),
+        let word = session.answer(Duration::MAX, HELLO_MAX, false).await?;
+        let greets = |hello: &Hello| hello.version == env!("CARGO_PKG_VERSION") && i32::try_from(hello.pid) == Ok(pid);
+        if !matches!(&word, FromWorker::Hello(hello) if greets(hello)) {
+            return Err(nonsense(&format!("a greeting was expected, it said {}", kind(&word))));
         }
         Ok(session)
     }
@@ -240,11 +240,12 @@ impl<'a> Session<'a> {
             tensors: case.inputs.clone(),
         };
         self.send(run.encode().map_err(|error| too_long(case, &error))?, None)?;
-        match self.answer(self.limits.load, WAIT_MAX, true).await? {
-            FromWorker::Done(done) if done.token == self.token => Ok(done),
-            FromWorker::Failed(Failed { token, fault, .. }) if token == self.token => Err(in_case(case, &fault).into()),
-            other => Err(nonsense(&format!("an output was expected, it said {}", kind(&other)))),
+        let answer = self.answer(self.limits.load, WAIT_MAX, true).await?;
+        self.check_failed(case, &answer)?;
+        if let FromWorker::Done(done) = answer {
+            return Ok(done);
         }
+        Err(nonsense(&format!("an output was expected, it said {}", kind(&answer))))
     }
 
     async fn measure(&mut self, case: &GoldenCase) -> Result<Appraised, Stop> {
@@ -259,13 +260,33 @@ impl<'a> Session<'a> {
         };
         let frame = ToWorker::Appraise(appraise).encode().map_err(|error| too_long(case, &error))?;
         self.send(frame, None)?;
-        match self.answer(self.limits.run, WAIT_MAX, true).await? {
-            FromWorker::Appraised(appraised) if appraised.token == self.token && !appraised.runs.is_empty() => {
-                Ok(appraised)
+        let answer = self.answer(self.limits.run, WAIT_MAX, true).await?;
+        self.check_failed(case, &answer)?;
+        match answer {
+            FromWorker::Appraised(appraised) if !appraised.runs.is_empty() => Ok(appraised),
+            FromWorker::Hello(_)
+            | FromWorker::Done(_)
+            | FromWorker::Failed(_)
+            | FromWorker::NeedModel(_)
+            | FromWorker::Parked(_)
+            | FromWorker::Appraised(_) => {
+                Err(nonsense(&format!("a measurement was expected, it said {}", kind(&answer))))
             }
-            FromWorker::Failed(Failed { token, fault, .. }) if token == self.token => Err(in_case(case, &fault).into()),
-            other => Err(nonsense(&format!("a measurement was expected, it said {}", kind(&other)))),
         }
+    }
+
+    /// Refuses a model whose worker says that it cannot compute the case, and an answer to another question.
+    fn check_failed(&self, case: &GoldenCase, answer: &FromWorker) -> Result<(), Stop> {
+        let (token, fault) = match answer {
+            FromWorker::Done(done) => (done.token, None),
+            FromWorker::Appraised(appraised) => (appraised.token, None),
+            FromWorker::Failed(Failed { token, fault, .. }) => (*token, Some(fault)),
+            FromWorker::Hello(_) | FromWorker::NeedModel(_) | FromWorker::Parked(_) => return Ok(()),
+        };
+        if token != self.token {
+            return Err(nonsense(&format!("{} about another question", kind(answer))));
+        }
+        fault.map_or(Ok(()), |fault| Err(in_case(case, fault).into()))
     }
 
     fn send(&mut self, frame: Vec<u8>, file: Option<std::fs::File>) -> Result<(), Stop> {
@@ -319,21 +340,24 @@ impl<'a> Session<'a> {
             memory_bytes: Some(limits.item_bytes),
             plan_bytes: limits.plan_bytes,
             last_words: &ended.last_words,
+            out_of_memory: false,
         };
         let fault = end::fault(&Cause::Gone, ended.exit, circumstances);
-        match fault.code {
+        if ended.exit == Exit::Signal(libc::SIGKILL) {
             // The kernel, short of memory, or an operator: not the model's doing as far as anybody knows.
-            _ if ended.exit == Exit::Signal(libc::SIGKILL) => self.disturbed("its worker was killed by somebody else"),
-            Code::WorkerMemory => {
-                let text = format!(
-                    "the model needs more than {} bytes for the loaded network, or more than {} besides while it loads or \
-                     runs; raise workers.memory_mib or jobs.memory_mib_max, or use a smaller model or input",
-                    limits.plan_bytes, limits.item_bytes
-                );
-                Fault::new(Code::WorkerMemory, text).into()
-            }
-            Code::WorkerCrashed => fault.into(),
-            _ => Stop::None(Error::Worker(fault)),
+            return self.disturbed("its worker was killed by somebody else");
+        }
+        if fault.code == Code::WorkerMemory {
+            let text = format!(
+                "the model needs more than {} bytes for the loaded network, or more than {} besides while it loads or runs; \
+                 raise workers.memory_mib or jobs.memory_mib_max, or use a smaller model or input",
+                limits.plan_bytes, limits.item_bytes
+            );
+            return Fault::new(Code::WorkerMemory, text).into();
+        }
+        match matches!(fault.code, Code::WorkerCrashed | Code::WorkerSandboxViolation) {
+            true => fault.into(),
+            false => Stop::None(Error::Worker(fault)),
         }
     }
 }

@@ -37,7 +37,7 @@ pub trait Engine {
     /// Makes a plan for inputs of exactly these names, types and shapes, giving exactly these outputs.
     ///
     /// # Errors
-    /// `model.parse`, `model.unsupported_op`, `model.external_data`, `model.shape` or `model.too_large`. May also panic,
+    /// One of the codes `model.*`, see [`preflight`](super::preflight). May also panic,
     /// take any amount of memory and any time: the caller is prepared for all of it.
     fn load(&self, onnx: Vec<u8>, inputs: &[Pinned], outputs: &[Port]) -> Result<Box<dyn Plan>, Fault>;
 }

@@ -3,36 +3,27 @@
 //! Shapes are always pinned: tract is ten times slower with open dimensions, and some graphs cannot even be typed with
 //! them.
 //!
-//! What is wrong with a file is said before tract sees it where that is possible (`Preflight`), because tract's own
-//! answer may be a panic, an abort or a silently wrong result. The caller still catches panics and limits memory.
+//! What is wrong with a file is said before tract sees it where that is possible ([`preflight`](super::preflight)),
+//! because tract's own answer may be a panic, an abort or a silently wrong result. The caller still catches panics and
+//! limits memory.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tract_onnx::pb;
+pub(super) use tract_onnx::pb as onnx;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TractError, TractResult,
     TypedRunnableModel, tensor1, tract_linalg,
 };
 
 use super::engine::{Engine, Node, Pinned, Plan, Survey};
+use super::preflight::{self, Brief, Cleared};
 use crate::fault::{Code, Fault};
 use crate::model::Port;
 use crate::sys::clock;
 use crate::tensor::{DataType, Tensor, elements};
-use crate::units::{ELEMENTS_MAX, FAULT_TEXT_BYTES_MAX, MODEL_BYTES_MAX};
-
-/// Most operators in one model, its inner graphs included: the optimiser's time grows with their square.
-pub const NODES_MAX: usize = 5_000;
-/// Deepest nesting of inner graphs (If, Loop, Scan).
-pub const GRAPH_DEPTH_MAX: usize = 4;
-/// Longest symbolic dimension, in bytes: tract's parser recurses over it.
-pub const DIM_PARAM_BYTES_MAX: usize = 128;
-/// Operator sets that tract knows. It looks operators up by name alone, so others would be mistaken for these.
-const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
+use crate::units::ELEMENTS_MAX;
 
 /// The engine and its version: what a model costs, and whether it loads at all, holds for these only.
 pub const ENGINE: &str = "tract-onnx 0.23.9";
@@ -42,7 +33,15 @@ const _: () = assert!(cfg!(target_endian = "little"), "tensors are handed to the
 /// The engine in use.
 pub fn engine() -> Box<dyn Engine> {
     // Shapes that the exporter wrote for its own batch contradict the pinned ones: only the graph counts.
-    Box::new(Tract { onnx: tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true) })
+    Box::new(Tract::new())
+}
+
+/// Judges the file of a model as [`Engine::load`] does before it builds anything, and does no more than that.
+///
+/// # Errors
+/// As [`preflight::inspect`].
+pub fn preflight(file: &[u8], inputs: &[Pinned], outputs: &[Port]) -> Result<Cleared, Fault> {
+    Tract::new().clear(file, inputs, outputs)
 }
 
 /// Has the engine look at the processor and its caches, which it does in files: a locked-in worker has none to read.
@@ -55,14 +54,23 @@ struct Tract {
     onnx: tract_onnx::Onnx,
 }
 
-impl Engine for Tract {
-    fn load(&self, onnx: Vec<u8>, inputs: &[Pinned], outputs: &[Port]) -> Result<Box<dyn Plan>, Fault> {
-        let mut proto = self.onnx.proto_model_for_read(&mut onnx.as_slice()).map_err(|error| parse(&error))?;
-        drop(onnx);
+impl Tract {
+    fn new() -> Self {
+        Self { onnx: tract_onnx::onnx().with_ignore_output_shapes(true).with_ignore_value_info(true) }
+    }
+
+    fn clear(&self, file: &[u8], inputs: &[Pinned], outputs: &[Port]) -> Result<Cleared, Fault> {
         let knows = |op: &str| self.onnx.op_register.0.contains_key(op);
+        preflight::inspect(file, &knows, inputs, outputs)
+    }
+}
+
+impl Engine for Tract {
+    fn load(&self, file: Vec<u8>, inputs: &[Pinned], outputs: &[Port]) -> Result<Box<dyn Plan>, Fault> {
         let before = clock::own_cpu();
-        Preflight { knows: &knows, nodes: 0 }.check(&mut proto, inputs, outputs)?;
+        let proto = self.clear(&file, inputs, outputs)?.model;
         let preflight = clock::own_cpu().saturating_sub(before);
+        drop(file);
         let mut model = self.onnx.model_for_proto_model(&proto).map_err(|error| refused(Code::ModelParse, &error))?;
         drop(proto);
         let pinned = pin(&mut model, inputs);
@@ -245,201 +253,7 @@ fn from_datum(datum: DatumType) -> Option<DataType> {
     DataType::ALL.into_iter().find(|datatype| to_datum(*datatype) == datum.unquantized())
 }
 
-// === impl Preflight ===
-
-/// What can be said about a model before the engine builds it.
-struct Preflight<'a> {
-    knows: &'a dyn Fn(&str) -> bool,
-    nodes: usize,
-}
-
-impl Preflight<'_> {
-    /// Refuses what the engine would choke on, and reduces the graph to the outputs asked for.
-    fn check(&mut self, proto: &mut pb::ModelProto, inputs: &[Pinned], outputs: &[Port]) -> Result<(), Fault> {
-        let Some(graph) = &mut proto.graph else {
-            return Err(Fault::new(Code::ModelParse, "the file holds no graph; export the model to ONNX again"));
-        };
-        self.graph(graph, 0)?;
-        check_inputs(graph, inputs)?;
-        select_outputs(graph, outputs)?;
-        for input in &mut graph.input {
-            forget_symbols(input);
-        }
-        Ok(())
-    }
-
-    fn graph(&mut self, graph: &pb::GraphProto, depth: usize) -> Result<(), Fault> {
-        if depth > GRAPH_DEPTH_MAX {
-            let text = format!("inner graphs are nested deeper than {GRAPH_DEPTH_MAX}; simplify the model");
-            return Err(Fault::new(Code::ModelTooLarge, text));
-        }
-        self.nodes += graph.node.len();
-        if self.nodes > NODES_MAX {
-            let text = format!("{} operators are above the limit of {NODES_MAX}; simplify the model", self.nodes);
-            return Err(Fault::new(Code::ModelTooLarge, text));
-        }
-        graph.initializer.iter().try_for_each(check_tensor)?;
-        for value in graph.input.iter().chain(&graph.output).chain(&graph.value_info) {
-            check_symbols(value)?;
-        }
-        graph.node.iter().try_for_each(|node| self.node(node, depth))
-    }
-
-    fn node(&mut self, node: &pb::NodeProto, depth: usize) -> Result<(), Fault> {
-        if !DOMAINS.contains(&node.domain.as_str()) || !(self.knows)(&node.op_type) {
-            let domain = if node.domain.is_empty() { "ai.onnx" } else { &node.domain };
-            let text = format!(
-                "operator {domain}.{} (node {:?}) is not supported; export the model without it",
-                Brief::of(&node.op_type),
-                Brief::of(&node.name).to_string()
-            );
-            return Err(Fault::new(Code::ModelUnsupportedOp, text));
-        }
-        for attribute in &node.attribute {
-            attribute.t.iter().chain(&attribute.tensors).try_for_each(check_tensor)?;
-            attribute.g.iter().chain(&attribute.graphs).try_for_each(|graph| self.graph(graph, depth + 1))?;
-        }
-        Ok(())
-    }
-}
-
-fn check_tensor(tensor: &pb::TensorProto) -> Result<(), Fault> {
-    let name = Brief::of(&tensor.name);
-    let external = tensor.data_location == Some(pb::tensor_proto::DataLocation::External as i32);
-    if external || !tensor.external_data.is_empty() {
-        let text = format!("tensor \"{name}\" keeps its data in another file; save the model with all data inside");
-        return Err(Fault::new(Code::ModelExternalData, text));
-    }
-    let product = tensor.dims.iter().try_fold(1_u64, |product, dim| product.checked_mul(u64::try_from(*dim).ok()?));
-    if product.is_none_or(|product| product > MODEL_BYTES_MAX) {
-        let text = format!(
-            "tensor \"{name}\" of dimensions {:?} cannot be inside a file of at most {MODEL_BYTES_MAX} bytes",
-            &tensor.dims[..tensor.dims.len().min(16)]
-        );
-        return Err(Fault::new(Code::ModelShape, text));
-    }
-    Ok(())
-}
-
-/// Dimensions that the graph declares for a value, if it declares any.
-fn dims(value: &pb::ValueInfoProto) -> Option<&[pb::tensor_shape_proto::Dimension]> {
-    let pb::type_proto::Value::TensorType(tensor) = value.r#type.as_ref()?.value.as_ref()?;
-    Some(&tensor.shape.as_ref()?.dim)
-}
-
-fn check_symbols(value: &pb::ValueInfoProto) -> Result<(), Fault> {
-    use pb::tensor_shape_proto::dimension::Value::{DimParam, DimValue};
-    for dim in dims(value).unwrap_or_default() {
-        match &dim.value {
-            Some(DimParam(symbol)) if symbol.len() > DIM_PARAM_BYTES_MAX => {
-                let text = format!(
-                    "value \"{}\" has a symbolic dimension of {} bytes, at most {DIM_PARAM_BYTES_MAX} are allowed",
-                    Brief::of(&value.name),
-                    symbol.len()
-                );
-                return Err(Fault::new(Code::ModelParse, text));
-            }
-            Some(DimParam(_) | DimValue(_)) | None => {}
-        }
-    }
-    Ok(())
-}
-
-/// Takes the names of open dimensions away: each is pinned to a number, and their expressions may contradict it.
-fn forget_symbols(value: &mut pb::ValueInfoProto) {
-    let Some(pb::TypeProto { value: Some(pb::type_proto::Value::TensorType(tensor)), .. }) = &mut value.r#type else {
-        return;
-    };
-    for dim in tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim) {
-        dim.value = None;
-    }
-}
-
-/// Whether the graph takes exactly these inputs, in any order.
-fn check_inputs(graph: &pb::GraphProto, inputs: &[Pinned]) -> Result<(), Fault> {
-    let constants: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
-    let taken: Vec<_> = graph.input.iter().filter(|input| !constants.contains(input.name.as_str())).collect();
-    for input in &taken {
-        if !inputs.iter().any(|pinned| pinned.name == input.name) {
-            let text =
-                format!("the model takes an input {:?} that model.toml does not declare; declare it", input.name);
-            return Err(Fault::new(Code::ModelShape, text));
-        }
-    }
-    for pinned in inputs {
-        let Some(input) = taken.iter().find(|input| pinned.name == input.name) else {
-            let names: Vec<_> = taken.iter().map(|input| input.name.as_str()).collect();
-            let text = format!(
-                "model.toml declares an input {:?} that the model does not take; it takes {names:?}",
-                pinned.name
-            );
-            return Err(Fault::new(Code::ModelShape, text));
-        };
-        check_input(input, pinned)?;
-    }
-    Ok(())
-}
-
-fn check_input(input: &pb::ValueInfoProto, pinned: &Pinned) -> Result<(), Fault> {
-    use pb::tensor_shape_proto::dimension::Value::{DimParam, DimValue};
-    let declared = match input.r#type.as_ref().and_then(|kind| kind.value.as_ref()) {
-        Some(pb::type_proto::Value::TensorType(tensor)) => pb::tensor_proto::DataType::try_from(tensor.elem_type).ok(),
-        None => None,
-    };
-    let datum = declared.and_then(|declared| DatumType::try_from(declared).ok());
-    if datum != Some(to_datum(pinned.datatype)) {
-        let text = format!(
-            "input {:?} is {} by model.toml, {datum:?} by the model; correct model.toml",
-            pinned.name, pinned.datatype
-        );
-        return Err(Fault::new(Code::ModelShape, text));
-    }
-    let Some(dims) = dims(input) else { return Ok(()) };
-    let open = |dim: &pb::tensor_shape_proto::Dimension, length: usize| match &dim.value {
-        Some(DimValue(fixed)) => *fixed <= 0 || usize::try_from(*fixed) == Ok(length),
-        Some(DimParam(_)) | None => true,
-    };
-    if dims.len() == pinned.shape.len() && dims.iter().zip(&pinned.shape).all(|(dim, length)| open(dim, *length)) {
-        return Ok(());
-    }
-    let fixed: Vec<Option<i64>> = dims
-        .iter()
-        .map(|dim| match &dim.value {
-            Some(DimValue(fixed)) => Some(*fixed),
-            Some(DimParam(_)) | None => None,
-        })
-        .collect();
-    let text = format!(
-        "input {:?} is of shape {:?}, but the model takes {fixed:?} (None is open); correct the request or model.toml",
-        pinned.name, pinned.shape
-    );
-    Err(Fault::new(Code::ModelShape, text))
-}
-
-/// Leaves the graph with the declared outputs, in their order: nothing else is computed.
-fn select_outputs(graph: &mut pb::GraphProto, outputs: &[Port]) -> Result<(), Fault> {
-    let mut selected = Vec::with_capacity(outputs.len());
-    for port in outputs {
-        let Some(output) = graph.output.iter().find(|output| output.name == port.name) else {
-            let names: Vec<_> = graph.output.iter().map(|output| output.name.as_str()).collect();
-            let text = format!(
-                "model.toml declares an output {:?} that the model does not give; it gives {names:?}",
-                port.name
-            );
-            return Err(Fault::new(Code::ModelShape, text));
-        };
-        selected.push(output.clone());
-    }
-    graph.output = selected;
-    Ok(())
-}
-
 // ---- fault texts ----
-
-fn parse(error: &TractError) -> Fault {
-    let text = format!("this is not a readable ONNX file: {}; export the model again", Brief::of(error));
-    Fault::new(Code::ModelParse, text)
-}
 
 /// A refusal of the engine; unsupported operators hide behind several texts.
 fn refused(otherwise: Code, error: &TractError) -> Fault {
@@ -456,31 +270,5 @@ fn refused(otherwise: Code, error: &TractError) -> Fault {
     Fault::new(code, format!("the engine cannot load the model: {text}"))
 }
 
-/// Shows the beginning of something whose text may be of any length.
-struct Brief(String);
-
-impl Brief {
-    fn of(thing: &impl fmt::Display) -> Self {
-        let mut brief = Self(String::new());
-        // An error means that the limit is reached, and then the beginning is there.
-        let _ = write!(brief, "{thing:#}");
-        brief
-    }
-}
-
-impl fmt::Write for Brief {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = FAULT_TEXT_BYTES_MAX / 2 - self.0.len();
-        self.0.push_str(&text[..text.floor_char_boundary(room)]);
-        if text.len() > room { Err(fmt::Error) } else { Ok(()) }
-    }
-}
-
-impl fmt::Display for Brief {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -38,7 +38,7 @@ pub const MODELS_HELD_MAX: usize = 16;
 
 /// Runs a worker until the agent closes the socket. `arguments` are those behind `neap worker`:
 /// `--slot N --parent PID --plan-bytes N --address-bytes N [--sandbox LEVEL] [--user N] [--core N] [--shared-network yes]
-/// [--dead-man-fd N --dead-man-ms N]`.
+/// [--dead-man-fd N --dead-man-ms N]`; for the self-test of the sandbox `[--awake yes] [--attempt NAME [--after-panic yes]]`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
@@ -65,6 +65,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("{why}");
         return ExitCode::from(EXIT_SANDBOX);
     }
+    if let Some((name, after_panic)) = &arguments.attempt {
+        return jail::selftest::act(name, *after_panic);
+    }
     guard::install();
     match Server::new(&arguments).serve(entered) {
         Ok(()) => ExitCode::SUCCESS,
@@ -78,13 +81,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 // === impl Arguments ===
 
 /// What the agent tells a worker when it starts it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Arguments {
     slot: usize,
     plan_bytes: u64,
     jail: jail::Settings,
     /// Inherited descriptor of the beat's page, and how old the beat may become.
     dead_man: Option<(RawFd, Duration)>,
+    /// What the self-test wants tried, and whether after a panic.
+    attempt: Option<(String, bool)>,
 }
 
 impl Arguments {
@@ -115,7 +120,9 @@ impl Arguments {
                     user: take("--user").map_or(Ok(jail::USER), |user| required("--user", Some(user)))?,
                     network: take("--shared-network").is_none(),
                 },
+                manners: take("--awake").is_none(),
             },
+            attempt: take("--attempt").map(|name| (name, take("--after-panic").is_some())),
             dead_man: match (take("--dead-man-fd"), take("--dead-man-ms")) {
                 (None, None) => None,
                 (fd, ms) => {

@@ -185,6 +185,7 @@ impl Supervisor {
         self.loaded.clear();
         self.gate.fill(self.slot, child.pid());
         (self.on_changed)();
+        let oom = super::oom::Watch::start(self.gate.cgroups().memory_signs(self.slot));
         let end = self.live(&mut child).await;
         // First out of the gate, then reaped: the sentinel must never signal an id that the kernel has given away.
         self.gate.clear(self.slot);
@@ -209,6 +210,7 @@ impl Supervisor {
             memory_bytes: self.queue.front().filter(|job| job.sent).map(|job| job.memory_bytes),
             plan_bytes: self.settings.memory_bytes,
             last_words: &last_words,
+            out_of_memory: oom.has_killed(),
         };
         let fault = verdict::fault(&cause, exit, circumstances);
         let retry_in = match cause {
@@ -394,7 +396,7 @@ impl Supervisor {
                 if hit && child.is_some() {
                     return Some(End::Exit(Cause::Killed(why)));
                 }
-                let fault = verdict::fault(&Cause::Killed(why), Exit::Signal(libc::SIGKILL), IDLE);
+                let fault = verdict::fault(&Cause::Killed(why), Exit::Signal(libc::SIGKILL), Circumstances::IDLE);
                 for job in self.withdraw(|job| Some(job.token) == token) {
                     let (token, item, outcome) = (job.token, job.item, Err(fault.clone()));
                     self.pending.push_back(Event::Done { slot: self.slot, token, item, outcome });
@@ -467,9 +469,6 @@ impl Supervisor {
 fn stray(token: u64, item: u32) -> String {
     format!("an answer to item {item} of job token {token}, which it is not working on")
 }
-
-/// Circumstances of work that no process was at.
-const IDLE: Circumstances<'_> = Circumstances { greeted: true, memory_bytes: None, plan_bytes: 0, last_words: "" };
 
 /// Why work was not sent.
 enum Unsent {

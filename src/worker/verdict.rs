@@ -32,6 +32,14 @@ pub struct Circumstances<'a> {
     pub plan_bytes: u64,
     /// The last line it wrote to stderr; empty when there was none.
     pub last_words: &'a str,
+    /// Whether its cgroup has counted a kill for memory meanwhile.
+    pub out_of_memory: bool,
+}
+
+impl Circumstances<'_> {
+    /// Those of work that no process was at.
+    pub const IDLE: Self =
+        Self { greeted: true, memory_bytes: None, plan_bytes: 0, last_words: "", out_of_memory: false };
 }
 
 /// The fault that ends the item a worker was working on when it ended.
@@ -59,7 +67,7 @@ fn killed(code: Code) -> String {
 }
 
 fn gone(exit: Exit, circumstances: Circumstances<'_>) -> Fault {
-    let Circumstances { greeted, memory_bytes, plan_bytes, last_words } = circumstances;
+    let Circumstances { greeted, memory_bytes, plan_bytes, last_words, out_of_memory } = circumstances;
     let words = if last_words.is_empty() { String::new() } else { format!("; its last words: {last_words}") };
     let (code, text) = match exit {
         Exit::Code(EXIT_MEMORY) => {
@@ -72,6 +80,11 @@ fn gone(exit: Exit, circumstances: Circumstances<'_>) -> Fault {
                 None => format!("an idle worker was above its {plan_bytes} bytes for models{words}"),
             };
             (Code::WorkerMemory, text)
+        }
+        Exit::Signal(libc::SIGKILL) if out_of_memory => {
+            let text = "the kernel killed the worker because the memory of its cgroup, or of the whole node, ran out; \
+                        use a smaller model or input, or raise workers.memory_mib";
+            (Code::WorkerMemory, text.to_owned())
         }
         Exit::Code(code) if code == i32::from(EXIT_USAGE) || code == i32::from(EXIT_JAIL) => {
             (Code::WorkerStart, format!("the worker could not start (exit code {code}){words}"))
@@ -156,8 +169,13 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const AT_WORK: Circumstances<'_> =
-        Circumstances { greeted: true, memory_bytes: Some(1000), plan_bytes: 2000, last_words: "" };
+    const AT_WORK: Circumstances<'_> = Circumstances {
+        greeted: true,
+        memory_bytes: Some(1000),
+        plan_bytes: 2000,
+        last_words: "",
+        out_of_memory: false,
+    };
 
     #[test]
     fn the_exit_decides_the_code_when_a_worker_goes_by_itself() {
@@ -183,6 +201,17 @@ mod tests {
         let circumstances = Circumstances { last_words: "stack overflow", ..AT_WORK };
         let text = fault(&Cause::Gone, Exit::Signal(9), circumstances).message;
         assert!(text.contains("signal 9") && text.contains("last words: stack overflow"), "{text}");
+    }
+
+    #[test]
+    fn a_kill_that_the_cgroup_counted_is_a_matter_of_memory_and_another_is_not() {
+        let counted = Circumstances { out_of_memory: true, ..AT_WORK };
+        let fault_of = |exit, circumstances| fault(&Cause::Gone, exit, circumstances);
+        let memory = fault_of(Exit::Signal(9), counted);
+        assert_eq!(memory.code, Code::WorkerMemory);
+        assert!(memory.message.contains("workers.memory_mib"), "{memory}");
+        assert_eq!(fault_of(Exit::Signal(9), AT_WORK).code, Code::WorkerCrashed);
+        assert_eq!(fault_of(Exit::Signal(11), counted).code, Code::WorkerCrashed);
     }
 
     #[test]

@@ -36,6 +36,17 @@ impl Message {
         self
     }
 
+    /// Bytes as they are, which need not make sense.
+    pub(crate) fn raw(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// What was written.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// An inner message.
     pub(crate) fn message(self, field: u64, message: Self) -> Self {
         self.bytes(field, message.0)
@@ -57,6 +68,26 @@ pub(crate) fn node(op: &str, inputs: &[&str], outputs: &[&str]) -> Message {
 /// An attribute with several integers, for [`with`].
 pub(crate) fn integers(name: &str, values: &[u64]) -> Message {
     values.iter().fold(Message::default().bytes(1, name).int(20, 7), |attribute, value| attribute.int(8, *value))
+}
+
+/// An attribute with one integer.
+pub(crate) fn integer(name: &str, value: i64) -> Message {
+    Message::default().bytes(1, name).int(20, 2).int(3, value.cast_unsigned())
+}
+
+/// An attribute with a word.
+pub(crate) fn word(name: &str, value: &str) -> Message {
+    Message::default().bytes(1, name).int(20, 3).bytes(4, value)
+}
+
+/// An attribute with a tensor.
+pub(crate) fn holding(name: &str, tensor: Message) -> Message {
+    Message::default().bytes(1, name).int(20, 4).message(5, tensor)
+}
+
+/// An attribute with an inner graph.
+pub(crate) fn inner(name: &str, graph: Graph) -> Message {
+    Message::default().bytes(1, name).int(20, 5).message(6, graph.message())
 }
 
 /// An operator with an attribute.
@@ -108,8 +139,8 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// The ONNX file.
-    pub(crate) fn file(self) -> Vec<u8> {
+    /// The graph alone.
+    pub(crate) fn message(self) -> Message {
         let mut graph = Message::default();
         for node in self.nodes {
             graph = graph.message(1, node);
@@ -124,8 +155,21 @@ impl Graph {
         for output in self.outputs {
             graph = graph.message(12, output);
         }
-        let opset = Message::default().int(2, 13);
-        Message::default().int(1, 8).message(7, graph).message(8, opset).0
+        graph
+    }
+
+    /// The ONNX file, of operator set 13.
+    pub(crate) fn file(self) -> Vec<u8> {
+        self.file_of(8, &[("", 13)]).into_bytes()
+    }
+
+    /// The ONNX file, of that format and those operator sets.
+    pub(crate) fn file_of(self, ir_version: u64, sets: &[(&str, i64)]) -> Message {
+        let mut file = Message::default().int(1, ir_version).message(7, self.message());
+        for (domain, version) in sets {
+            file = file.message(8, Message::default().bytes(1, domain).int(2, version.cast_unsigned()));
+        }
+        file
     }
 }
 

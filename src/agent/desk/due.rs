@@ -89,6 +89,7 @@ impl Desk {
             })
             .collect();
         for (slot, fault) in over {
+            self.suspect(slot, Code::WorkerTimeout);
             if let Some(id) = self.kill(now, slot, Code::WorkerTimeout) {
                 self.change(now, &id, Event::Fault(fault));
             }

@@ -37,6 +37,7 @@ impl Desk {
                 let Some(fault) = fault else { return };
                 let ours = self.bench.places[slot].run.as_ref().is_some_and(|run| Some(run.token) == token);
                 if ours {
+                    self.suspect(slot, fault.code);
                     self.attempt_failed(now, slot, fault);
                 }
             }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Desk;
 use crate::fault::{Code, Fault};
+use crate::jobs::job::Limits;
 use crate::model::Manifest;
 use crate::units::Digest;
 
@@ -39,16 +41,58 @@ impl Suspects {
     pub(super) fn failed(&mut self, manifest: &Manifest, code: Code) {
         // A model with open dimensions may refuse a shape and serve another: no stranger shall lock it out for others.
         let shape_is_open = manifest.inputs.iter().any(|port| port.shape.contains(&None));
-        let is_the_models = matches!(code, Code::ModelParse | Code::ModelUnsupportedOp | Code::ModelExternalData)
-            || (code == Code::ModelShape && !shape_is_open);
-        if is_the_models && !self.proven.contains(&manifest.digest) {
-            *self.failures.entry(manifest.digest).or_default() += 1;
+        let is_the_models = matches!(
+            code,
+            Code::ModelParse
+                | Code::ModelUnsupportedOp
+                | Code::ModelExternalData
+                | Code::ModelOpset
+                | Code::ModelGraph
+                | Code::ModelName
+                | Code::ModelDatatype
+        ) || (matches!(code, Code::ModelShape | Code::ModelAttribute | Code::ModelTooLarge)
+            && !shape_is_open);
+        if is_the_models {
+            self.count(manifest.digest);
         }
+    }
+
+    /// It met a limit before it gave its first result. Where the limit was narrower than jobs usually get, or the shape
+    /// was the request's choice, the request is to blame.
+    fn overran(&mut self, manifest: &Manifest, code: Code, given: &Limits, usual: &Limits) {
+        let shape_is_open = manifest.inputs.iter().any(|port| port.shape.contains(&None));
+        let was_ample = match code {
+            Code::WorkerMemory => given.memory_bytes >= usual.memory_bytes,
+            Code::WorkerTimeout => given.wall >= usual.wall,
+            // Whatever else ends a worker may have come from outside.
+            _ => false,
+        };
+        if was_ample && !shape_is_open {
+            self.count(manifest.digest);
+        }
+    }
+
+    fn count(&mut self, digest: Digest) {
+        if !self.proven.contains(&digest) {
+            *self.failures.entry(digest).or_default() += 1;
+        }
+    }
+}
+
+impl Desk {
+    /// The worker of a place was ended, by that code, over what it ran: that counts against its model if it has never
+    /// given a result.
+    pub(super) fn suspect(&mut self, slot: usize, code: Code) {
+        let Some(run) = self.bench.places[slot].run.as_ref().filter(|run| run.bodies.is_empty()) else { return };
+        let Some(job) = self.jobs.get_open(&run.job) else { return };
+        self.suspects.overran(&run.model.manifest, code, &job.limits, &self.settings.limits.defaults);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::manifest::parse;
 
@@ -75,6 +119,23 @@ mod tests {
         assert_eq!(fault.code, Code::ModelQuarantined);
         assert!(fault.message.contains("m.onnx") && fault.message.contains("3 times"), "{fault}");
         assert!(after("[1]", &[Code::ModelRun; 9]).is_ok(), "it loaded");
+    }
+
+    #[test]
+    fn limits_that_were_ample_count_and_narrow_ones_or_open_shapes_do_not() {
+        let usual = Limits { wall: Duration::from_secs(60), memory_bytes: 1000, attempts: 1, output_bytes: 1000 };
+        let after = |shape: &str, code: Code, given: &Limits| {
+            let (model, mut suspects) = (model(shape), Suspects::default());
+            (0..3).for_each(|_| suspects.overran(&model, code, given, &usual));
+            suspects.admit(&model).is_err()
+        };
+        for code in [Code::WorkerMemory, Code::WorkerTimeout] {
+            assert!(after("[1]", code, &usual));
+            assert!(!after("[-1]", code, &usual));
+            let narrow = Limits { wall: Duration::from_secs(59), memory_bytes: 999, ..usual };
+            assert!(!after("[1]", code, &narrow));
+        }
+        assert!(!after("[1]", Code::WorkerCrashed, &usual), "an operator may have killed it");
     }
 
     #[test]

@@ -135,8 +135,13 @@ fn enter(args: &Args) -> io::Result<()> {
     let nice = match args.class {
         Class::Idle => {
             let policy = jail::Policy { level: Level::BestEffort, ..jail::Policy::default() };
-            let settings =
-                jail::Settings { parent: args.parent, core: args.core, address_bytes: ADDRESS_BYTES, policy };
+            let settings = jail::Settings {
+                parent: args.parent,
+                core: args.core,
+                address_bytes: ADDRESS_BYTES,
+                policy,
+                manners: true,
+            };
             for refused in jail::enter(&settings, infer::warm_up)?.notes {
                 eprintln!("neap bench worker: {refused}");
             }

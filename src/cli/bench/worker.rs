@@ -61,14 +61,15 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let library = Library::open(&model.folder).map_err(|error| Failure::new(Class::Io, error.to_string()))?;
     let entries: Vec<_> = library.entries().collect();
     let appraisals = u64::from(args.appraisals) * entries.len() as u64;
-    let mut progress = Progress::begin(u64::from(args.starts) / 10 + appraisals * 10 + u64::from(args.rounds) * 20);
+    // In steps of a start, of which an appraisal takes about a hundred.
+    let mut progress = Progress::begin(u64::from(args.starts) + appraisals * 100 + u64::from(args.rounds) * 200);
     let mut figures = Figures::default();
     for start in 0..args.starts {
         go_on(&interrupt)?;
-        progress.at(u64::from(start) / 10, "starting workers");
+        progress.at(u64::from(start), "starting workers");
         figures.started(starts::one(&Limits::default())?);
     }
-    let mut done = u64::from(args.starts) / 10;
+    let mut done = u64::from(args.starts);
     for entry in entries {
         for _ in 0..args.appraisals {
             go_on(&interrupt)?;
@@ -79,7 +80,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
                 // It costs nothing: it does not run.
                 Outcome::Refused(fault) => figures.refused(entry.manifest.name.as_str(), &fault),
             }
-            done += 10;
+            done += 100;
         }
     }
     let mut pair = inside::Pair::start(&model, machine.cores.last().copied().unwrap_or(0))?;
@@ -87,7 +88,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         go_on(&interrupt)?;
         progress.at(done, "running inside and outside the sandbox");
         figures.rounds.extend(pair.round(round, std::time::Duration::from_millis(args.round_ms.into()))?);
-        done += 20;
+        done += 200;
     }
     drop(pair);
     progress.end();

@@ -1,11 +1,13 @@
 //! Which models are computed rightly, and which are refused before they can do harm?
 
-#[expect(dead_code, reason = "shared with the integration tests, which use more of it")]
+#[allow(dead_code, reason = "shared with the integration tests, which use more of it")]
 #[path = "../../../tests/support/onnx.rs"]
-mod onnx;
+pub(in crate::worker) mod onnx;
 
 use self::onnx::{FLOAT, Graph, INT64, external_tensor, floats, ints, node, tensor, value};
 use super::*;
+use crate::units::FAULT_TEXT_BYTES_MAX;
+use crate::worker::preflight::NODES_MAX;
 
 fn port(name: &str, datatype: DataType, shape: &[Option<usize>]) -> Port {
     Port { name: name.to_owned(), datatype, shape: shape.to_vec(), default: None }
@@ -121,7 +123,7 @@ fn a_file_that_is_no_model_is_a_parse_fault() {
 fn an_unknown_operator_is_named() {
     let fault = refusal(unary("Frobnicate", FLOAT).file());
     assert_eq!(fault.code, Code::ModelUnsupportedOp);
-    assert!(fault.message.contains("ai.onnx.Frobnicate (node \"y\")"), "{fault}");
+    assert!(fault.message.contains("\"ai.onnx.Frobnicate\" (node \"y\")"), "{fault}");
 }
 
 #[test]
@@ -214,7 +216,7 @@ fn a_symbolic_dimension_that_would_overrun_the_parsers_stack_is_refused() {
     let name = format!("x{}", "(".repeat(50_000));
     graph.inputs = vec![value(&name, FLOAT, &[0])];
     let fault = load(graph.file(), &[pinned(&name, DataType::Fp32, &[3])], &[port("y", DataType::Fp32, &[None])]);
-    assert_eq!(fault.err().unwrap().code, Code::ModelParse);
+    assert_eq!(fault.err().unwrap().code, Code::ModelName);
 }
 
 #[test]

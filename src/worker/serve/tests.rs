@@ -11,8 +11,9 @@ fn parse(line: &str) -> Result<Arguments, String> {
 #[test]
 fn arguments_are_read_in_any_order() {
     let parsed = parse("--parent 12 --plan-bytes 1000 --slot 3 --address-bytes 2000").unwrap();
-    let jail = jail::Settings { parent: 12, core: None, address_bytes: 2000, policy: jail::Policy::default() };
-    assert_eq!(parsed, Arguments { slot: 3, plan_bytes: 1000, jail, dead_man: None });
+    let jail =
+        jail::Settings { parent: 12, core: None, address_bytes: 2000, policy: jail::Policy::default(), manners: true };
+    assert_eq!(parsed, Arguments { slot: 3, plan_bytes: 1000, jail, dead_man: None, attempt: None });
     let pinned =
         parse("--core 5 --parent 12 --plan-bytes 1000 --slot 3 --address-bytes 2000 --user 7 --sandbox best-effort")
             .unwrap();

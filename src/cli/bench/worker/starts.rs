@@ -44,10 +44,10 @@ async fn greet(limits: &Limits) -> Result<Started, Failure> {
     let mut child = Child::spawn(&start, None).map_err(|error| not_up(&error.to_string()))?;
     let hello = loop {
         match child.step().await.map_err(|error| not_up(&error.to_string()))? {
-            Step::Message(message) => match *message {
-                FromWorker::Hello(hello) => break hello,
-                other => return Err(not_up(&format!("its first word was {other:?}"))),
-            },
+            Step::Message(message) => {
+                let FromWorker::Hello(hello) = *message else { return Err(not_up("its first word was no greeting")) };
+                break hello;
+            }
             Step::Quiet => {}
             Step::Gone => return Err(not_up("it ended; its reason stands above")),
         }

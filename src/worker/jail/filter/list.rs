@@ -49,6 +49,9 @@ const fn unseen(
     Entry { name, number, arguments, why, unseen: Some(unseen) }
 }
 
+/// Why the calls of a nap stay.
+const PARKED: &str =
+    "only while the agent is silent; tests/worker.rs and tests/dead_man.rs park workers that have this filter";
 /// Descriptor of the socket to the agent.
 const SOCKET: i32 = 0;
 const ANY: &[Argument] = &[];
@@ -104,9 +107,9 @@ pub(super) const LIST: &[Entry] = &[
     ),
     // The dead-man's handle: a handler on top of whatever runs, which naps while the agent is silent.
     seen("rt_sigreturn", libc::SYS_rt_sigreturn, ANY, "the way back from the handler of SIGPROF"),
-    seen("clock_nanosleep", libc::SYS_clock_nanosleep, ANY, "naps of the dead-man's handle"),
-    seen("restart_syscall", libc::SYS_restart_syscall, ANY, "a nap that was stopped and continued"),
-    seen("getppid", libc::SYS_getppid, ANY, "whether the agent still lives"),
+    unseen("clock_nanosleep", libc::SYS_clock_nanosleep, ANY, "naps of the dead-man's handle", PARKED),
+    unseen("restart_syscall", libc::SYS_restart_syscall, ANY, "a nap that was stopped and continued", PARKED),
+    unseen("getppid", libc::SYS_getppid, ANY, "whether the agent still lives", PARKED),
     unseen(
         "nanosleep",
         libc::SYS_nanosleep,
