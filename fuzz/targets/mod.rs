@@ -36,6 +36,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("load_push", load::load_push),
     ("load_shm", load::load_shm),
     ("load_trace", load::load_trace),
+    ("model_bundle", models::model_bundle),
     ("model_preflight", models::model_preflight),
     ("model_toml", texts::model_toml),
     ("order_envelope", trust::order_envelope),
