@@ -60,6 +60,14 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
             for note in settings.surroundings() {
                 out.line(&format!("{}: {} {note}", path.display(), out.paint(Tone::Warn, "note:")))?;
             }
+            let mqtt = &settings.mqtt;
+            let (what, tone) = match mqtt.transport() {
+                Transport::Tls => ("tls: private, to a broker of the authority in ca_file", Tone::Good),
+                Transport::PlainLocal => ("plain-local: in clear text, on this machine only", Tone::Good),
+                Transport::PlainInsecure => ("plain-insecure: everybody on the way can read and change it", Tone::Warn),
+            };
+            let host = &mqtt.host;
+            out.line(&format!("{}: {} {what} ({host}:{})", path.display(), out.paint(tone, "transport:"), mqtt.port))?;
             if let Some(keys) = &settings.trust.keys {
                 let found = trust::read(keys).and_then(|text| KeyRing::parse(&text));
                 let (tone, said) = match &found {
@@ -71,14 +79,6 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
                 };
                 out.line(&format!("{}: {} {said}", path.display(), out.paint(tone, "trust:")))?;
             }
-            let mqtt = &settings.mqtt;
-            let (what, tone) = match mqtt.transport() {
-                Transport::Tls => ("tls: private, to a broker of the authority in ca_file", Tone::Good),
-                Transport::PlainLocal => ("plain-local: in clear text, on this machine only", Tone::Good),
-                Transport::PlainInsecure => ("plain-insecure: everybody on the way can read and change it", Tone::Warn),
-            };
-            let host = &mqtt.host;
-            out.line(&format!("{}: {} {what} ({host}:{})", path.display(), out.paint(tone, "transport:"), mqtt.port))?;
             for item in floor::look(&settings).items() {
                 let tone = match item.had {
                     Had::Yes => Tone::Good,
@@ -119,8 +119,8 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
         "valid": read.is_ok(),
         "problems": problems,
         "notes": notes,
-        "trust": trust,
         "transport": transport,
+        "trust": trust,
         "floor": floor,
     })
 }

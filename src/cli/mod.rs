@@ -13,6 +13,7 @@ pub mod failure;
 mod feed;
 mod follow;
 mod jobs;
+mod key;
 mod models;
 mod order;
 mod out;
@@ -21,6 +22,8 @@ mod result;
 mod run;
 mod session;
 mod show;
+mod sign;
+mod signer;
 mod span;
 mod stage;
 mod submit;
@@ -78,6 +81,10 @@ enum Command {
     Cancel(cancel::Args),
     /// Tells a node to answer, to drain, to hold still, to go on.
     Order(order::Args),
+    /// Makes keys, and key rings for nodes.
+    Key(key::Args),
+    /// Signs an order, for any MQTT client to send.
+    Sign(sign::Args),
     /// Shows what happens on the nodes right now.
     Watch(watch::Args),
     /// Shows how fast the agent of this machine gave way, and what delayed it.
@@ -119,6 +126,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Result(args) => result::run(&args),
         Command::Cancel(args) => cancel::run(&args),
         Command::Order(args) => order::run(&args),
+        Command::Key(args) => key::run(&args),
+        Command::Sign(args) => sign::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::failure::{Class, Failure};
 use super::out::clean;
+use super::signer::Signer;
 use super::target::Place;
 use crate::link::messages::{self, Command as Order, NodeState, Reply};
 use crate::link::topics::Topics;
@@ -41,6 +42,7 @@ pub(super) struct Session {
     events: mpsc::Receiver<Event>,
     /// The node's topics.
     pub(super) topics: Topics,
+    signer: Option<Signer>,
     reply_topic: String,
     inbox: VecDeque<Publish>,
     tokens: u64,
@@ -78,7 +80,7 @@ pub(super) enum Heard {
 impl Session {
     /// Connects and subscribes to the filters and to its own reply topic.
     pub(super) async fn open(place: Place, filters: Vec<String>) -> Result<Self, Failure> {
-        let Place { mut link, topics } = place;
+        let Place { mut link, topics, signer } = place;
         let broker = link.broker();
         let reply_topic = topics.reply(&link.client_id);
         let all = filters.into_iter().chain([reply_topic.clone()]);
@@ -86,7 +88,8 @@ impl Session {
         let (commands, events) =
             mqtt::start(link, clock::wall).map_err(|error| Failure::new(class_of(&error), error.to_string()))?;
         let inbox = VecDeque::new();
-        let mut session = Self { commands, events, topics, reply_topic, inbox, tokens: 0, is_up: false, taken: None };
+        let (tokens, is_up, taken) = (0, false, None);
+        let mut session = Self { commands, events, topics, signer, reply_topic, inbox, tokens, is_up, taken };
         let up = async {
             loop {
                 match session.event().await? {
@@ -106,6 +109,7 @@ impl Session {
 
     /// Publishes and waits until the broker has it.
     pub(super) async fn send(&mut self, message: Publish) -> Result<(), Failure> {
+        let message = self.signed(message);
         let topic = message.topic.clone();
         let mine = self.post(message.clone()).await?;
         let delivered = async {
@@ -147,6 +151,7 @@ impl Session {
     /// connection is down the message is lost.
     pub(super) async fn post(&mut self, message: Publish) -> Result<u64, Failure> {
         self.tokens += 1;
+        let message = self.signed(message);
         self.command(Command::Publish { message, token: Some(self.tokens) }).await?;
         Ok(self.tokens)
     }
@@ -215,7 +220,15 @@ impl Session {
             correlation: Some(correlation.clone()),
             ..message(self.topics.command(order.name()), order.render(), COMMAND_EXPIRY_S)
         };
-        (message, correlation)
+        (self.signed(message), correlation)
+    }
+
+    /// The message with its signature, where there is a key to sign with: once, so that what is sent again is the same.
+    fn signed(&self, message: Publish) -> Publish {
+        match &self.signer {
+            Some(signer) => signer.sign(message),
+            None => message,
+        }
     }
 
     /// Whether a message is the reply with that mark.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::failure::{Class, Failure};
+use super::signer::Signer;
 use crate::config::{Mqtt, Settings};
 use crate::link::messages::new_id;
 use crate::link::settings::{self as link, PLAIN_PORT, TLS_PORT};
@@ -45,6 +46,12 @@ pub(super) struct Target {
     /// Speak in clear text to a broker on another machine
     #[arg(long)]
     allow_insecure: bool,
+    /// Sign with this private key, as neap key new makes it
+    #[arg(long, value_name = "KEY")]
+    sign_with: Option<PathBuf>,
+    /// In whose name [default: as the key file says]
+    #[arg(long, value_name = "NAME", requires = "sign_with")]
+    issuer: Option<Name>,
     /// Configuration of the node's agent
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -57,6 +64,8 @@ pub(super) struct Place {
     pub(super) link: link::Settings,
     /// The node's topics.
     pub(super) topics: Topics,
+    /// Signs what is sent.
+    pub(super) signer: Option<Signer>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +108,8 @@ impl Target {
             ..link::Settings::new(broker.host, port, format!("neap-{}", new_id()))
         };
         link.check().map_err(|error| Failure::new(Class::Usage, error.to_string()))?;
-        Ok(Place { link, topics })
+        let signer = self.sign_with.as_deref().map(|key| Signer::open(key, self.issuer.as_ref())).transpose()?;
+        Ok(Place { link, topics, signer })
     }
 
     /// What TLS goes by: what is given here, else what the agent has.
