@@ -1,5 +1,7 @@
 //! Do the attributes of an operator make sense? What the engine would divide by, index with or allocate is in range.
 
+#![expect(clippy::cast_possible_wrap, reason = "limits and ranks are far below 2^63")]
+
 use std::collections::BTreeSet;
 
 use super::facts::Node;
@@ -222,7 +224,7 @@ fn windows(node: &Node<'_>) -> Result<(), Fault> {
         ));
     }
     if weights.is_some_and(|weights| weights.dims.len() < 3 || weights.dims.contains(&0)) {
-        return node.refuse("has weights of no extent; a convolution needs one of rank 3 or more".to_owned());
+        return node.refuse("has weights of no extent; a convolution needs one of rank 3 or more");
     }
     let rank = kernel.len();
     let expected = [("strides", rank), ("dilations", rank), ("output_padding", rank), ("pads", 2 * rank)];
