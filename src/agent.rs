@@ -25,6 +25,7 @@ mod hear;
 mod history;
 mod keeper;
 mod memory;
+mod models;
 mod outbox;
 mod parts;
 mod pressure;

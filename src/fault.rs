@@ -126,6 +126,26 @@ codes! {
     ModelTooLarge = "model.too_large", false;
     /// Failed to load too often; refused until its digest changes.
     ModelQuarantined = "model.quarantined", false;
+    /// No signature file beside the model.
+    ModelUnsigned = "model.unsigned", false;
+    /// Its signature does not verify, or is of a kind that is not accepted.
+    ModelBadSignature = "model.bad_signature", false;
+    /// Signed with a key that is no publisher's on this node.
+    ModelUnknownKey = "model.unknown_key", false;
+    /// Signed with a key that was revoked.
+    ModelKeyRevoked = "model.key_revoked", false;
+    /// Signed with a key that is not valid any more, or not yet.
+    ModelKeyExpired = "model.key_expired", false;
+    /// Signed with a key that does not count for models of that name.
+    ModelKeyScope = "model.key_scope", false;
+    /// Its files are not those that were signed.
+    ModelFilesDiffer = "model.files_differ", false;
+    /// Its version is below the lowest that the node accepts.
+    ModelVersionRollback = "model.version_rollback", false;
+    /// Its own time has passed.
+    ModelExpired = "model.expired", false;
+    /// It could not be fetched whole.
+    ModelFetch = "model.fetch", true;
     /// The model ran but failed.
     ModelRun = "model.run", false;
     /// Wrong number of inputs.

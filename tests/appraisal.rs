@@ -60,6 +60,7 @@ fn model(file: &[u8], shape: &str) -> (TempDir, Arc<Entry>) {
         manifest_text: text.into(),
         labels: "".into(),
         folder: folder.path().canonicalize().unwrap(),
+        standing: Default::default(),
     };
     (folder, Arc::new(entry))
 }

@@ -12,6 +12,7 @@
 pub mod frames;
 pub mod jobs;
 pub mod load;
+pub mod models;
 pub mod reports;
 pub mod texts;
 pub mod trust;
@@ -35,6 +36,8 @@ pub const ALL: &[(&str, Target)] = &[
     ("load_push", load::load_push),
     ("load_shm", load::load_shm),
     ("load_trace", load::load_trace),
+    ("model_bundle", models::model_bundle),
+    ("model_preflight", models::model_preflight),
     ("model_toml", texts::model_toml),
     ("order_envelope", trust::order_envelope),
     ("reports", reports::reports),

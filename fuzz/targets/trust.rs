@@ -92,7 +92,7 @@ static SIGNED: LazyLock<Vec<(String, Digest)>> = LazyLock::new(|| {
 });
 
 /// A text after some changes, three bytes each: where, and what becomes of the byte that is there.
-fn edited(text: &str, edits: &[u8]) -> Vec<u8> {
+pub fn edited(text: &str, edits: &[u8]) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     for edit in edits.chunks_exact(3) {
         let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % bytes.len().max(1);

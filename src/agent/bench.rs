@@ -191,7 +191,13 @@ mod tests {
             "ab".repeat(32)
         );
         let manifest = crate::model::manifest::parse(&text).unwrap();
-        let model = Entry { manifest, manifest_text: text.into(), labels: "".into(), folder: "/m".into() };
+        let model = Entry {
+            manifest,
+            manifest_text: text.into(),
+            labels: "".into(),
+            folder: "/m".into(),
+            standing: Default::default(),
+        };
         Run::new(token, job.parse().unwrap(), Arc::new(model), at(0))
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::parts::{job_settings, open_library};
+use super::models::open_library;
+use super::parts::job_settings;
 use super::{Agent, Mouths, room};
 use crate::link;
 
@@ -40,7 +41,11 @@ impl Agent {
                 return;
             }
         };
-        match open_library(&fresh, &self.settings.jobs.state_dir) {
+        if let Err(fault) = self.core.desk.trust.reload() {
+            tracing::error!(%fault, "key ring not reloaded, the old one stays in force");
+        }
+        let now = self.clocks.now().wall;
+        match open_library(&fresh, &self.core.desk.trust, &self.settings.jobs.state_dir, now) {
             Ok(library) => {
                 self.core.desk.reports.set_library(&library, fresh.worst_node_max);
                 self.core.desk.set_library(library);
@@ -48,9 +53,6 @@ impl Agent {
                 self.settings.worst_node_max = fresh.worst_node_max;
             }
             Err(error) => tracing::error!(%error, "models not reloaded"),
-        }
-        if let Err(fault) = self.core.desk.trust.reload() {
-            tracing::error!(%fault, "key ring not reloaded, the old one stays in force");
         }
         // The number of workers is part of the policy, but processes are made at the start only.
         let mut policy = fresh.policy.clone();

@@ -7,16 +7,16 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::appraised;
 use super::clocks::Clocks;
 use super::core::{Core, Terms};
 use super::crashes;
 use super::desk::{self, Desk};
 use super::history::History;
 use super::keeper::{Found, Keeper};
+use super::models::{self, open_library};
 use super::pressure::{self, Watcher};
 use super::privacy::Privacy;
-use super::reports::{self, Impairment, Reports};
+use super::reports::{Impairment, Reports};
 use super::service::Service;
 use super::status::Status;
 use super::trust::Trust;
@@ -62,7 +62,6 @@ impl Agent {
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
-        let library = open_library(&settings, &settings.jobs.state_dir)?;
         let opener = opener(&settings);
         let (store, Found { jobs, wall_high, marks, damage }) = match open_store(&opener)?.map(Found::part) {
             Ok((store, found)) => (Ok(store), found),
@@ -73,6 +72,7 @@ impl Agent {
         let mut clocks = Clocks::start();
         clocks.recall(wall_high);
         let now = clocks.now();
+        let library = open_library(&settings, &trust, &settings.jobs.state_dir, now.wall)?;
         let (keeper, answers) = Keeper::start(opener, store).map_err(system("cannot start the store's thread"))?;
 
         // After the store: whoever holds its lock is the only agent of that name.
@@ -192,20 +192,6 @@ fn open_store(opener: &Opener) -> Result<Result<Opened, Fault>, Fault> {
     }
 }
 
-/// Reads the models folder, and what is known of their costs below that state directory; a model with a mistake is left
-/// out and said so.
-pub(super) fn open_library(settings: &Settings, state_dir: &Path) -> Result<Arc<Library>, Error> {
-    let folder = &settings.models_dir;
-    let library = appraised::with_verdicts(Library::open(folder)?, state_dir, appraised::limits(settings));
-    for problem in library.problems() {
-        tracing::error!(path = %problem.path.display(), problem = problem.message, "model left out");
-    }
-    if library.entries().next().is_none() {
-        tracing::warn!(folder = %folder.display(), "no model is installed: every job will be refused");
-    }
-    Ok(Arc::new(library))
-}
-
 /// How jobs are handled.
 pub(super) fn job_settings(settings: &Settings) -> desk::Settings {
     let jobs = &settings.jobs;
@@ -299,7 +285,8 @@ fn inventory(settings: &Settings, host: HostFacts, library: &Library, sentinel: 
         transport: String::new(),
         certificate: None,
         sources: settings.load.sources.iter().map(|source| source.name.clone()).collect(),
-        models: reports::models(library, settings.worst_node_max),
+        models: models::offered(library, settings.worst_node_max),
+        models_refused: models::refused(library),
         limits: InfoLimits {
             wall_ms: u64::try_from(maxima.wall.as_millis()).unwrap_or(u64::MAX),
             memory_bytes: maxima.memory_bytes,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::appraised;
 use super::desk::Now;
+use super::models;
 use super::telemetry::Counters;
 use crate::fault::{Code, Fault};
 use crate::governor::{Decision, Mode, Policy, Reason};
@@ -12,14 +12,13 @@ use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoCertificate, InfoModel, LoadSample, NodeEvent, NodeState, OpenJobs, Progress,
-    ResultHead, Status,
+    self, ErrorBody, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
 use crate::load::fusion::{Fused, FusedLoad};
 use crate::model::Manifest;
-use crate::model::library::{Entry, Library};
+use crate::model::library::Library;
 use crate::sentinel::YieldRecord;
 use crate::units::{Instant, JobId, SourceId, Utilization, WallTime};
 use crate::worker::jail::achieved::Strength;
@@ -129,7 +128,8 @@ impl Reports {
 
     /// The models changed.
     pub(super) fn set_library(&mut self, library: &Library, worst_node_max: Option<Duration>) {
-        self.info.models = models(library, worst_node_max);
+        self.info.models = models::offered(library, worst_node_max);
+        self.info.models_refused = models::refused(library);
     }
 
     /// The governor decided, at that monotonic moment.
@@ -479,20 +479,4 @@ pub(super) fn publish(message: Message) -> Publish {
         correlation: None,
         properties: message.properties,
     }
-}
-
-/// The models of a library, as the inventory lists them.
-pub(super) fn models(library: &Library, worst_node_max: Option<Duration>) -> Vec<InfoModel> {
-    let told = |entry: &Entry| {
-        let info = InfoModel {
-            name: entry.manifest.name.to_string(),
-            version: entry.manifest.version,
-            digest: entry.manifest.digest.to_string(),
-            summary: entry.manifest.summary.clone(),
-            accepts: entry.manifest.prepare.as_ref().map(|prepare| prepare.accepts.clone()),
-            ..InfoModel::default()
-        };
-        appraised::tell(library, entry, worst_node_max, info)
-    };
-    library.entries().map(|entry| told(entry)).collect()
 }

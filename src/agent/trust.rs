@@ -122,6 +122,15 @@ impl Trust {
         }
     }
 
+    /// Whose models count, and whether all others are refused; `None` without a key ring.
+    pub(super) fn publishers(&self) -> Option<(&KeyRing, bool)> {
+        match self.mode {
+            Mode::None => None,
+            Mode::Warn => Some((&self.ring, false)),
+            Mode::Require => Some((&self.ring, true)),
+        }
+    }
+
     /// What is to be made durable.
     pub(super) fn take_marks(&mut self) -> Vec<Mark> {
         std::mem::take(&mut self.marks)

@@ -1,7 +1,13 @@
-//! Which models are there, are they whole, do they still give what they should? `neap models`.
+//! Which models are there, are they whole and whose, do they still give what they should? `neap models`.
 
+mod add;
 mod appraise;
+mod fetch;
 mod golden;
+mod keep;
+mod place;
+mod sign;
+mod trusting;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +16,11 @@ use serde_json::json;
 
 use super::failure::{Class, Failure};
 use super::out::{Out, Tone, clean};
-use crate::config::Settings;
+use crate::fault::Fault;
 use crate::model::library::{Entry, Library};
+use crate::model::signed::{self, Standing};
+use crate::sys::clock;
+use trusting::{Trusting, say};
 
 /// Arguments of `neap models`.
 #[derive(Debug, clap::Args)]
@@ -20,7 +29,9 @@ Examples:
   neap models list --dir models
   neap models verify --config /etc/neap/neap.toml
   neap models test --dir models objects
-  neap models appraise --config /etc/neap/neap.toml")]
+  neap models appraise --config /etc/neap/neap.toml
+  neap models add https://models.example.net/objects/ --ca ca.pem --config /etc/neap/neap.toml
+  neap models sign models/objects --key publisher.key")]
 pub(super) struct Args {
     #[command(subcommand)]
     action: Action,
@@ -31,14 +42,41 @@ enum Action {
     /// Lists the models of a folder
     #[command(after_help = "Examples:\n  neap models list --dir models\n  neap models list --dir models --json")]
     List(Folder),
-    /// Compares each model file with the digest in its manifest
-    #[command(after_help = "Examples:\n  neap models verify --dir models\n  neap models verify --dir models objects")]
-    Verify(Folder),
+    /// Compares each model with its digest, its signature, its lowest version and its end
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
     /// Finds out what each model costs here, and whether it serves
     Appraise(appraise::Args),
     /// Runs each model's golden inputs in a worker and compares the results
     #[command(after_help = "Examples:\n  neap models test --dir models\n  neap models test --dir models objects")]
     Test(Folder),
+    /// Installs a model from a folder or an https address
+    Add(Box<add::Args>),
+    /// Goes back to the version that was installed before
+    Rollback(keep::RollbackArgs),
+    /// Removes a model
+    Rm(keep::RemoveArgs),
+    /// Signs a model for its publisher
+    Sign(sign::SignArgs),
+    /// Makes a key that signs models
+    Key(sign::KeyArgs),
+}
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  neap models verify --dir models
+  neap models verify --config /etc/neap/neap.toml --golden
+  neap models verify --dir models --ring ring.json objects
+
+With a key ring (of the configuration or --ring) the signature is verified too. The exit code is 65 when any is wrong.";
+
+#[derive(Debug, clap::Args)]
+struct VerifyArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Runs the golden cases as well
+    #[arg(long)]
+    golden: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -46,12 +84,8 @@ struct Folder {
     /// Only these models
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Folder of the models [default: from --config, else /usr/share/neap/models]
-    #[arg(long, value_name = "FOLDER")]
-    dir: Option<PathBuf>,
-    /// Configuration of the agent
-    #[arg(short, long, value_name = "FILE", conflicts_with = "dir")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    trusting: trusting::Whom,
     /// One JSON object a model
     #[arg(long)]
     json: bool,
@@ -80,26 +114,28 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     match &args.action {
         Action::List(folder) => list(&out, folder),
         Action::Appraise(args) => appraise::run(args),
-        Action::Verify(folder) => {
-            let library = folder.open()?;
-            let verify = |entry: &Arc<Entry>| {
-                entry.verify().map(|()| entry.manifest.digest.to_string()).map_err(|fault| fault.to_string())
-            };
-            report(&out, folder, &library, verify)
-        }
+        Action::Verify(args) => verify(&out, args),
         Action::Test(folder) => {
             let library = folder.open()?;
             let mut bench = golden::Bench::new()?;
             report(&out, folder, &library, |entry| bench.test(entry))
         }
+        Action::Add(args) => add::run(args),
+        Action::Rollback(args) => keep::rollback(args),
+        Action::Rm(args) => keep::remove(args),
+        Action::Sign(args) => sign::sign(args),
+        Action::Key(args) => sign::new_key(args),
     }
 }
 
 impl Folder {
     fn open(&self) -> Result<Library, Failure> {
-        let configured = self.config.as_deref().map(Settings::read).transpose()?.map(|settings| settings.models_dir);
-        let folder = self.dir.clone().or(configured).unwrap_or_else(|| PathBuf::from("/usr/share/neap/models"));
-        let library = Library::open(&folder).map_err(|error| Failure::new(Class::Io, error.to_string()))?;
+        self.open_trusting(&self.trusting.read()?)
+    }
+
+    fn open_trusting(&self, trusting: &Trusting) -> Result<Library, Failure> {
+        let folder = trusting.dir();
+        let library = Library::open(folder).map_err(|error| Failure::new(Class::Io, error.to_string()))?;
         if library.entries().next().is_none() && library.problems().is_empty() {
             let text = format!("no model in {}: a model is a folder with a model.toml; check --dir", folder.display());
             return Err(Failure::new(Class::Data, text));
@@ -118,19 +154,44 @@ impl Folder {
     }
 }
 
+/// What is right with each model, or the first that is wrong.
+fn verify(out: &Out, args: &VerifyArgs) -> Result<(), Failure> {
+    let trusting = args.folder.trusting.read()?;
+    let library = args.folder.open_trusting(&trusting)?;
+    let mut bench = args.golden.then(golden::Bench::new).transpose()?;
+    let examine = |entry: &Arc<Entry>| {
+        entry.verify().map_err(|fault| fault.to_string())?;
+        let standing = trusting.stand(entry).map_err(|fault| fault.to_string())?;
+        signed::check_expiry(entry, clock::wall()).map_err(|fault| fault.to_string())?;
+        let mut words = entry.manifest.digest.to_string();
+        if standing != Standing::Unasked {
+            words = format!("{words}, signature {}", say(&standing));
+        }
+        if let Some(bench) = &mut bench {
+            words = format!("{words}, {}", bench.test(entry)?);
+        }
+        Ok(words)
+    };
+    report(out, &args.folder, &library, examine)
+}
+
 fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
-    let settings = folder.config.as_deref().map(Settings::read).transpose()?;
-    let library = appraise::known(folder.open()?, settings.as_ref());
+    let trusting = folder.trusting.read()?;
+    let library = appraise::known(folder.open_trusting(&trusting)?, trusting.settings());
     let mut rows = Vec::new();
     for entry in library.entries().filter(|entry| folder.wants(entry)) {
         let manifest = &entry.manifest;
         let bytes = std::fs::metadata(entry.onnx_path()).map(|file| file.len()).ok();
         let accepts = manifest.prepare.as_ref().map(|prepare| prepare.accepts.as_str());
+        let standing = trusting.stand(entry);
+        let signed_by = standing.as_ref().ok().and_then(Standing::by);
+        let refused = standing.as_ref().err().map(ToString::to_string);
         if folder.json {
             out.json(&json!({
                 "name": manifest.name.as_str(), "version": manifest.version, "digest": manifest.digest.to_string(),
                 "bytes": bytes, "accepts": accepts, "licence": manifest.licence, "summary": manifest.summary,
-                "source": manifest.source, "folder": entry.folder.display().to_string(),
+                "source": manifest.source, "folder": entry.folder.display().to_string(), "signed_by": signed_by,
+                "expires": manifest.expires.map(|end| end.to_string()), "refused": refused,
                 "cost": appraise::cost(library.verdict(entry)),
             }))?;
         } else {
@@ -141,6 +202,7 @@ fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
                 bytes.map_or_else(|| "missing".to_owned(), |bytes| format!("{:.1} MB", mega(bytes))),
                 accepts.unwrap_or("tensors").to_owned(),
                 manifest.licence.clone(),
+                column(&standing),
                 load,
                 run,
                 worst_node,
@@ -152,10 +214,12 @@ fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
     if !folder.json {
         let [load, run, worst_node, memory] = appraise::HEAD;
         let costs = [load, run, worst_node, memory];
-        let head = [&["MODEL", "VERSION", "SIZE", "ACCEPTS", "LICENCE"][..], &costs[..], &["WHAT IT DOES"]].concat();
+        let head =
+            [&["MODEL", "VERSION", "SIZE", "ACCEPTS", "LICENCE", "SIGNATURE"][..], &costs[..], &["WHAT IT DOES"]]
+                .concat();
         // No columns that say nothing.
         let empty =
-            |at: usize| (5..9).contains(&at) && rows.iter().all(|row: &Vec<String>| row[5..9].concat().is_empty());
+            |at: usize| (6..10).contains(&at) && rows.iter().all(|row: &Vec<String>| row[6..10].concat().is_empty());
         let keep = |at: &usize| !empty(*at);
         let pick = |row: &Vec<String>| (0..row.len()).filter(keep).map(|at| row[at].clone()).collect();
         let head: Vec<&str> = (0..head.len()).filter(keep).map(|at| head[at]).collect();
@@ -163,6 +227,16 @@ fn list(out: &Out, folder: &Folder) -> Result<(), Failure> {
     }
     let problems: Vec<Finding> = problems(&library, folder).collect();
     tell(out, folder.json, &problems)
+}
+
+/// What a signature is worth, in a column's width.
+fn column(standing: &Result<Standing, Fault>) -> String {
+    match standing {
+        Ok(Standing::Unasked) => "not asked for".to_owned(),
+        Ok(Standing::Signed { by }) => format!("good, {by}"),
+        Ok(Standing::Doubtful(fault)) => format!("warned: {}", fault.code),
+        Err(fault) => format!("refused: {}", fault.code),
+    }
 }
 
 /// Examines each wanted model and tells what was found, problems of the folder included.

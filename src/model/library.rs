@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::Manifest;
 use super::golden::{self, GoldenCase};
 use super::manifest::{self, MANIFEST_TOML_BYTES_MAX};
+use super::signed::Standing;
 use super::verdict::Verdict;
 use crate::fault::{Code, Fault};
 use crate::units::{Digest, MODEL_BYTES_MAX, Name};
@@ -35,9 +36,19 @@ const SAMPLES_MAX: usize = 100;
 #[derive(Clone, Debug, Default)]
 pub struct Library {
     entries: Vec<Arc<Entry>>,
+    refused: Vec<Refused>,
     problems: Vec<Problem>,
     /// About the entries, those that hold.
     verdicts: Vec<Verdict>,
+}
+
+/// One model that is right but not to be trusted, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refused {
+    /// The model.
+    pub entry: Arc<Entry>,
+    /// What it lacks.
+    pub fault: Fault,
 }
 
 /// One model folder that cannot serve, and why.
@@ -60,6 +71,8 @@ pub struct Entry {
     pub labels: Arc<str>,
     /// Where it lies, without symbolic links.
     pub folder: PathBuf,
+    /// What its signature is worth.
+    pub standing: Standing,
 }
 
 /// The folder of models cannot be read.
@@ -76,6 +89,14 @@ impl Library {
     /// # Errors
     /// When the folder itself cannot be read.
     pub fn open(folder: &Path) -> Result<Self, LibraryError> {
+        Self::open_judged(folder, |_| Ok(Standing::Unasked))
+    }
+
+    /// As [`Self::open`], but only what the judge accepts is offered; the rest is [`Self::refused`].
+    ///
+    /// # Errors
+    /// When the folder itself cannot be read.
+    pub fn open_judged(folder: &Path, judge: impl Fn(&Entry) -> Result<Standing, Fault>) -> Result<Self, LibraryError> {
         let broken = |source| LibraryError { folder: folder.to_owned(), source };
         let root = folder.canonicalize().map_err(broken)?;
         let mut folders = Vec::new();
@@ -90,7 +111,7 @@ impl Library {
         folders.sort();
         let mut library = Self::default();
         for folder in folders {
-            let read = Entry::read(&folder, &root).and_then(|entry| library.admit(entry));
+            let read = Entry::read(&folder, &root).and_then(|entry| library.admit(entry, &judge));
             if let Err(message) = read {
                 library.problems.push(Problem { path: folder.join("model.toml"), message });
             }
@@ -102,7 +123,7 @@ impl Library {
         Ok(library)
     }
 
-    fn admit(&mut self, entry: Entry) -> Result<(), String> {
+    fn admit(&mut self, mut entry: Entry, judge: impl Fn(&Entry) -> Result<Standing, Fault>) -> Result<(), String> {
         let same = |known: &&Arc<Entry>| {
             known.manifest.name == entry.manifest.name && known.manifest.version == entry.manifest.version
         };
@@ -110,16 +131,38 @@ impl Library {
             let Manifest { name, version, .. } = &entry.manifest;
             return Err(format!("{name} version {version} is already in {:?}: give it another version", known.folder));
         }
-        if self.entries.len() == MODELS_MAX {
+        if self.entries.len() + self.refused.len() >= MODELS_MAX {
             return Err(format!("{MODELS_MAX} models are installed already, no more are read: remove some"));
         }
-        self.entries.push(Arc::new(entry));
+        match judge(&entry) {
+            Ok(standing) => {
+                entry.standing = standing;
+                self.entries.push(Arc::new(entry));
+            }
+            Err(fault) => self.refused.push(Refused { entry: Arc::new(entry), fault }),
+        }
         Ok(())
+    }
+
+    /// Judges once more what was accepted, when more is known.
+    pub fn judge_again(&mut self, judge: impl Fn(&Entry) -> Result<Standing, Fault>) {
+        for entry in std::mem::take(&mut self.entries) {
+            match judge(&entry) {
+                Ok(standing) if standing == entry.standing => self.entries.push(entry),
+                Ok(standing) => self.entries.push(Arc::new(Entry { standing, ..(*entry).clone() })),
+                Err(fault) => self.refused.push(Refused { entry, fault }),
+            }
+        }
     }
 
     /// What was found but cannot serve.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// What was found and is right, but was not accepted by the judge, in the order of their folders.
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
     }
 
     /// All models, by name, highest version first.
@@ -131,7 +174,7 @@ impl Library {
     ///
     /// # Errors
     /// `model.unknown` names what there is, `model.hash_mismatch` both digests; the fault of its appraisal when that has
-    /// refused the model.
+    /// refused the model, or of its signature.
     pub fn find(&self, name: &Name, version: Option<u32>, digest: Option<&Digest>) -> Result<Arc<Entry>, Fault> {
         let entry = self.installed(name, version, digest)?;
         self.refusal(&entry).map_or(Ok(entry), Err)
@@ -139,6 +182,12 @@ impl Library {
 
     fn installed(&self, name: &Name, version: Option<u32>, digest: Option<&Digest>) -> Result<Arc<Entry>, Fault> {
         let named: Vec<&Arc<Entry>> = self.entries.iter().filter(|entry| entry.manifest.name == *name).collect();
+        let is_there = named.iter().any(|entry| version.is_none_or(|asked| entry.manifest.version == asked));
+        let is_meant =
+            |manifest: &Manifest| manifest.name == *name && version.is_none_or(|asked| manifest.version == asked);
+        if let Some(refused) = self.refused.iter().find(|refused| !is_there && is_meant(&refused.entry.manifest)) {
+            return Err(refused.fault.clone());
+        }
         if named.is_empty() {
             let mut names: Vec<&str> = self.entries.iter().map(|entry| entry.manifest.name.as_str()).collect();
             names.dedup();
@@ -166,6 +215,15 @@ impl Library {
 }
 
 impl Entry {
+    /// The model in that folder, which may lie anywhere.
+    ///
+    /// # Errors
+    /// Place, value, what is allowed.
+    pub fn at(folder: &Path) -> Result<Self, String> {
+        let root = folder.canonicalize().map_err(|error| format!("{}: {error}", folder.display()))?;
+        Self::read(&root, &root)
+    }
+
     fn read(folder: &Path, root: &Path) -> Result<Self, String> {
         let folder = folder.canonicalize().map_err(|error| error.to_string())?;
         if !folder.starts_with(root) {
@@ -178,7 +236,8 @@ impl Entry {
             Some(file) => read_text(&folder, file, LABELS_BYTES_MAX).map_err(|why| format!("{file}: {why}"))?,
             None => String::new(),
         };
-        let entry = Self { manifest, manifest_text: text.into(), labels: labels.into(), folder };
+        let entry =
+            Self { manifest, manifest_text: text.into(), labels: labels.into(), folder, standing: Standing::Unasked };
         entry.open().map_err(|error| format!("{}: {error}", entry.manifest.file))?;
         Ok(entry)
     }

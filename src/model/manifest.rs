@@ -15,7 +15,7 @@ pub(super) use inputs::element;
 pub use parse::{ManifestError, parse};
 
 use crate::tensor::DataType;
-use crate::units::{Digest, Name};
+use crate::units::{Digest, Name, WallTime};
 
 /// Largest `model.toml`, in bytes.
 pub const MANIFEST_TOML_BYTES_MAX: usize = 64 * 1024;
@@ -57,6 +57,8 @@ pub struct Manifest {
     pub interpret: Option<Interpret>,
     /// File with the names of the classes, one a line, beside the manifest; `None` when there are none.
     pub labels: Option<String>,
+    /// From this moment on it is not to be used any more; `None`: it has no end.
+    pub expires: Option<WallTime>,
     /// Known inputs with the outputs that ONNX Runtime gives for them.
     pub goldens: Vec<Golden>,
 }

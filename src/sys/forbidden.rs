@@ -121,8 +121,12 @@ fn socket(family: c_int, kind: c_int) -> io::Result<c_long> {
     if socket < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
 }
 
+/// The first byte of an address of each family; both families have small numbers.
+const INTERNET: u8 = libc::AF_INET.to_ne_bytes()[if cfg!(target_endian = "little") { 0 } else { 3 }];
+const LOCAL: u8 = libc::AF_UNIX.to_ne_bytes()[if cfg!(target_endian = "little") { 0 } else { 3 }];
+
 /// Port 9 of this machine, as the kernel wants addresses.
-const LOOPBACK: [u8; 16] = [libc::AF_INET as u8, 0, 0, 9, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+const LOOPBACK: [u8; 16] = [INTERNET, 0, 0, 9, 127, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn tcp_connect() -> io::Result<()> {
     let socket = socket(libc::AF_INET, libc::SOCK_STREAM)?;
@@ -139,7 +143,7 @@ fn udp_send() -> io::Result<()> {
 fn unix_connect() -> io::Result<()> {
     let socket = socket(libc::AF_UNIX, libc::SOCK_STREAM)?;
     // An abstract name.
-    let name = [libc::AF_UNIX as u8, 0, 0, b'n', b'e', b'a', b'p'];
+    let name = [LOCAL, 0, 0, b'n', b'e', b'a', b'p'];
     call(libc::SYS_connect, [socket, address(name.as_ptr()), 7, 0, 0])
 }
 
@@ -152,9 +156,12 @@ fn map_executable() -> io::Result<()> {
     if block == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// The C libraries disagree about its type, not about its number.
+const TIOCSTI: c_long = 0x5412;
+
 fn type_into_terminal() -> io::Result<()> {
     let letter = b'x';
-    call(libc::SYS_ioctl, [0, libc::TIOCSTI as c_long, address(&raw const letter), 0, 0])
+    call(libc::SYS_ioctl, [0, TIOCSTI, address(&raw const letter), 0, 0])
 }
 
 fn ignore_dead_man() -> io::Result<()> {

@@ -46,4 +46,8 @@ pub mod replay;
 
 pub mod time;
 
+pub mod publisher;
+
+pub mod bundle;
+
 mod scope;

@@ -120,7 +120,7 @@ mod tests {
         std::fs::write(folder.join("m.onnx"), NETWORK).unwrap();
         let manifest = manifest::parse(&text).unwrap();
         let folder = folder.canonicalize().unwrap();
-        Entry { manifest, manifest_text: text.into(), labels: "".into(), folder }
+        Entry { manifest, manifest_text: text.into(), labels: "".into(), folder, standing: Default::default() }
     }
 
     fn content(mut file: &File) -> Vec<u8> {

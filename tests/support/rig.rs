@@ -71,7 +71,13 @@ impl Model {
             self.digest, self.inputs, self.outputs
         );
         let manifest = manifest::parse(&text).unwrap();
-        Arc::new(Entry { manifest, manifest_text: text.into(), labels: "".into(), folder })
+        Arc::new(Entry {
+            manifest,
+            manifest_text: text.into(),
+            labels: "".into(),
+            folder,
+            standing: Default::default(),
+        })
     }
 }
 

@@ -9,6 +9,7 @@ use super::{Ask, Desk, Effect, ITEMS_AHEAD, Now};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::Event;
 use crate::jobs::store::Batch;
+use crate::model::signed;
 use crate::units::JobId;
 use crate::worker::handle::Work;
 
@@ -127,7 +128,8 @@ impl Desk {
 
     fn start(&mut self, now: Now, slot: usize, id: &JobId) {
         let Some(model) = self.jobs.get_open(id).map(|job| job.model.clone()) else { return };
-        match self.library.find(&model.name, model.version, model.digest.as_ref()) {
+        let found = self.library.find(&model.name, model.version, model.digest.as_ref());
+        match found.and_then(|entry| signed::check_expiry(&entry, now.wall).map(|()| entry)) {
             Ok(entry) => {
                 self.tokens += 1;
                 let token = self.tokens;

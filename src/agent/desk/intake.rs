@@ -11,6 +11,7 @@ use crate::jobs::queue;
 use crate::jobs::store::{Batch, Payload};
 use crate::link::messages::{self, Body};
 use crate::link::{AckToken, Publish};
+use crate::model::signed;
 use crate::telemetry::LogLimit;
 use crate::trust::order::{self, Authority};
 use crate::units::{BadName, Digest, JobId};
@@ -94,6 +95,7 @@ impl Desk {
         let submit = messages::parse_submit(&wire, &self.settings.limits, now.due)?;
         trust::check_model(authority, &submit.model.name)?;
         let entry = self.library.find(&submit.model.name, submit.model.version, submit.model.digest.as_ref())?;
+        signed::check_expiry(&entry, now.wall)?;
         self.suspects.admit(&entry.manifest)?;
         for (index, request) in submit.items.iter().enumerate() {
             let checked = entry.manifest.check_inputs(&request.inputs).map(drop);

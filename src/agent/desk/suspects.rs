@@ -61,12 +61,9 @@ impl Suspects {
     /// was the request's choice, the request is to blame.
     fn overran(&mut self, manifest: &Manifest, code: Code, given: &Limits, usual: &Limits) {
         let shape_is_open = manifest.inputs.iter().any(|port| port.shape.contains(&None));
-        let was_ample = match code {
-            Code::WorkerMemory => given.memory_bytes >= usual.memory_bytes,
-            Code::WorkerTimeout => given.wall >= usual.wall,
-            // Whatever else ends a worker may have come from outside.
-            _ => false,
-        };
+        // Whatever else ends a worker may have come from outside.
+        let was_ample = (code == Code::WorkerMemory && given.memory_bytes >= usual.memory_bytes)
+            || (code == Code::WorkerTimeout && given.wall >= usual.wall);
         if was_ample && !shape_is_open {
             self.count(manifest.digest);
         }

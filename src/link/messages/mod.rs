@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use command::{Command, JOBS_IN_REPLY_MAX, JobsQuery, Listing, parse_command, parse_hold};
 pub use event::{LoadSample, NodeEvent, YieldEvent};
 pub use metrics::Metrics;
-pub use node::{Info, InfoCertificate, InfoLimits, InfoModel, NodeState, OpenJob, OpenJobs};
+pub use node::{Info, InfoCertificate, InfoLimits, InfoModel, InfoRefused, NodeState, OpenJob, OpenJobs};
 pub use reply::{JobSummary, JobsPage, Pong, Reply};
 pub use result::{
     Outcome, ResultBody, ResultHead, is_item_error, parse_result, render_item, render_item_error, render_result,

@@ -290,6 +290,9 @@ pub struct Info {
     pub sources: Vec<String>,
     /// Models that can be asked for.
     pub models: Vec<InfoModel>,
+    /// Models that are there and are not offered, because they are not to be trusted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models_refused: Vec<InfoRefused>,
     /// Largest limits that a job may ask for.
     pub limits: InfoLimits,
 }
@@ -320,6 +323,9 @@ pub struct InfoModel {
     /// Name of the BYTES tensor that takes an encoded medium; nothing when it takes raw tensors only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepts: Option<String>,
+    /// `good: PUBLISHER`, or what is wrong with its signature where the node only warns; nothing without a key ring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
     /// Whether its costs on this node are known, or its refusal.
     #[serde(default)]
     pub appraised: bool,
@@ -341,6 +347,19 @@ pub struct InfoModel {
     /// What is remarkable about its costs or results, one sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
+}
+
+/// One model that is there and not to be trusted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfoRefused {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: u32,
+    /// Stable code, such as `model.unsigned`.
+    pub code: String,
+    /// What it lacks, and what to do.
+    pub message: String,
 }
 
 /// Largest limits that a job may ask for.

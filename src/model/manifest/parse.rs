@@ -12,7 +12,7 @@ use super::raw::{RawGolden, RawManifest, RawPort};
 use super::{GOLDENS_MAX, Golden, MANIFEST_TOML_BYTES_MAX, Manifest, PORTS_MAX, Port, Tolerance, inputs};
 use crate::fault::plain;
 use crate::tensor::DataType;
-use crate::units::{ELEMENTS_MAX, FAULT_TEXT_BYTES_MAX, RANK_MAX};
+use crate::units::{ELEMENTS_MAX, FAULT_TEXT_BYTES_MAX, RANK_MAX, WallTime};
 
 /// Longest text of one field, in characters.
 const TEXT_CHARS_MAX: usize = 2000;
@@ -76,6 +76,7 @@ pub fn parse(text: &str) -> Result<Manifest, ManifestError> {
         prepare,
         interpret,
         labels,
+        expires: raw.expires.as_ref().map(|raw| moment(&at, raw)).transpose()?,
         goldens,
     })
 }
@@ -145,6 +146,15 @@ fn prose(at: &At<'_>, raw: &Spanned<String>) -> Result<String, ManifestError> {
         return Err(at.bad(&raw.span(), rule));
     }
     Ok(text.clone())
+}
+
+/// A moment with its offset from UTC.
+fn moment(at: &At<'_>, raw: &Spanned<String>) -> Result<WallTime, ManifestError> {
+    let text = raw.get_ref();
+    let read = text.parse::<jiff::Timestamp>().map_err(|_| {
+        at.bad(&raw.span(), format!("{text:?} is not allowed, it must be a moment like \"2027-06-30T00:00:00Z\""))
+    })?;
+    Ok(WallTime::from_millis(read.as_millisecond()))
 }
 
 /// A path that cannot leave the model's folder, as far as its text tells (links are the library's to check).

@@ -14,6 +14,7 @@ pub(super) struct RawManifest {
     pub(super) file: Spanned<String>,
     pub(super) digest: Spanned<String>,
     pub(super) labels: Option<Spanned<String>>,
+    pub(super) expires: Option<Spanned<String>>,
     pub(super) inputs: Spanned<Vec<RawPort>>,
     pub(super) outputs: Spanned<Vec<RawPort>>,
     pub(super) prepare: Option<Spanned<RawPrepare>>,

@@ -16,7 +16,7 @@ fn entry() -> Entry {
         "ab".repeat(32)
     );
     let manifest = manifest::parse(&text).unwrap();
-    Entry { manifest, manifest_text: text.into(), labels: "".into(), folder: "/m".into() }
+    Entry { manifest, manifest_text: text.into(), labels: "".into(), folder: "/m".into(), standing: Default::default() }
 }
 
 fn terms() -> Terms {

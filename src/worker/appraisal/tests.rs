@@ -14,7 +14,7 @@ fn entry(inputs: &str) -> Entry {
         "ab".repeat(32)
     );
     let manifest = manifest::parse(&text).unwrap();
-    Entry { manifest, manifest_text: text.into(), labels: "".into(), folder: "/m".into() }
+    Entry { manifest, manifest_text: text.into(), labels: "".into(), folder: "/m".into(), standing: Default::default() }
 }
 
 fn appraised(worst: Duration, runs: &[u32]) -> Appraised {

@@ -127,10 +127,10 @@ fn greeting(socket: &mut UnixStream) -> io::Result<Achieved> {
     let mut total = 0;
     loop {
         if let Some(frame) = frames.next_frame().map_err(io::Error::other)? {
-            return match FromWorker::decode(frame).map_err(io::Error::other)? {
-                FromWorker::Hello(hello) => Ok(hello.sandbox),
-                _other => Err(io::Error::other("it did not say hello")),
+            let FromWorker::Hello(hello) = FromWorker::decode(frame).map_err(io::Error::other)? else {
+                return Err(io::Error::other("it did not say hello"));
             };
+            return Ok(hello.sandbox);
         }
         let read = socket.read(&mut bytes)?;
         total += read;

@@ -19,7 +19,7 @@ pub const PAD_MAX: i64 = 4_096;
 /// Widest kernel, step and spread, and most groups.
 pub const STEP_MAX: i64 = 65_536;
 /// Highest axis that an operator may name; no tensor has a higher rank.
-pub const AXIS_MAX: i64 = tensors::AXES_MAX as i64;
+pub const AXIS_MAX: i64 = tensors::AXES_MAX.cast_signed() as i64;
 
 type Attribute = onnx::AttributeProto;
 
@@ -77,17 +77,17 @@ fn one(node: &Node<'_>, attribute: &Attribute) -> Result<(), Fault> {
         "pads" => each(node, attribute, 0, PAD_MAX),
         "group" | "hidden_size" | "num_heads" | "kv_num_heads" | "q_num_heads" | "blocksize" | "num_groups"
         | "size" => range(node, attribute, 1, STEP_MAX),
-        "num_outputs" => range(node, attribute, 1, LIST_MAX as i64),
+        "num_outputs" => range(node, attribute, 1, LIST_MAX.cast_signed() as i64),
         "bits" => range(node, attribute, 1, 8),
-        "block_size" | "K" | "N" | "k" => range(node, attribute, 1, ELEMENTS_MAX as i64),
-        "num_scan_inputs" => range(node, attribute, 1, LIST_MAX as i64),
+        "block_size" | "K" | "N" | "k" => range(node, attribute, 1, ELEMENTS_MAX.cast_signed() as i64),
+        "num_scan_inputs" => range(node, attribute, 1, LIST_MAX.cast_signed() as i64),
         "scan_input_directions" | "scan_output_directions" => each(node, attribute, 0, 1),
         "scan_input_axes" | "scan_output_axes" => each(node, attribute, -AXIS_MAX, AXIS_MAX - 1),
         "perm" => permutation(node, ints),
         "axes" => axes(node, ints),
         "axis" => axis(node, "axis", int),
         "batch_dims" => range(node, attribute, -AXIS_MAX, AXIS_MAX - 1),
-        "split" => each(node, attribute, 1, tensors::DIMENSION_MAX as i64).and_then(|()| splits(node, ints)),
+        "split" => each(node, attribute, 1, tensors::DIMENSION_MAX.cast_signed()).and_then(|()| splits(node, ints)),
         "to" | "dtype" | "output_dtype" => element_type(node, attribute),
         "auto_pad" => word(node, attribute, &["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"]),
         "direction" if matches!(node.op(), "LSTM" | "GRU" | "RNN") => {
@@ -187,7 +187,7 @@ pub(super) fn splits(node: &Node<'_>, parts: &[i64]) -> Result<(), Fault> {
     }
     let axis = node.attribute("axis").map_or(0, |attribute| attribute.i);
     let Some(shape) = node.shape(0) else { return Ok(()) };
-    let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+    let axis = if axis < 0 { axis + shape.len().cast_signed() as i64 } else { axis };
     let length = usize::try_from(axis).ok().and_then(|axis| shape.get(axis).copied().flatten());
     let sum = parts.iter().try_fold(0_i64, |sum, part| sum.checked_add(*part));
     match length {
@@ -222,7 +222,7 @@ fn windows(node: &Node<'_>) -> Result<(), Fault> {
         ));
     }
     if weights.is_some_and(|weights| weights.dims.len() < 3 || weights.dims.contains(&0)) {
-        return node.refuse("has weights of no extent; a convolution needs one of rank 3 or more".to_owned());
+        return node.refuse("has weights of no extent; a convolution needs one of rank 3 or more");
     }
     let rank = kernel.len();
     let expected = [("strides", rank), ("dilations", rank), ("output_padding", rank), ("pads", 2 * rank)];

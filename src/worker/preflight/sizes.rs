@@ -149,7 +149,7 @@ fn top(node: &Node<'_>) -> Result<(), Fault> {
     let k = k.or(node.attribute("k").map(|attribute| attribute.i));
     let (Some(k), Some(shape)) = (k, node.shape(0)) else { return Ok(()) };
     let axis = node.attribute("axis").map_or(-1, |attribute| attribute.i);
-    let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+    let axis = if axis < 0 { axis + shape.len().cast_signed() as i64 } else { axis };
     match usize::try_from(axis).ok().and_then(|axis| shape.get(axis).copied().flatten()) {
         Some(length) if u64::try_from(k).is_ok_and(|k| k > length) => {
             node.refuse(format!("asks for the {k} largest of {length}"))
@@ -166,7 +166,7 @@ fn counted(node: &Node<'_>, at: usize, what: &str) -> Result<(), Fault> {
             node.refuse(format!("has {what} = {count}, at least 1 is allowed"))
         }
         // "As many as there are" is written as the largest number.
-        Some(count) if what != "max_output_boxes_per_class" && count > ELEMENTS_MAX as i64 => {
+        Some(count) if what != "max_output_boxes_per_class" && count > ELEMENTS_MAX.cast_signed() as i64 => {
             node.refuse_size(format!("has {what} = {count}, at most {ELEMENTS_MAX} is allowed"))
         }
         Some(_) | None => Ok(()),
@@ -191,7 +191,7 @@ fn split(node: &Node<'_>, parts: &[i64]) -> Result<(), Fault> {
 fn indices(node: &Node<'_>) -> Result<(), Fault> {
     let (Some(indices), Some(shape)) = (node.integers(1), node.shape(0)) else { return Ok(()) };
     let axis = node.attribute("axis").map_or(0, |attribute| attribute.i);
-    let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+    let axis = if axis < 0 { axis + shape.len().cast_signed() as i64 } else { axis };
     let Some(length) = usize::try_from(axis).ok().and_then(|axis| shape.get(axis).copied().flatten()) else {
         return Ok(());
     };

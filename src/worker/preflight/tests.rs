@@ -26,8 +26,10 @@ fn judge(file: &[u8]) -> Result<Cleared, Fault> {
     infer::preflight(file, &[pinned("x", &[1])], &[port("y")])
 }
 
+type Bundled = (String, Vec<u8>, Vec<Pinned>, Vec<Port>);
+
 /// The bundled models: name, file, what a request pins, what is declared.
-fn bundled() -> Vec<(String, Vec<u8>, Vec<Pinned>, Vec<Port>)> {
+fn bundled() -> Vec<Bundled> {
     let library = Library::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models")).unwrap();
     let entries = library.entries().map(|entry| {
         let manifest = &entry.manifest;
