@@ -259,12 +259,12 @@ fn what_neap_signs_is_good_for_neap_and_for_the_tool() {
     let shelf = Shelf::with(None);
     let key = shelf.path("publisher.key");
     let run = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_neap")).arg("models").args(arguments).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_neap")).args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
     };
     let (key_path, model) = (key.display().to_string(), shelf.model().display().to_string());
-    run(&["key", &key_path]);
-    run(&["sign", &model, "--key", &key_path]);
+    run(&["key", "new", "--role", "publisher", "--owner", "me", "--out", &key_path]);
+    run(&["models", "sign", &model, "--key", &key_path]);
     let public_path = format!("{key_path}.pub");
     let public = neap::trust::key::PublicKey::from_pem(&fs::read_to_string(&public_path).unwrap()).unwrap();
     let mut ring = KeyRing::default();
@@ -341,4 +341,22 @@ fn an_agent_offers_what_is_signed_and_tells_why_it_refuses_the_rest() {
     fs::write(shelf.model().join("samples/more.json"), "{}").unwrap();
     node.hangup();
     wait_for_models(&node, &[], &["model.files_differ"]);
+}
+
+#[test]
+fn the_key_that_neap_makes_for_a_publisher_signs_models_and_fits_the_ring() {
+    let shelf = Shelf::with(None);
+    let names = ["publisher.key", "publisher.key.pub", "own.json", "models"].map(|name| shelf.path(name));
+    let neap = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_neap")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let [key, public, ring, models] = names.each_ref().map(|path| path.to_str().unwrap());
+    neap(&["key", "new", "--role", "publisher", "--owner", "models-team", "--out", key]);
+    assert_eq!(neap(&["key", "show", key]).split(' ').next(), neap(&["key", "show", public]).split(' ').next());
+    neap(&["models", "sign", shelf.model().to_str().unwrap(), "--key", key]);
+    neap(&["key", "ring", "add", "--ring", ring, public]);
+    let verified = neap(&["models", "verify", "--dir", models, "--ring", ring, "--json"]);
+    assert!(verified.contains("models-team"), "{verified}");
 }

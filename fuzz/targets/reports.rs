@@ -79,6 +79,7 @@ fn result_survives(body: &ResultBody) {
         cpu: body.cpu,
         yields: body.yields,
         suspended: body.suspended,
+        sandbox: &body.sandbox,
     };
     let written = render_result(&head, &items, body.batch);
     let normal = ResultBody { version: version.to_string(), model_digest: digest.to_string(), ..body.clone() };

@@ -8,12 +8,15 @@ use std::time::Duration;
 use crate::link::messages::Request;
 use crate::model::library::Entry;
 use crate::units::{Instant, JobId};
+use crate::worker::jail::achieved::Strength;
 
 /// One place: a worker process, and the run in it.
 #[derive(Debug, Default)]
 pub(super) struct Place {
     /// The worker is up and takes work.
     pub ready: bool,
+    /// What keeps the last worker that was up.
+    pub sandbox: Strength,
     /// Tokens of the items it was handed and has not answered; a run that ended may have left some.
     pub open: Vec<u64>,
     /// Inputs that were asked for here and have not come. Only the last one asked for belongs to the run.

@@ -5,7 +5,7 @@ use super::desk::Now;
 use super::keeper::{Answer, Found};
 use super::probe;
 use super::reports::{self, Impairment};
-use crate::fault::Fault;
+use crate::fault::{Code, Fault};
 use crate::jobs::store::Batch;
 use crate::link::topics::Down;
 use crate::link::{AckToken, Event, Received};
@@ -60,7 +60,18 @@ impl Core {
         if let handle::Event::Parked { slot, times, time } = event {
             self.hear_parked(now, slot, times, time);
         }
+        let refused = match &event {
+            handle::Event::Ready { .. } => Some(None),
+            handle::Event::Exited { fault: Some(fault), .. } if fault.code == Code::SandboxUnavailable => {
+                Some(Some(fault.message.clone()))
+            }
+            handle::Event::Exited { .. } | handle::Event::Done { .. } | handle::Event::Parked { .. } => None,
+        };
         self.desk.worker(now, event);
+        // While another worker serves, so does the node.
+        if let Some(why) = refused.filter(|why| why.is_none() || !self.desk.has_worker()) {
+            self.impair(now, Impairment::Sandbox, why);
+        }
     }
 
     /// The store answers.

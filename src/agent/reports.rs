@@ -21,6 +21,7 @@ use crate::model::Manifest;
 use crate::model::library::Library;
 use crate::sentinel::YieldRecord;
 use crate::units::{Instant, JobId, SourceId, Utilization, WallTime};
+use crate::worker::jail::achieved::Strength;
 
 /// How long a broker keeps reports for an absent controller.
 const REPORT_EXPIRY_S: u32 = 24 * 60 * 60;
@@ -36,6 +37,8 @@ pub(super) enum Impairment {
     Disk,
     /// It crashed again and again: it reports, and runs nothing.
     SafeMode,
+    /// The sandbox that is required cannot be had: no worker serves.
+    Sandbox,
     /// The wall clock is in doubt: nothing expires by it.
     Clock,
     /// The broker takes or gives less than the protocol needs.
@@ -48,14 +51,15 @@ pub(super) enum Impairment {
 
 impl Impairment {
     /// All, the worst first.
-    pub(super) const ALL: [Self; 6] =
-        [Self::Disk, Self::SafeMode, Self::Clock, Self::Broker, Self::Insecure, Self::Certificate];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Disk, Self::SafeMode, Self::Sandbox, Self::Clock, Self::Broker, Self::Insecure, Self::Certificate];
 
     /// As it is written in messages and metrics.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Disk => "disk",
             Self::SafeMode => "safe_mode",
+            Self::Sandbox => "sandbox",
             Self::Clock => "clock",
             Self::Broker => "broker",
             Self::Insecure => "insecure",
@@ -69,6 +73,7 @@ impl Impairment {
             Self::Disk | Self::Broker | Self::Insecure => Code::NodeDegraded,
             Self::Certificate => Code::TlsCertExpiring,
             Self::SafeMode => Code::NodeSafeMode,
+            Self::Sandbox => Code::SandboxUnavailable,
             Self::Clock => Code::ClockDoubt,
         }
     }
@@ -76,7 +81,7 @@ impl Impairment {
     /// Whether no job starts while it lasts.
     pub(super) const fn closes(self) -> bool {
         match self {
-            Self::Disk | Self::SafeMode => true,
+            Self::Disk | Self::SafeMode | Self::Sandbox => true,
             Self::Clock | Self::Broker | Self::Insecure | Self::Certificate => false,
         }
     }
@@ -176,6 +181,11 @@ impl Reports {
     /// Whether memory, disk and history allow a job to start; the governor is asked elsewhere.
     pub(super) fn may_start(&self) -> bool {
         !self.is_short() && self.closing().is_none()
+    }
+
+    /// Whether a worker may be started. Only a start tells whether the sandbox can be had by now.
+    pub(super) fn may_start_worker(&self) -> bool {
+        !self.is_short() && self.closing().is_none_or(|(worst, _)| worst == Impairment::Sandbox)
     }
 
     /// The governor's decision in force.
@@ -346,7 +356,7 @@ impl Reports {
     }
 
     /// Body of a job's result: one item object, or all of the batch.
-    pub(super) fn result_body(job: &Job, model: &Manifest, items: &[Vec<u8>], batch: bool) -> Vec<u8> {
+    pub(super) fn result_body(job: &Job, model: &Manifest, items: &[Vec<u8>], batch: bool, jail: Strength) -> Vec<u8> {
         let head = ResultHead {
             id: &job.id,
             model: &model.name,
@@ -357,6 +367,7 @@ impl Reports {
             cpu: job.cpu,
             yields: job.yields,
             suspended: job.suspended,
+            sandbox: jail.as_str(),
         };
         messages::render_result(&head, items, batch)
     }

@@ -10,11 +10,14 @@ use std::path::{Path, PathBuf};
 use ::ring::rand::{SecureRandom as _, SystemRandom};
 use clap::Subcommand;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::failure::{Class, Failure};
 use super::out::Out;
 use super::signer::read_private;
+use crate::fault::Fault;
 use crate::trust::key::{KEY_FILE_BYTES_MAX, PrivateKey, PublicKey, Role, SEED_BYTES, label};
+use crate::trust::publisher::SigningKey;
 use crate::units::Name;
 
 /// Arguments of `neap key`.
@@ -94,21 +97,37 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn make(args: &New) -> Result<(), Failure> {
-    let mut seed = [0; SEED_BYTES];
-    let filled = SystemRandom::new().fill(&mut seed);
-    filled.map_err(|_| Failure::new(Class::Software, "the system gives no random bytes"))?;
-    let key = PrivateKey::from_seed(&seed);
+    let (secret, key) = generate(args.role)?;
     let head = format!("owner: {}\nrole: {}\n", args.owner, args.role);
     let mut public = args.out.clone().into_os_string();
     public.push(".pub");
     let public = PathBuf::from(public);
-    create(&args.out, 0o600, &format!("{head}{}", &*key.to_pem()))?;
-    create(&public, 0o644, &format!("{head}{}", key.public().to_pem()))?;
-    let (id, out) = (key.public().id().to_string(), Out::stdout());
+    create(&args.out, 0o600, &format!("{head}{}", &*secret))?;
+    create(&public, 0o644, &format!("{head}{}", key.to_pem()))?;
+    let (id, out) = (key.id().to_string(), Out::stdout());
     if args.json {
         return out.json(&json!({"id": id, "private": args.out, "public": public}));
     }
     out.line(&format!("{id} {} {}: {} and {}", args.role, args.owner, args.out.display(), public.display()))
+}
+
+/// The PEM file of a new private key, and its public half: Ed25519 for orders, and for models what the OpenSSF signing
+/// format knows, ECDSA on P-256.
+fn generate(role: Role) -> Result<(Zeroizing<String>, PublicKey), Failure> {
+    let random = SystemRandom::new();
+    match role {
+        Role::Controller => {
+            let mut seed = Zeroizing::new([0; SEED_BYTES]);
+            let filled = random.fill(&mut *seed);
+            filled.map_err(|_| Failure::new(Class::Software, "the system gives no random bytes"))?;
+            let key = PrivateKey::from_seed(&seed);
+            Ok((Zeroizing::new(key.to_pem().clone()), key.public()))
+        }
+        Role::Publisher => {
+            let (key, secret) = SigningKey::generate(&random)?;
+            Ok((Zeroizing::new(secret), key.public().clone()))
+        }
+    }
 }
 
 fn show(args: &Show) -> Result<(), Failure> {
@@ -135,10 +154,17 @@ fn read_public(path: &Path) -> Result<(String, PublicKey), Failure> {
     let text = fs::read_to_string(path).map_err(|error| Failure::io(&format!("cannot read {shown}"), &error))?;
     let named = |fault| Failure::new(Class::Data, format!("{shown}: {fault}"));
     let key = match text.contains("PRIVATE KEY") {
-        true => PrivateKey::from_pem(&read_private(path)?).map_err(named)?.public(),
+        true => public_half(&read_private(path)?).map_err(named)?,
         false => PublicKey::from_pem(&text).map_err(named)?,
     };
     Ok((text, key))
+}
+
+fn public_half(private: &str) -> Result<PublicKey, Fault> {
+    match SigningKey::from_pem(private, &SystemRandom::new()) {
+        Ok(publisher) => Ok(publisher.public().clone()),
+        Err(_) => Ok(PrivateKey::from_pem(private)?.public()),
+    }
 }
 
 /// Writes a file that must not be there yet.

@@ -58,8 +58,6 @@ enum Action {
     Rm(keep::RemoveArgs),
     /// Signs a model for its publisher
     Sign(sign::SignArgs),
-    /// Makes a key that signs models
-    Key(sign::KeyArgs),
 }
 
 const VERIFY_EXAMPLES: &str = "\
@@ -124,7 +122,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Rollback(args) => keep::rollback(args),
         Action::Rm(args) => keep::remove(args),
         Action::Sign(args) => sign::sign(args),
-        Action::Key(args) => sign::new_key(args),
     }
 }
 

@@ -125,7 +125,7 @@ impl SigningKey {
             [(&ECDSA_P256_SHA256_ASN1_SIGNING, &P256_HEAD), (&ECDSA_P384_SHA384_ASN1_SIGNING, &P384_HEAD)];
         let pair = |(algorithm, head)| Some((EcdsaKeyPair::from_pkcs8(algorithm, der, random).ok()?, head));
         let (pair, head) = curves.into_iter().find_map(pair).ok_or_else(|| {
-            bad("not an ECDSA key on P-256 or P-384, the ones that sign models; neap models key makes one")
+            bad("not an ECDSA key on P-256 or P-384, the ones that sign models; neap key new --role publisher makes one")
         })?;
         let public = PublicKey::from_spki(&[head, pair.public_key().as_ref()].concat())?;
         Ok(Self { pair, public })

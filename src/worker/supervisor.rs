@@ -425,7 +425,8 @@ impl Supervisor {
     /// Reports the end of a process and voids the work it was at. A process that never came up voids what waits first:
     /// its job has attempts, and must not wait for ever.
     fn bury(&mut self, fault: Fault, retry_in: Duration) {
-        let first = self.queue.front().filter(|job| job.sent || fault.code == Code::WorkerStart);
+        let never_up = matches!(fault.code, Code::WorkerStart | Code::SandboxUnavailable);
+        let first = self.queue.front().filter(|job| job.sent || never_up);
         let token = first.map(|job| job.token);
         // What waits in the channel may be of the same token.
         while let Ok(order) = self.orders.try_recv() {

@@ -92,7 +92,8 @@ fn gone(exit: Exit, circumstances: Circumstances<'_>) -> Fault {
         Exit::Code(code) if code == i32::from(EXIT_PROTOCOL) => {
             (Code::WorkerProtocol, format!("the worker did not understand the agent{words}"))
         }
-        Exit::Code(code) if code == i32::from(EXIT_SANDBOX) => {
+        // Later it is a model's doing, whatever it exits with: its job must not go unpunished.
+        Exit::Code(code) if !greeted && code == i32::from(EXIT_SANDBOX) => {
             let why = if last_words.is_empty() { "the sandbox cannot be had" } else { last_words };
             (Code::SandboxUnavailable, format!("the worker serves nobody: {why}"))
         }
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(code(Exit::Code(0)), Code::WorkerCrashed);
         assert_eq!(code(Exit::Signal(11)), Code::WorkerCrashed);
         assert_eq!(code(Exit::Signal(31)), Code::WorkerSandboxViolation);
-        assert_eq!(code(Exit::Code(78)), Code::SandboxUnavailable);
+        assert_eq!(code(Exit::Code(78)), Code::WorkerCrashed, "it was in its sandbox: the model made it say so");
     }
 
     #[test]
@@ -219,6 +220,7 @@ mod tests {
         let circumstances = Circumstances { greeted: false, ..AT_WORK };
         assert_eq!(fault(&Cause::Gone, Exit::Signal(9), circumstances).code, Code::WorkerStart);
         assert_eq!(fault(&Cause::Gone, Exit::Code(127), circumstances).code, Code::WorkerStart);
+        assert_eq!(fault(&Cause::Gone, Exit::Code(78), circumstances).code, Code::SandboxUnavailable);
     }
 
     #[test]

@@ -86,6 +86,9 @@ impl Desk {
                 format!("the node is in safe mode and takes no new jobs: {why}"),
             ));
         }
+        if let Some(why) = self.reports.impaired(Impairment::Sandbox) {
+            return Err(Fault::new(Code::SandboxUnavailable, format!("the node takes no new jobs: {why}")));
+        }
         queue::admit(&self.settings.capacity, self.jobs.open(), self.jobs.len())?;
         let wire = Body::of(message)?;
         let header_bytes = wire.header_bytes;

@@ -14,11 +14,12 @@ impl Desk {
     /// A worker is ready, has finished an item, or is gone.
     pub(in crate::agent) fn worker(&mut self, now: Now, event: WorkerEvent) {
         match event {
-            WorkerEvent::Ready { slot, pid, jail, sandbox: _ } => {
+            WorkerEvent::Ready { slot, pid, jail, sandbox } => {
                 for problem in jail {
                     tracing::warn!(slot, pid, problem, "the worker's jail is not complete");
                 }
-                self.bench.places[slot].ready = true;
+                let place = &mut self.bench.places[slot];
+                (place.ready, place.sandbox) = (true, sandbox.strength());
             }
             // What the run makes of its time is not touched: it was not stopped by the budget.
             WorkerEvent::Parked { .. } => {}
@@ -35,6 +36,9 @@ impl Desk {
                 place.ready = false;
                 place.open.retain(|of| Some(*of) != token);
                 let Some(fault) = fault else { return };
+                if fault.code == Code::SandboxUnavailable {
+                    return self.unserved(now, slot);
+                }
                 let ours = self.bench.places[slot].run.as_ref().is_some_and(|run| Some(run.token) == token);
                 if ours {
                     self.suspect(slot, fault.code);
@@ -122,7 +126,7 @@ impl Desk {
             return;
         }
         let Some(job) = self.apply(now, &id, Event::Succeed) else { return };
-        let body = Reports::result_body(&job, &model.manifest, &bodies, batch);
+        let body = Reports::result_body(&job, &model.manifest, &bodies, batch, self.bench.places[slot].sandbox);
         let batch = Batch {
             messages: vec![self.reports.status(&job), self.reports.result(&job, body.clone())],
             jobs: vec![job],

@@ -1,4 +1,4 @@
-//! What if memory is short? Workers give theirs back, jobs go back to the queue, and nothing starts meanwhile.
+//! What if memory is short? Workers give theirs back, jobs go back to the queue, and nothing starts meanwhile. And if a worker cannot serve?
 
 use std::time::Duration;
 
@@ -15,7 +15,21 @@ impl Desk {
 
     /// Whether a process may be started for that place.
     pub(in crate::agent) fn may_start(&self, slot: usize) -> bool {
-        self.reports.may_start() && slot < usize::from(self.budget)
+        self.reports.may_start_worker() && slot < usize::from(self.budget)
+    }
+
+    /// Whether any worker is up.
+    pub(in crate::agent) fn has_worker(&self) -> bool {
+        self.bench.places.iter().any(|place| place.ready)
+    }
+
+    /// The worker of that place cannot have the sandbox that is required. Its job goes back to the queue, and it counts
+    /// as no failure: every other job would have met the same.
+    pub(super) fn unserved(&mut self, now: Now, slot: usize) {
+        let Some(stopped) = self.bench.places[slot].run.as_ref().map(|run| run.stopped(now.mono)) else { return };
+        if let Some(id) = self.kill(now, slot, Code::SandboxUnavailable) {
+            self.change(now, &id, Event::Evict { stopped });
+        }
     }
 
     /// What each worker has of the node's memory.

@@ -14,7 +14,8 @@ use super::*;
 use crate::fault::Fault;
 use crate::jobs::job::INTERRUPTIONS_MAX;
 use crate::tensor::Tensor;
-use crate::worker::handle::Output;
+use crate::worker::handle::{Event as WorkerEvent, Output};
+use crate::worker::jail::achieved::{Achieved, Given, Outcome, Step};
 
 // ---- from submit to result ----
 
@@ -92,6 +93,22 @@ fn a_worker_has_the_next_item_before_it_answers_and_each_answer_is_journalled() 
     assert_eq!(world.state("a"), (State::Succeeded, 1, 4));
     assert_eq!((world.items[&id("a")].len(), world.result("a")["items"].as_array().unwrap().len()), (4, 4));
     assert_eq!(world.job("a").cpu, Duration::from_millis(28));
+}
+
+#[test]
+fn a_result_tells_how_strong_the_sandbox_of_its_worker_was() {
+    let given = |step| Outcome { step, given: Given::Yes, detail: String::new() };
+    let weaker = [Step::Seccomp];
+    for (steps, strength) in [(&Step::ALL[..], "full"), (&weaker, "partial"), (&[], "none")] {
+        let mut world = World::new(1);
+        let outcomes = steps.iter().copied().map(given).collect();
+        let sandbox = Achieved { outcomes, ..Achieved::default() };
+        world.desk.worker(world.now, WorkerEvent::Ready { slot: 0, pid: 2, jail: Vec::new(), sandbox });
+        world.submit("a", &json!({}));
+        world.settle();
+        world.answer(0, 1, 0, Ok(output()));
+        assert_eq!(world.result("a")["parameters"]["sandbox"], strength);
+    }
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub struct ResultHead<'a> {
     pub yields: u32,
     /// Time it stood stopped.
     pub suspended: Duration,
+    /// Strength of the sandbox that it ran in: `full`, `partial` or `none`.
+    pub sandbox: &'a str,
 }
 
 /// What a controller reads on a result topic.
@@ -71,6 +73,8 @@ pub struct ResultBody {
     pub yields: u32,
     /// Time it stood stopped.
     pub suspended: Duration,
+    /// Strength of the sandbox that it ran in: `full`, `partial` or `none`; empty when the node does not say.
+    pub sandbox: String,
 }
 
 /// The journal's form of one finished item: `{"outputs":[…]}`.
@@ -104,6 +108,7 @@ pub fn render_result(head: &ResultHead<'_>, items: &[Vec<u8>], batch: bool) -> V
             yields: head.yields,
             suspended_ms: millis(head.suspended),
             model_digest: head.digest.to_string(),
+            sandbox: Cow::Borrowed(head.sandbox),
         },
     });
     let mut body =
@@ -150,19 +155,21 @@ struct FrontOut<'a> {
 }
 
 #[derive(Serialize)]
-struct BackOut {
-    parameters: Parameters,
+struct BackOut<'a> {
+    parameters: Parameters<'a>,
 }
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Parameters {
+struct Parameters<'a> {
     attempt: u32,
     wall_ms: u64,
     cpu_ms: u64,
     yields: u32,
     suspended_ms: u64,
     model_digest: String,
+    #[serde(borrow)]
+    sandbox: Cow<'a, str>,
 }
 
 #[derive(Deserialize)]
@@ -178,8 +185,8 @@ struct ResultWire<'a> {
     #[serde(borrow)]
     items: Option<Vec<ItemWire<'a>>>,
     error: Option<ErrorBody>,
-    #[serde(default)]
-    parameters: Parameters,
+    #[serde(borrow, default)]
+    parameters: Parameters<'a>,
 }
 
 #[derive(Deserialize)]
@@ -223,6 +230,7 @@ pub fn parse_result(body: &[u8]) -> Result<Outcome, BadMessage> {
         cpu: Duration::from_millis(parameters.cpu_ms),
         yields: parameters.yields,
         suspended: Duration::from_millis(parameters.suspended_ms),
+        sandbox: parameters.sandbox.into_owned(),
     }))
 }
 
@@ -250,6 +258,7 @@ mod tests {
             cpu: Duration::from_micros(15_900),
             yields: 3,
             suspended: Duration::from_secs(1),
+            sandbox: "partial",
         };
         String::from_utf8(render_result(&head, items, batch)).unwrap()
     }
@@ -264,7 +273,7 @@ mod tests {
         assert_eq!(
             rendered(&[render_item(&outputs())], false),
             format!(
-                r#"{{"id":"j1","model_name":"m","model_version":"2","outputs":[{{"name":"y","shape":[1,2],"datatype":"FP32","data":[0.5,1.0]}},{{"name":"label","shape":[1],"datatype":"BYTES","data":["cat"]}}],"parameters":{{"attempt":1,"wall_ms":20,"cpu_ms":15,"yields":3,"suspended_ms":1000,"model_digest":"sha256:{digest}"}}}}"#
+                r#"{{"id":"j1","model_name":"m","model_version":"2","outputs":[{{"name":"y","shape":[1,2],"datatype":"FP32","data":[0.5,1.0]}},{{"name":"label","shape":[1],"datatype":"BYTES","data":["cat"]}}],"parameters":{{"attempt":1,"wall_ms":20,"cpu_ms":15,"yields":3,"suspended_ms":1000,"model_digest":"sha256:{digest}","sandbox":"partial"}}}}"#
             )
         );
     }
@@ -276,6 +285,7 @@ mod tests {
         let Outcome::Done(result) = parse_result(rendered(&items, true).as_bytes()).unwrap() else { panic!("error") };
         assert_eq!(result.items, [Ok(outputs()), Err(ErrorBody::from(&fault))]);
         assert!(result.batch && result.yields == 3 && result.suspended == Duration::from_secs(1));
+        assert_eq!(result.sandbox, "partial");
 
         let Outcome::Done(single) = parse_result(rendered(&items[..1], false).as_bytes()).unwrap() else { panic!() };
         assert_eq!((single.items, single.batch), (vec![Ok(outputs())], false));

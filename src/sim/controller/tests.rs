@@ -48,6 +48,7 @@ fn answers(id: &JobId) -> [(String, Vec<u8>); 2] {
         cpu: Duration::from_millis(400),
         yields: 0,
         suspended: Duration::ZERO,
+        sandbox: "full",
     };
     let seen = [Tensor::f32s("scores", vec![1], &[0.9]).unwrap(), Tensor::strings("labels", &["bus"])];
     let result = render_result(&head, &[render_item(&seen)], false);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::pressure::Holds;
+use crate::agent::reports::Impairment;
 use crate::governor::{Decision, Mode, Reason};
 use crate::units::{SourceId, Utilization};
 
@@ -85,4 +86,43 @@ fn a_worker_whose_job_has_sent_it_nothing_yet_is_given_up_all_the_same() {
     world.settle();
     assert!(world.news().contains(&Seen::Empty(0, Code::WorkerEvicted)));
     assert_eq!((world.job("a").failures, world.job("a").reason), (0, "evicted"));
+}
+
+#[test]
+fn a_job_whose_worker_cannot_have_its_sandbox_goes_back_and_loses_no_attempt() {
+    // The worker had the work, or only its channel has.
+    for (token, kills) in [(Some(1), vec![]), (None, vec![Seen::Kill(0, Code::SandboxUnavailable, 1)])] {
+        let mut world = World::new(1);
+        world.submit("a", &json!({"limits": {"attempts": 1}}));
+        world.settle();
+        world.news();
+        world.exited(0, token, Code::SandboxUnavailable);
+        assert_eq!(world.news(), kills);
+        let job = world.job("a");
+        assert_eq!((job.state, job.failures, job.reason), (State::Queued, 0, "evicted"), "{token:?}");
+    }
+}
+
+#[test]
+fn without_the_sandbox_jobs_wait_or_are_refused_and_workers_are_still_tried() {
+    let mut world = World::with(1, Vec::new());
+    world.submit("old", &json!({}));
+    world.budget(1);
+    world.desk.reports.set_impaired(Impairment::Sandbox, Some("kernel 5.4 has no Landlock".to_owned()));
+    world.settle();
+    assert!(world.desk.may_start(0), "only a start tells whether it can be had by now");
+    world.ready(0);
+    world.submit("new", &json!({}));
+    world.settle();
+    assert_eq!(world.state("old").0, State::Queued);
+    assert!(world.desk.why_waiting(&world.job("old")).is_some_and(|why| why.contains("no Landlock")));
+    let error = &world.result("new")["error"];
+    assert_eq!(error["code"], "sandbox.unavailable", "{error}");
+
+    world.desk.reports.set_impaired(Impairment::Sandbox, None);
+    world.settle();
+    assert_eq!(world.state("old").0, State::InProgress);
+    world.desk.reports.set_impaired(Impairment::Sandbox, Some("x".to_owned()));
+    world.desk.reports.set_impaired(Impairment::SafeMode, Some("crashed".to_owned()));
+    assert!(!world.desk.may_start(0), "what is worse counts");
 }
