@@ -1,7 +1,5 @@
 //! Do the attributes of an operator make sense? What the engine would divide by, index with or allocate is in range.
 
-#![expect(clippy::cast_possible_wrap, reason = "limits and ranks are far below 2^63")]
-
 use std::collections::BTreeSet;
 
 use super::facts::Node;

@@ -1,7 +1,5 @@
 //! How much does a constant ask for? Shapes, counts and factors that come from the file are bounded before they are used.
 
-#![expect(clippy::cast_possible_wrap, reason = "limits and ranks are far below 2^63")]
-
 use super::attributes::{self, PAD_MAX, STEP_MAX, shown};
 use super::facts::Node;
 use super::tensors;
