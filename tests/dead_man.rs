@@ -25,6 +25,7 @@ use neap::sys::{clock, process, signal};
 use neap::tensor::Tensor;
 use neap::units::Digest;
 use neap::worker::protocol::{Frames, FromWorker, Load, Run, ToWorker};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
@@ -191,8 +192,11 @@ impl Orphan {
     fn set_to_work(&mut self, products: usize) {
         let onnx = slow_model(products);
         let (digest, manifest) = manifest(&onnx);
-        let mut file = tempfile::tempfile().expect("a file can be made");
+        let memory = memfd_create("model", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
+        let mut file = File::from(memory.expect("memory can be had as a file"));
         file.write_all(&onnx).expect("a file can be written");
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        fcntl_add_seals(&file, seals).expect("memory can be sealed");
         let load = Load { digest, manifest, labels: String::new() }.encode().expect("a frame");
         send_with(&self.socket, &load, &file);
         let tensors = vec![Tensor::f32s("x", vec![1], &[0.001]).expect("a tensor")];
