@@ -11,6 +11,11 @@ use crate::config::{Error, Settings};
 use crate::link::settings::Transport;
 use crate::trust::keyring::KeyRing;
 use crate::worker::cgroup::{Had, Item};
+use crate::worker::jail::achieved::Given;
+use crate::worker::jail::{Policy, selftest};
+
+/// A worker is this very program.
+const WORKER: &str = "/proc/self/exe";
 
 /// Arguments of `neap check`.
 #[derive(Debug, clap::Args)]
@@ -22,6 +27,7 @@ Examples:
 
 Every mistake is reported as file:line:column with what is allowed; the exit code is then 78.
 Notes say what is legal but missing on this machine, such as a folder; they do not change it.
+The sandbox line says how strong the one that workers are locked in is on this machine.
 The transport line says who can read along on the way to the broker; certificates and keys are read and verified too.
 Floor lines say what the kernel would hold the workers with, were the agent started from here: for each item yes,
 nearly or no, and what to do. A group is made and removed to see; an agent that runs is not disturbed.")]
@@ -79,6 +85,8 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
                 };
                 out.line(&format!("{}: {} {said}", path.display(), out.paint(tone, "trust:")))?;
             }
+            let (tone, said) = sandbox_line(settings.sandbox);
+            out.line(&format!("{}: {} {said}", path.display(), out.paint(tone, "sandbox:")))?;
             for item in floor::look(&settings).items() {
                 let tone = match item.had {
                     Had::Yes => Tone::Good,
@@ -99,6 +107,24 @@ pub(super) fn check(out: &Out, path: &Path, as_json: bool) -> Result<Option<Clas
     }
 }
 
+/// How strong the sandbox of a worker is on this machine, and what is missing of it.
+fn sandbox_line(policy: Policy) -> (Tone, String) {
+    let found = match selftest::probe(Path::new(WORKER), policy) {
+        Ok(found) => found,
+        Err(why) => return (Tone::Warn, why),
+    };
+    let (level, strength) = (policy.level.as_str(), found.strength().as_str());
+    if let Some(why) = found.unavailable() {
+        return (Tone::Warn, format!("{strength}, {level} is asked for: {why}"));
+    }
+    let missing: Vec<String> =
+        found.items().iter().filter(|item| item.given != Given::Yes).map(ToString::to_string).collect();
+    if missing.is_empty() {
+        return (Tone::Good, format!("{strength}, {level} is asked for"));
+    }
+    (Tone::Warn, format!("{strength}, {level} is asked for; {}", missing.join("; ")))
+}
+
 fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
     let problems = match read {
         Ok(_) => Vec::new(),
@@ -114,6 +140,17 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
     let trust = read.as_ref().ok().map(|settings| settings.trust.mode.as_str());
     let notes = read.as_ref().map(Settings::surroundings).unwrap_or_default();
     let transport = read.as_ref().ok().map(|settings| settings.mqtt.transport().as_str());
+    let probed =
+        read.as_ref().ok().map(|settings| (settings.sandbox, selftest::probe(Path::new(WORKER), settings.sandbox)));
+    let sandbox = probed.map(|(policy, found)| match found {
+        Ok(found) => json!({
+            "level": policy.level.as_str(),
+            "strength": found.strength().as_str(),
+            "landlock_abi": found.landlock_abi,
+            "items": found.items().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
+        Err(why) => json!({"level": policy.level.as_str(), "unknown": why}),
+    });
     json!({
         "file": path.display().to_string(),
         "valid": read.is_ok(),
@@ -121,6 +158,7 @@ fn report(path: &Path, read: &Result<Settings, Error>) -> Value {
         "notes": notes,
         "transport": transport,
         "trust": trust,
+        "sandbox": sandbox,
         "floor": floor,
     })
 }
