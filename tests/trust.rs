@@ -1,9 +1,12 @@
 //! Does a node carry out what its controllers have signed, and nothing else? Real agent, real broker.
 
 mod common;
+#[path = "support/shelf.rs"]
+mod shelf;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,7 +15,7 @@ use common::node::{BASE, NAME, Node, SITE, Setup, models};
 use neap::link::Publish;
 use neap::sys::clock;
 use neap::trust::dsse::Envelope;
-use neap::trust::key::{PrivateKey, Role, SEED_BYTES};
+use neap::trust::key::{PrivateKey, PublicKey, Role, SEED_BYTES};
 use neap::trust::keyring::{Entry, KeyRing};
 use neap::trust::order::{self, CANCEL, FLEET_HOLD, Message, PAYLOAD_TYPE, PROPERTY, SUBMIT, Signing};
 use neap::units::WallTime;
@@ -28,8 +31,18 @@ fn before(span: Duration) -> WallTime {
     WallTime::from_millis(clock::wall().as_millis() - i64::try_from(span.as_millis()).expect("a short span"))
 }
 
-/// Key 1 may do everything; each other one lacks something.
-fn ring() -> KeyRing {
+/// A folder with the one model that these jobs name, signed: a node that wants orders signed wants models signed as well.
+/// With the publisher's public key.
+fn signed_models(folder: &Path) -> (PathBuf, PublicKey) {
+    let model = folder.join("models/prb-forecast");
+    shelf::copy(&models().join("prb-forecast"), &model);
+    let publisher = shelf::new_key();
+    shelf::sign(&model, &publisher);
+    (folder.join("models"), publisher.public().clone())
+}
+
+/// Key 1 may do everything; each other one lacks something. The last one signs models.
+fn ring(publisher: PublicKey) -> KeyRing {
     let all = || vec!["*".to_owned()];
     let entry = |seed: u8| Entry {
         key: key(seed).public(),
@@ -49,6 +62,7 @@ fn ring() -> KeyRing {
         Entry { role: Role::Publisher, ..entry(5) },
         Entry { nodes: vec!["test/node-2".to_owned()], ..entry(6) },
         Entry { models: vec!["objects".to_owned()], ..entry(7) },
+        shelf::entry(publisher, "models-team"),
     ] {
         ring.add(entry).expect("the ring has room");
     }
@@ -60,8 +74,10 @@ fn ring() -> KeyRing {
 fn node(mode: &str) -> (Node, Controller) {
     let folder = tempfile::tempdir().expect("a folder").keep();
     let keys = folder.join("keys.json");
-    fs::write(&keys, ring().render()).expect("the ring can be written");
+    let (models, publisher) = signed_models(&folder);
+    fs::write(&keys, ring(publisher).render()).expect("the ring can be written");
     let setup = Setup::new().with("trust", "keys", keys.display().to_string()).with("trust", "mode", mode);
+    let setup = setup.with("models", "dir", models.display().to_string());
     let node = Node::start(&setup);
     let controller = node.controller();
     node.feeder.low();
@@ -343,7 +359,13 @@ fn a_person_makes_a_key_a_ring_and_signed_orders_and_revokes_the_key() {
     let id = shown["id"].as_str().expect("an id").to_owned();
     done(&["key", "ring", "add", "--ring", &keys, &public, "--nodes", "test/*"]);
 
-    let node = Node::start(&Setup::new().with("trust", "keys", keys.clone()));
+    let (models, publisher) = signed_models(folder.path());
+    let publisher_file = path("publisher.pub");
+    fs::write(&publisher_file, format!("owner: models-team\nrole: publisher\n{}", publisher.to_pem()))
+        .expect("written");
+    done(&["key", "ring", "add", "--ring", &keys, &publisher_file]);
+    let setup = Setup::new().with("trust", "keys", keys.clone()).with("models", "dir", models.display().to_string());
+    let node = Node::start(&setup);
     let controller = node.controller();
     node.feeder.low();
     controller.wait_for_mode("trough");
@@ -366,7 +388,7 @@ fn a_person_makes_a_key_a_ring_and_signed_orders_and_revokes_the_key() {
 
     done(&["key", "ring", "revoke", "--ring", &keys, &id, "--why", "laptop lost"]);
     node.hangup();
-    common::wait_for("the new ring", || node.log(), || node.log().contains("seq=2").then_some(()));
+    common::wait_for("the new ring", || node.log(), || node.log().contains("seq=3").then_some(()));
     let refused = run(&["order", "drain", "--sign-with", &private]);
     let wrong = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && wrong.contains("trust.key_revoked"), "{wrong}");
