@@ -3,7 +3,7 @@
 //! Shapes are always pinned: tract is ten times slower with open dimensions, and some graphs cannot even be typed with
 //! them.
 //!
-//! What is wrong with a file is said before tract sees it where that is possible ([`preflight`](super::preflight)),
+//! What is wrong with a file is said before tract sees it where that is possible ([`mod@preflight`]),
 //! because tract's own answer may be a panic, an abort or a silently wrong result. The caller still catches panics and
 //! limits memory.
 
