@@ -137,7 +137,9 @@ impl KeyRing {
             let ring = Self::of_payload(text)?;
             return match ring.roots.len() {
                 0 => Ok(ring),
-                roots => Err(bad(format!("it names {roots} roots and is not signed; sign it with neap key ring sign"))),
+                roots => Err(bad(format!(
+                    "it names {roots} roots and is not signed; sign it: neap key ring root|add|revoke --sign-with ROOT"
+                ))),
             };
         }
         let envelope = Envelope::parse(text, &LIMITS)?;
@@ -416,7 +418,7 @@ fn bad(why: String) -> Fault {
 }
 
 fn unsigned() -> Fault {
-    bad("no root that counts has signed it; sign it with neap key ring sign --with ROOT".to_owned())
+    bad("no root that counts has signed it; sign it: neap key ring root|add|revoke --sign-with ROOT".to_owned())
 }
 
 fn rollback(given: u64, seen: u64) -> Fault {
