@@ -79,6 +79,9 @@ impl Instant {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WallTime(i64);
 
+/// First and last millisecond that RFC 3339, with its four-digit years, can write.
+const RFC_3339_MILLIS: (i64, i64) = (-62_167_219_200_000, 253_402_207_199_999);
+
 impl WallTime {
     /// The moment `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: i64) -> Self {
@@ -88,6 +91,29 @@ impl WallTime {
     /// Milliseconds since the epoch.
     pub const fn as_millis(self) -> i64 {
         self.0
+    }
+
+    /// The moment a text names: RFC 3339; another offset than `Z` is converted, less than a millisecond is dropped.
+    ///
+    /// # Errors
+    /// A sentence with an example, when it is not an RFC 3339 moment with an offset.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parsed = text.parse::<jiff::Timestamp>().map(|timestamp| Self(timestamp.as_millisecond()));
+        // More is understood than RFC 3339 has: names of zones, and years of six digits, which could not be written again.
+        match parsed {
+            Ok(at)
+                if text.len() <= 64
+                    && !text.contains('[')
+                    && !text.starts_with(['+', '-'])
+                    && at.0 >= RFC_3339_MILLIS.0 =>
+            {
+                Ok(at)
+            }
+            Ok(_) | Err(_) => {
+                let shown: String = text.chars().take(40).collect();
+                Err(format!("{shown:?} is not a time; write it as 2026-11-22T06:00:00.000Z"))
+            }
+        }
     }
 
     /// Time that passed since `earlier`; zero when `earlier` is later.
@@ -105,10 +131,8 @@ impl WallTime {
 /// nearest inside.
 impl fmt::Display for WallTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // First and last millisecond that RFC 3339, with its four-digit years, can write.
-        const FIRST: i64 = -62_167_219_200_000;
-        const LAST: i64 = 253_402_207_199_999;
-        let timestamp = jiff::Timestamp::from_millisecond(self.0.clamp(FIRST, LAST)).unwrap_or_default();
+        let (first, last) = RFC_3339_MILLIS;
+        let timestamp = jiff::Timestamp::from_millisecond(self.0.clamp(first, last)).unwrap_or_default();
         write!(f, "{timestamp:.3}")
     }
 }

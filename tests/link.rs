@@ -99,17 +99,7 @@ fn subscriber(broker: &Mosquitto, client_id: &str, filter: &str) -> Settings {
 }
 
 fn message(topic: &str, body: &[u8]) -> Publish {
-    Publish {
-        topic: topic.to_owned(),
-        body: body.to_vec(),
-        qos: Qos::AtLeastOnce,
-        retain: false,
-        expiry_s: None,
-        content_type: None,
-        response_topic: None,
-        correlation: None,
-        properties: Vec::new(),
-    }
+    Publish::plain(topic, body.to_vec())
 }
 
 #[tokio::test]

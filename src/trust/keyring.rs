@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dsse::{Envelope, Limits};
 use super::key::{KeyId, PrivateKey, PublicKey, Role};
-use super::{scope, time};
+use super::scope;
 use crate::fault::{Code, Fault};
 use crate::units::{Name, WallTime};
 
@@ -220,7 +220,7 @@ impl KeyRing {
         for (at, revoked) in wire.revoked.into_iter().enumerate() {
             let place = |why: String| bad(format!("revoked[{at}]: {why}"));
             let id: KeyId = revoked.id.parse().map_err(place)?;
-            let revoked = Revoked { at: time::parse(&revoked.at).map_err(place)?, why: short(&revoked.why) };
+            let revoked = Revoked { at: WallTime::parse(&revoked.at).map_err(place)?, why: short(&revoked.why) };
             ring.revoked.insert(id, revoked);
         }
         ring.check()?;
@@ -400,7 +400,7 @@ impl EntryWire {
             patterns.iter().try_for_each(|pattern| scope::check(pattern).map_err(|why| format!("{what}: {why}")))?;
             Ok(patterns)
         };
-        let moment = |at: Option<String>| at.map(|at| time::parse(&at)).transpose();
+        let moment = |at: Option<String>| at.map(|at| WallTime::parse(&at)).transpose();
         Ok(Entry {
             key: PublicKey::from_pem(&self.public).map_err(|fault| fault.message)?,
             role: self.role.parse()?,

@@ -44,8 +44,6 @@ pub mod order;
 
 pub mod replay;
 
-pub mod time;
-
 pub mod publisher;
 
 pub mod bundle;

@@ -19,7 +19,7 @@ use sha2::Digest as _;
 use super::dsse::{Envelope, Limits};
 use super::key::{KeyId, PrivateKey, Role};
 use super::keyring::{Entry, KeyRing};
-use super::{scope, time};
+use super::scope;
 use crate::fault::{Code, Fault};
 use crate::units::{Digest, Name, WallTime};
 
@@ -259,7 +259,7 @@ fn check_address(claims: &ClaimsWire, entry: &Entry, message: &Message<'_>) -> R
 /// When it was signed, if its time is now.
 fn check_times(claims: &ClaimsWire, message: &Message<'_>, now: Option<WallTime>) -> Result<WallTime, Fault> {
     let moment = |what: &str, text: &str| {
-        time::parse(text).map_err(|why| Fault::new(Code::TrustPayload, format!("what was signed: {what}: {why}")))
+        WallTime::parse(text).map_err(|why| Fault::new(Code::TrustPayload, format!("what was signed: {what}: {why}")))
     };
     let (issued, expires) = (moment("iat", &claims.iat)?, moment("exp", &claims.exp)?);
     let not_before = claims.nbf.as_deref().map(|nbf| moment("nbf", nbf)).transpose()?;

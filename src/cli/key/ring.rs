@@ -15,7 +15,6 @@ use super::read_public;
 use crate::sys::clock;
 use crate::trust::key::{KeyId, PrivateKey, Role, label};
 use crate::trust::keyring::{Entry, KeyRing, RING_BYTES_MAX};
-use crate::trust::time;
 use crate::units::{Name, WallTime};
 
 /// Arguments of `neap key ring`.
@@ -97,10 +96,10 @@ struct Add {
     #[arg(long, value_delimiter = ',', default_value = "*")]
     models: Vec<String>,
     /// It counts from then on, e.g. 2026-12-01T00:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    #[arg(long, value_name = "TIME", value_parser = WallTime::parse)]
     not_before: Option<WallTime>,
     /// It counts until then
-    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    #[arg(long, value_name = "TIME", value_parser = WallTime::parse)]
     not_after: Option<WallTime>,
     #[command(flatten)]
     file: File,

@@ -17,17 +17,7 @@ fn terms() -> Terms {
 }
 
 fn message(qos: Qos, body: usize) -> Publish {
-    Publish {
-        topic: "a/b".to_owned(),
-        body: vec![0; body],
-        qos,
-        retain: false,
-        expiry_s: None,
-        content_type: None,
-        response_topic: None,
-        correlation: None,
-        properties: Vec::new(),
-    }
+    Publish { qos, ..Publish::plain("a/b", vec![0; body]) }
 }
 
 fn connack() -> Heard {

@@ -27,7 +27,6 @@ pub use status::{Progress, Status};
 pub use submit::{
     Body, Draft, LimitPolicy, LimitsDraft, Rendered, Request, Submit, parse_request, parse_submit, render_submit,
 };
-pub use time::parse_time;
 pub use yields::{CauseReport, Latencies, Latency, SlowYields, Yields};
 
 use crate::fault::Fault;

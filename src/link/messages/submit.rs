@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{BINARY, HEADER_LENGTH, millis, parse_time};
+use super::{BINARY, HEADER_LENGTH, millis};
 use crate::fault::{Code, Fault};
 use crate::jobs::job::{Limits, ModelRef};
 use crate::link::tensors::{Side, TensorJson, decode};
@@ -269,7 +269,7 @@ impl Draft {
         }
         let bad_name = |error: BadName| malformed(error.to_string());
         let time = |field: &str, text: Option<Cow<'_, str>>| {
-            text.map(|text| parse_time(&text)).transpose().map_err(|why| malformed(format!("{field}: {why}")))
+            text.map(|text| WallTime::parse(&text)).transpose().map_err(|why| malformed(format!("{field}: {why}")))
         };
         Ok(Self {
             model: ModelRef {

@@ -2,37 +2,18 @@
 
 use crate::units::WallTime;
 
-/// First millisecond that RFC 3339, with its four-digit years, can write.
-const FIRST: WallTime = WallTime::from_millis(-62_167_219_200_000);
-
-/// The moment a text names; another offset than `Z` is converted, less than a millisecond is dropped.
-///
-/// # Errors
-/// When it is not an RFC 3339 moment with an offset.
-pub fn parse_time(text: &str) -> Result<WallTime, String> {
-    let parsed = text.parse::<jiff::Timestamp>().map(|timestamp| WallTime::from_millis(timestamp.as_millisecond()));
-    // More is understood than RFC 3339 has: names of zones, and years of six digits, which could not be written again.
-    match parsed {
-        Ok(at) if text.len() <= 64 && !text.contains('[') && !text.starts_with(['+', '-']) && at >= FIRST => Ok(at),
-        Ok(_) | Err(_) => {
-            let shown: String = text.chars().take(40).collect();
-            Err(format!("{shown:?} is not a time; write it as 2026-11-22T06:00:00.000Z"))
-        }
-    }
-}
-
 /// For `#[serde(with)]` on fields of type [`WallTime`].
 pub(super) mod required {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use super::{WallTime, parse_time};
+    use super::WallTime;
 
     pub(crate) fn serialize<S: Serializer>(at: &WallTime, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(at)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WallTime, D::Error> {
-        parse_time(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+        WallTime::parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 
@@ -40,7 +21,7 @@ pub(super) mod required {
 pub(super) mod optional {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    use super::{WallTime, parse_time};
+    use super::WallTime;
 
     #[expect(clippy::ref_option, reason = "the signature that serde's `with` asks for")]
     pub(crate) fn serialize<S: Serializer>(at: &Option<WallTime>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -52,7 +33,7 @@ pub(super) mod optional {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WallTime>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| parse_time(&text)).transpose().map_err(D::Error::custom)
+        text.map(|text| WallTime::parse(&text)).transpose().map_err(D::Error::custom)
     }
 }
 
@@ -64,9 +45,9 @@ mod tests {
 
     #[test]
     fn times_read_as_the_protocol_writes_them() {
-        let at = parse_time("2026-11-22T01:02:03.120Z").unwrap();
+        let at = WallTime::parse("2026-11-22T01:02:03.120Z").unwrap();
         assert_eq!(at.to_string(), "2026-11-22T01:02:03.120Z");
-        assert_eq!(parse_time("2026-11-22T02:02:03.12+01:00").unwrap(), at);
+        assert_eq!(WallTime::parse("2026-11-22T02:02:03.12+01:00").unwrap(), at);
         assert_eq!(WallTime::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(WallTime::from_millis(-1).to_string(), "1969-12-31T23:59:59.999Z");
     }
@@ -84,7 +65,7 @@ mod tests {
             "+002026-11-22T01:02:03Z",
             "0000-01-01T00:00:00+00:01",
         ] {
-            let why = parse_time(bad).unwrap_err();
+            let why = WallTime::parse(bad).unwrap_err();
             assert!(why.contains("2026-11-22T06:00:00.000Z"), "{why}");
         }
     }
@@ -93,13 +74,13 @@ mod tests {
         #[test]
         fn every_moment_of_four_digit_years_survives(millis in -62_000_000_000_000_i64..253_000_000_000_000) {
             let at = WallTime::from_millis(millis);
-            prop_assert_eq!(parse_time(&at.to_string()).unwrap(), at);
+            prop_assert_eq!(WallTime::parse(&at.to_string()).unwrap(), at);
         }
 
         #[test]
         fn any_moment_is_written_and_any_text_read_without_panic(millis: i64, text in "\\PC{0,40}") {
-            prop_assert!(parse_time(&WallTime::from_millis(millis).to_string()).is_ok());
-            let _ = parse_time(&text);
+            prop_assert!(WallTime::parse(&WallTime::from_millis(millis).to_string()).is_ok());
+            let _ = WallTime::parse(&text);
         }
     }
 }
