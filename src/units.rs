@@ -2,6 +2,8 @@
 //!
 //! Pure: no clock is read here, no serde is derived here. Time is a value that the shell passes in.
 
+pub mod outlook;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -170,6 +172,35 @@ impl fmt::Display for Utilization {
         match self.0 % 10 {
             0 => write!(f, "{} %", self.0 / 10),
             tenth => write!(f, "{}.{tenth} %", self.0 / 10),
+        }
+    }
+}
+
+/// How the RAN itself fares: figures that get worse when something disturbs it. What they mean for the load is nothing;
+/// what they mean for us is read by comparing spans in which we run with spans in which we do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Health {
+    /// Longest wait of one of its tasks for being begun, in µs within a report (OCUDU `executor_metrics.enqueue_max`).
+    EnqueueDelay,
+    /// Longest time from the begin of a slot to the end of its work, in µs within a report (OCUDU `max_latency`).
+    SlotLatency,
+    /// Time that its threads waited for a core, in µs for each second (`schedstat`).
+    RunQueueDelay,
+    /// Share of time in which one of its tasks waited for a core, in permille (PSI `cpu`, `some`).
+    Pressure,
+}
+
+impl Health {
+    /// Every figure.
+    pub const ALL: [Self; 4] = [Self::EnqueueDelay, Self::SlotLatency, Self::RunQueueDelay, Self::Pressure];
+
+    /// The figure as it is written in messages and recordings, with its unit.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::EnqueueDelay => "enqueue_us",
+            Self::SlotLatency => "slot_us",
+            Self::RunQueueDelay => "run_queue_us",
+            Self::Pressure => "pressure_permille",
         }
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use neap::load::procfs::{self, Procfs, Select, What};
 use neap::load::push::{self, Line};
-use neap::load::sampler::Probe as _;
 use neap::load::shm::Shm;
 use neap::load::trace::Trace;
 use neap::load::{Observation, Observed, OwnWorkers, Source as _};
@@ -37,13 +36,14 @@ pub fn load_push(bytes: &[u8]) {
         match parsed {
             Ok(parsed) => {
                 is_what_json_says(&parsed, line);
-                is_sane(&Ok(parsed.reading(SOURCE).expect("a line that was read says something")));
-                let Line { cell, dl, ul, cpu, late, stamped, gone } = parsed;
+                assert!(parsed.readings(SOURCE).next().is_some(), "a line that was read says something");
+                parsed.readings(SOURCE).for_each(|reading| is_sane(&Ok(reading)));
+                let Line { cell, dl, ul, cpu, late, stamped, gone, health } = parsed;
                 let again = push::encode(cell, dl, ul, late, stamped, gone);
-                let expected = Line { cpu: None, ..parsed };
+                let expected = Line { cell, dl, ul, late, stamped, gone, ..Line::default() };
                 let says_something = dl.is_some() || ul.is_some() || late.is_some() || gone;
                 assert!(!says_something || push::parse(again.trim_end().as_bytes()) == Ok(expected), "{again}");
-                assert!(says_something || cpu.is_some());
+                assert!(says_something || cpu.is_some() || health.iter().any(Option::is_some));
             }
             Err(why) => is_plain(why, SENTENCE_BYTES_MAX),
         }
@@ -73,7 +73,7 @@ fn is_sane(observation: &Observation) {
             assert_eq!(reading.source, SOURCE);
             match reading.observed {
                 Observed::Level { level, .. } => assert!(level <= Utilization::FULL),
-                Observed::Late { .. } | Observed::Gone => {}
+                Observed::Late { .. } | Observed::Health { .. } | Observed::Gone => {}
             }
         }
         Err(malformed) => {
@@ -145,7 +145,7 @@ pub fn load_procfs(bytes: &[u8]) {
         }
         for meter in &mut meters {
             now.set(now.get().after(Duration::from_millis(100)));
-            let observation = meter.look(&|| now.get());
+            let observation = meter.observe(&|| now.get());
             observation.iter().for_each(is_sane);
         }
     }

@@ -263,6 +263,7 @@ impl Source {
         let at = reading.stamped.map_or(now, |stamped| stamped.min(now));
         match reading.observed {
             Observed::Gone => self.remove(at, reading.cell),
+            Observed::Health { .. } => {}
             Observed::Late { count } => {
                 let Some(index) = self.slot(now, reading.cell) else { return };
                 self.count_late(now, index, at, reading.stamped, count);

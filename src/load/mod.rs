@@ -5,6 +5,7 @@
 
 pub mod fusion;
 pub mod host;
+pub mod mailbox;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
-use crate::units::{CellId, Instant, SourceId, Utilization, WORKERS_MAX};
+use crate::units::{CellId, Health, Instant, SourceId, Utilization, WORKERS_MAX};
 
 /// Observations after which [`Source::read`] returns, so that a flood at one source cannot hold up the others. A
 /// datagram that has been begun is finished.
@@ -54,6 +55,13 @@ pub enum Observed {
     Late {
         /// Late or missed slots since the RAN started.
         count: u64,
+    },
+    /// How the RAN fares, for the harm guard. Says nothing about the level, so it keeps no level fresh.
+    Health {
+        /// Which figure.
+        figure: Health,
+        /// In the unit of the figure.
+        value: u32,
     },
     /// The cell was taken out of service by its RAN: it no longer counts.
     Gone,

@@ -22,7 +22,8 @@ mod workers;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::sampler::{Probe, Sampler};
+use super::mailbox::Mailbox;
+use super::sampler::{self, Probe};
 use super::{Malformed, Metric, Observation, Observed, OwnWorkers, Problem, Reading};
 use crate::units::{CellId, Instant, SourceId};
 use rate::Rate;
@@ -35,6 +36,8 @@ pub const PERIOD_DEFAULT: Duration = Duration::from_millis(100);
 pub const PERIOD_MIN: Duration = Duration::from_millis(50);
 /// Longest period: a source that looks less often is of no use for yielding.
 pub const PERIOD_MAX: Duration = Duration::from_secs(10);
+/// Observations that wait for the sentinel at most.
+const WAITING_MAX: usize = 4;
 /// Most cores of a host.
 pub const CORES_MAX: usize = 1024;
 
@@ -122,12 +125,12 @@ pub(super) fn open(
     what: &What,
     period: Duration,
     own_workers: OwnWorkers,
-) -> Result<Sampler, Problem> {
-    Sampler::start(Procfs::open(id, root, what, period, own_workers)?, period)
+) -> Result<Mailbox, Problem> {
+    sampler::start("neap-procfs", Procfs::open(id, root, what, period, own_workers)?, period, WAITING_MAX)
 }
 
 impl Procfs {
-    /// Opens the counters; call [`Probe::look`] once a period.
+    /// Opens the counters; call [`Procfs::observe`] once a period.
     pub fn open(
         id: SourceId,
         root: &Path,
@@ -144,10 +147,9 @@ impl Procfs {
         };
         Ok(Self { id, meter, rate: Rate::new(capacity), look_max: period / 4 })
     }
-}
 
-impl Probe for Procfs {
-    fn look(&mut self, clock: &dyn Fn() -> Instant) -> Option<Observation> {
+    /// What a look says; `None` while there is nothing to compare with, and when it was interrupted.
+    pub fn observe(&mut self, clock: &dyn Fn() -> Instant) -> Option<Observation> {
         let at = clock();
         let busy = match &mut self.meter {
             Meter::Cores(meter) => meter.busy_ns(),
@@ -166,6 +168,12 @@ impl Probe for Procfs {
                 Some(Ok(Reading { source: self.id, cell: CellId(0), stamped: Some(at), observed }))
             }
         }
+    }
+}
+
+impl Probe for Procfs {
+    fn look(&mut self, clock: &dyn Fn() -> Instant, sink: &mut dyn FnMut(Observation)) {
+        self.observe(clock).into_iter().for_each(sink);
     }
 }
 

@@ -159,9 +159,16 @@ fn datagram(source: SourceId, bytes: &[u8], sink: &mut dyn FnMut(Observation)) -
     }
     let mut observations = 0;
     for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
-        let reading = parse(line).and_then(|line| line.reading(source).ok_or("a line that says nothing"));
-        sink(reading.map_err(|why| Malformed { source, why }));
-        observations += 1;
+        match parse(line) {
+            Ok(line) => line.readings(source).for_each(|reading| {
+                sink(Ok(reading));
+                observations += 1;
+            }),
+            Err(why) => {
+                sink(Err(Malformed { source, why }));
+                observations += 1;
+            }
+        }
     }
     if observations == 0 {
         sink(Err(Malformed { source, why: "an empty datagram" }));

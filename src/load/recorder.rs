@@ -21,7 +21,7 @@ use crossbeam_queue::ArrayQueue;
 
 use super::push::Line;
 use super::{Metric, Observation, Observed, Problem, Reading, Source, shm, trace};
-use crate::units::Instant;
+use crate::units::{Health, Instant};
 
 /// Largest recording, in bytes: what can be replayed.
 pub const BYTES_MAX: u64 = trace::BYTES_MAX;
@@ -206,6 +206,7 @@ fn write_line(text: &mut String, since: Duration, reading: &Reading) {
             }
         }
         Observed::Late { count } => line.late = Some(count),
+        Observed::Health { figure, value } => line.health = Health::ALL.map(|f| (f == figure).then_some(value)),
         Observed::Gone => line.gone = true,
     }
     text.clear();

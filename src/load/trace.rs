@@ -169,20 +169,18 @@ fn parse(source: SourceId, text: &str) -> Result<Vec<Record>, Bad> {
     let mut records: Vec<Record> = Vec::new();
     for (number, line) in lines {
         let record = match with_cell {
-            Some(with_cell) => csv(source, line, with_cell),
+            Some(with_cell) => csv(source, line, with_cell).map(|record| vec![record]),
             None => ndjson(source, line),
         };
         let record = record.map_err(|why| Bad::Line(number, why))?;
-        if records.last().is_some_and(|last| record.at_s < last.at_s) {
-            return Err(Bad::Line(
-                number,
-                format!("{} s is before the line above: times must not go down", record.at_s),
-            ));
+        let Some(at_s) = record.first().map(|record| record.at_s) else { continue };
+        if records.last().is_some_and(|last| at_s < last.at_s) {
+            return Err(Bad::Line(number, format!("{at_s} s is before the line above: times must not go down")));
         }
-        if records.len() == LINES_MAX {
-            return Err(Bad::Line(number, "more than 200000 lines: cut the recording into parts".to_owned()));
+        if records.len() + record.len() > LINES_MAX {
+            return Err(Bad::Line(number, "more than 200000 readings: cut the recording into parts".to_owned()));
         }
-        records.push(record);
+        records.extend(record);
     }
     if records.is_empty() {
         return Err(Bad::Whole("has a header and no lines: nothing to play".to_owned()));
@@ -215,7 +213,7 @@ fn level(percent: f64) -> Option<Utilization> {
     Utilization::from_permille(permille)
 }
 
-fn ndjson(source: SourceId, line: &str) -> Result<Record, String> {
+fn ndjson(source: SourceId, line: &str) -> Result<Vec<Record>, String> {
     #[derive(Deserialize)]
     struct Timed {
         t_s: f64,
@@ -225,9 +223,8 @@ fn ndjson(source: SourceId, line: &str) -> Result<Record, String> {
         format!("no time \"t_s\" in seconds: {}", plain(&error.to_string(), WHY_BYTES_MAX))
     })?;
     let at_s = check_seconds(timed.t_s)?;
-    let reading =
-        push::parse(line.as_bytes()).and_then(|line| line.reading(source).ok_or("a line that says nothing"))?;
-    Ok(Record { at_s, reading })
+    let line = push::parse(line.as_bytes())?;
+    Ok(line.readings(source).map(|reading| Record { at_s, reading }).collect())
 }
 
 fn check_seconds(seconds: f64) -> Result<f64, String> {

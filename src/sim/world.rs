@@ -337,6 +337,7 @@ fn transition_code(transition: &Transition) -> u64 {
                 Observed::Level { level, .. } => u64::from(Utilization::permille(level)),
                 Observed::Late { count } => 2000 + count,
                 Observed::Gone => 1500,
+                Observed::Health { figure, value } => 1600 + figure as u64 + u64::from(value),
             };
             observed << 16 | reading.cell.0 << 4 | u64::from(reading.source.0)
         }

@@ -304,7 +304,7 @@ mod reference {
                 Err(malformed) => drop(self.malformed.insert(malformed.source.0, now)),
                 Ok(Reading { source, cell, observed, .. }) => match observed {
                     Observed::Gone => drop(self.last.remove(&(source.0, cell.0))),
-                    Observed::Late { .. } => {}
+                    Observed::Late { .. } | Observed::Health { .. } => {}
                     Observed::Level { level, .. } => {
                         self.last.insert((source.0, cell.0), (now, level));
                         if self.malformed.get(&source.0).is_some_and(|at| now > *at) {

@@ -50,7 +50,7 @@ impl Host {
     /// What a look after `ms` says.
     fn look(&self, procfs: &mut Procfs, ms: u64) -> Option<Observation> {
         self.now.set(self.now.get().after(Duration::from_millis(ms)));
-        procfs.look(&|| self.now.get())
+        procfs.observe(&|| self.now.get())
     }
 
     fn level(&self, procfs: &mut Procfs, ms: u64) -> u16 {
@@ -80,7 +80,7 @@ fn permille(observation: Observation) -> u16 {
     let reading = observation.unwrap();
     match reading.observed {
         Observed::Level { metric: Metric::Cpu, level, late: None } => level.permille(),
-        other @ (Observed::Level { .. } | Observed::Late { .. } | Observed::Gone) => {
+        other @ (Observed::Level { .. } | Observed::Late { .. } | Observed::Health { .. } | Observed::Gone) => {
             panic!("{other:?} is no CPU level")
         }
     }
@@ -121,7 +121,7 @@ fn a_captured_x86_host_gives_what_was_captured() {
         assert_eq!(host.look(&mut procfs, 0), None);
         host.write("proc/stat", X86[1]);
         host.now.set(host.now.get().after(Duration::from_nanos(2_000_335_581)));
-        assert_eq!(permille(procfs.look(&|| host.now.get()).unwrap()), expected);
+        assert_eq!(permille(procfs.observe(&|| host.now.get()).unwrap()), expected);
     }
 }
 
@@ -225,7 +225,7 @@ fn a_look_that_was_interrupted_gives_no_reading() {
         host.now.set(host.now.get().after(Duration::from_millis(100)));
         host.now.get()
     };
-    assert_eq!(procfs.look(&slow), None);
+    assert_eq!(procfs.observe(&slow), None);
     assert_eq!(host.level(&mut procfs, 100), 0);
 }
 

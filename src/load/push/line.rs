@@ -8,16 +8,17 @@
 //! | `RRU.PrbTotDl`, `RRU.PrbTotUl` | integer 0 to 100 | percent of PRBs used (3GPP TS 28.552); the higher one counts |
 //! | `cpu` | integer 0 to 100 | percent of the RAN's CPU, where there is no PRB figure |
 //! | `late` | integer | running count of late or missed slots |
+//! | `enqueue_us`, `slot_us`, `run_queue_us`, `pressure_permille` | integer | how the RAN fares: [`Health`] |
 //! | `mono_ns` | integer | when it was measured, `CLOCK_MONOTONIC` of this host |
 //! | `gone` | boolean | the cell was taken out of service |
 //!
-//! At least one level, `late` or `gone`. Whole numbers may be written `6` or `6.0`; `6.5`, `6e0` and `"6"` may not.
+//! At least one level, `late`, `gone` or figure of health. Whole numbers may be written `6` or `6.0`; `6.5`, `6e0` and `"6"` may not.
 
 use std::fmt::Write as _;
 
 use super::json::{self, Value};
 use crate::load::{Metric, Observed, Reading};
-use crate::units::{CellId, Instant, SourceId, Utilization};
+use crate::units::{CellId, Health, Instant, SourceId, Utilization};
 
 /// One line of the push format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Line {
     pub cpu: Option<u8>,
     /// Running count of late or missed slots.
     pub late: Option<u64>,
+    /// How the RAN fares, by the position of the figure in [`Health::ALL`].
+    pub health: [Option<u32>; Health::ALL.len()],
     /// When it was measured.
     pub stamped: Option<Instant>,
     /// Whether the cell was taken out of service.
@@ -51,15 +54,19 @@ pub fn parse(line: &[u8]) -> Result<Line, &'static str> {
         "late" => set(&mut parsed.late, whole(value)?),
         "mono_ns" => set(&mut parsed.stamped, Instant::from_nanos(whole(value)?)),
         "gone" => set(&mut gone, boolean(value)?),
-        _ => Ok(()),
+        other => match Health::ALL.iter().position(|figure| figure.as_str() == other) {
+            Some(place) => set(&mut parsed.health[place], figure(value)?),
+            None => Ok(()),
+        },
     })?;
     parsed.cell = CellId(cell.unwrap_or(0));
     parsed.gone = gone.unwrap_or(false);
     let says_load = parsed.level().is_some() || parsed.late.is_some();
+    let says_health = parsed.health.iter().any(Option::is_some);
     match (parsed.gone, says_load) {
         (true, true) => Err("gone together with a load"),
-        (false, false) => Err("neither RRU.PrbTotDl nor RRU.PrbTotUl nor cpu nor late nor gone"),
-        (true, false) | (false, true) => Ok(parsed),
+        (false, false) if !says_health => Err("neither RRU.PrbTotDl nor RRU.PrbTotUl nor cpu nor late nor gone"),
+        (true | false, false) | (false, true) => Ok(parsed),
     }
 }
 
@@ -91,6 +98,10 @@ fn whole(value: Value<'_>) -> Result<u64, &'static str> {
     whole.parse().map_err(|_| "a number above 64 bits")
 }
 
+fn figure(value: Value<'_>) -> Result<u32, &'static str> {
+    u32::try_from(whole(value)?).map_err(|_| "a figure of health above 32 bits")
+}
+
 fn boolean(value: Value<'_>) -> Result<bool, &'static str> {
     match value {
         Value::Bool(value) => Ok(value),
@@ -106,15 +117,18 @@ impl Line {
         levels.into_iter().filter_map(known).max_by_key(|(_, level)| *level)
     }
 
-    /// The reading that the line is; `None` when it says nothing, which [`parse`] refuses.
-    pub fn reading(&self, source: SourceId) -> Option<Reading> {
-        let observed = match (self.gone, self.level(), self.late) {
-            (true, _, _) => Observed::Gone,
-            (false, Some((metric, level)), late) => Observed::Level { metric, level, late },
-            (false, None, Some(count)) => Observed::Late { count },
-            (false, None, None) => return None,
+    /// The readings that the line is: the load first. At least one, or [`parse`] would have refused it.
+    pub fn readings(&self, source: SourceId) -> impl Iterator<Item = Reading> + use<> {
+        let Self { cell, late, health, stamped, .. } = *self;
+        let load = match (self.gone, self.level(), late) {
+            (true, _, _) => Some(Observed::Gone),
+            (false, Some((metric, level)), late) => Some(Observed::Level { metric, level, late }),
+            (false, None, Some(count)) => Some(Observed::Late { count }),
+            (false, None, None) => None,
         };
-        Some(Reading { source, cell: self.cell, stamped: self.stamped, observed })
+        let figures = Health::ALL.into_iter().zip(health);
+        let health = figures.filter_map(|(figure, value)| Some(Observed::Health { figure, value: value? }));
+        load.into_iter().chain(health).map(move |observed| Reading { source, cell, stamped, observed })
     }
 
     /// Appends the members of the line, without braces: `"cell":1,"RRU.PrbTotDl":6`.
@@ -129,6 +143,11 @@ impl Line {
         for (key, number) in [("late", self.late), ("mono_ns", self.stamped.map(Instant::as_nanos))] {
             if let Some(number) = number {
                 let _ = write!(out, ",\"{key}\":{number}");
+            }
+        }
+        for (figure, value) in Health::ALL.into_iter().zip(self.health) {
+            if let Some(value) = value {
+                let _ = write!(out, ",\"{}\":{value}", figure.as_str());
             }
         }
         if self.gone {
@@ -147,7 +166,7 @@ pub fn encode(
     gone: bool,
 ) -> String {
     let mut line = String::from("{");
-    Line { cell, dl, ul, cpu: None, late, stamped: stamp, gone }.write_members(&mut line);
+    Line { cell, dl, ul, late, stamped: stamp, gone, ..Line::default() }.write_members(&mut line);
     line.push_str("}\n");
     line
 }

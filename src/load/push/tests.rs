@@ -312,7 +312,7 @@ proptest! {
         let stamped = stamp.map(Instant::from_nanos);
         let line = encode(CellId(cell), dl, ul, late, stamped, gone);
         prop_assert!(line.ends_with('\n') && line.len() < 200);
-        let expected = Line { cell: CellId(cell), dl, ul, cpu: None, late, stamped, gone };
+        let expected = Line { cell: CellId(cell), dl, ul, late, stamped, gone, ..Line::default() };
         prop_assert_eq!(parse(line.as_bytes()), Ok(expected));
     }
 

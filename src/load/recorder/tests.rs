@@ -69,12 +69,13 @@ fn what_is_recorded_plays_again_as_it_was_and_what_was_malformed_is_silence() {
         reading(7, level(12, None)),
         reading(8, level(93, Some(4))),
         reading(8, Observed::Late { count: 5 }),
+        reading(8, Observed::Health { figure: Health::RunQueueDelay, value: 1_200 }),
         reading(7, Observed::Gone),
     ];
     let malformed = Err(super::super::Malformed { source: S, why: "a test" });
-    let said = vec![Ok(good[0]), Ok(good[1]), malformed, Ok(good[2]), Ok(good[3])];
+    let said = vec![Ok(good[0]), Ok(good[1]), malformed, Ok(good[2]), Ok(good[3]), Ok(good[4])];
     assert_eq!(record(&path, BYTES_MAX, said.clone()), said, "a recorded source says what it said before");
-    let moments = [0, 250, 750, 1000].map(ms);
+    let moments = [0, 250, 750, 1000, 1250].map(ms);
     assert_eq!(replay(&path), moments.into_iter().zip(good).collect::<Vec<_>>());
 }
 
@@ -122,7 +123,7 @@ proptest! {
         let reading = reading(cell, Observed::Level { metric, level, late });
         let mut line = String::new();
         write_line(&mut line, Duration::ZERO, &reading);
-        let again = push::parse(line.trim().as_bytes()).unwrap().reading(S).unwrap();
+        let again = push::parse(line.trim().as_bytes()).unwrap().readings(S).next().unwrap();
         let Observed::Level { metric: metric_again, level: level_again, late: late_again } = again.observed else {
             panic!("{again:?} is not a level");
         };

@@ -145,7 +145,7 @@ fn a_bad_line_is_named_with_its_number_value_and_rule() {
 #[test]
 fn a_recording_above_the_limits_is_refused() {
     let long = format!("seconds,percent\n{}", "0,1\n".repeat(LINES_MAX + 1));
-    assert!(open(&long, 1.0, false).unwrap_err().contains("more than 200000 lines"));
+    assert!(open(&long, 1.0, false).unwrap_err().contains("more than 200000 readings"));
     let large = " ".repeat(usize::try_from(BYTES_MAX).unwrap() + 1);
     assert!(open(&large, 1.0, false).unwrap_err().contains("larger than 16 MiB"));
 }

@@ -90,6 +90,9 @@ impl Source {
             return;
         }
         let at = stamped.unwrap_or(now).min(now);
+        if matches!(observed, Observed::Health { .. }) {
+            return;
+        }
         if observed == Observed::Gone {
             self.cells.retain(|cell| cell.id != id || cell.measured().is_some_and(|measured| measured > at));
             return;
@@ -107,7 +110,7 @@ impl Source {
         let (level, count) = match observed {
             Observed::Level { level, late, .. } => (Some(level), late),
             Observed::Late { count } => (None, Some(count)),
-            Observed::Gone => (None, None),
+            Observed::Gone | Observed::Health { .. } => (None, None),
         };
         if let Some(count) = count {
             let overtaken = cell.measured().is_some_and(|measured| at < measured);
