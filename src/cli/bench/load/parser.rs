@@ -57,7 +57,7 @@ fn datagrams() -> Vec<Vec<u8>> {
                 stamped,
                 ..push::Line::default()
             };
-            if index % 4 == 0 {
+            if index.is_multiple_of(4) {
                 line.health = [Some(412), Some(631), None, None];
             }
             let line = line.encode();
