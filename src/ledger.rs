@@ -293,7 +293,7 @@ mod tests {
         assert_eq!((ledger.all().total.count(), ledger.all().total.figures().max_us), (3, 90));
         assert_eq!((ledger.all().detect.figures().max_us, ledger.all().stop.figures().max_us), (45, 44));
         let reasons: Vec<u64> = ledger.reasons().map(|(_, count)| count).collect();
-        assert_eq!(reasons, [1, 1, 0, 0, 1, 0]);
+        assert_eq!(reasons, [1, 1, 0, 0, 1, 0, 0]);
         assert_eq!((ledger.slow(), ledger.cpu_after()), (0, Duration::from_micros(9)));
     }
 
