@@ -10,6 +10,7 @@
 //! * Time that runs backwards counts as time that stands still: it grants nothing.
 //! * What harms the RAN although its load is low is held down by the [`guard`].
 
+pub mod forecast;
 pub mod guard;
 mod policy;
 #[cfg(test)]
