@@ -99,9 +99,11 @@ fn an_impossible_deadline_is_refused_at_once_with_its_figures_once_the_cost_is_k
 #[test]
 fn a_node_that_is_told_to_refuses_nothing_for_its_deadline() {
     let models = faces();
-    let setup = Setup::new()
-        .with("models", "dir", models.path().display().to_string())
-        .with("jobs", "refuse_infeasible", false);
+    let setup = Setup::new().with("models", "dir", models.path().display().to_string()).with(
+        "jobs",
+        "refuse_infeasible",
+        false,
+    );
     let node = Node::start(&setup);
     let controller = node.controller();
     let appraised = node.cli(&["models", "appraise"]).output().expect("the binary can be started");
