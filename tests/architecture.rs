@@ -51,11 +51,15 @@ const IMPORTED_BY: [(&str, &[&str]); 3] = [
 ];
 
 /// Crates that are named in one file only, with the prefix of their parts.
-const NAMED_ONLY_IN: [(&str, &str); 3] =
-    [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
+const NAMED_ONLY_IN: [(&str, &str); 4] = [
+    ("tract", "src/worker/infer.rs"),
+    ("rumqttc", "src/link/mqtt.rs"),
+    ("sysinfo", "src/load/host.rs"),
+    ("tungstenite", "src/load/ocudu/socket.rs"),
+];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 21] = [
+const PURE: [&str; 24] = [
     "src/cli/doctor/verdicts.rs",
     "src/governor/",
     "src/trust/",
@@ -65,6 +69,9 @@ const PURE: [&str; 21] = [
     "src/jobs/queue.rs",
     "src/jobs/table",
     "src/load/fusion.rs",
+    "src/load/ocudu/document",
+    "src/load/ocudu/executors.rs",
+    "src/load/ocudu/report.rs",
     "src/ledger",
     "src/link/topics.rs",
     "src/link/messages.rs",
