@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::batch::submit;
 use common::controller::Controller;
-use common::node::{Node, Setup, state, workers_of};
+use common::node::{Node, Setup, children, state};
 use common::wait_for;
 use neap::load::push::Line;
 use neap::sys::clock;
@@ -48,14 +48,14 @@ impl Radio {
     /// Each worker that computes makes the wait longer by `harm` of what it is alone.
     fn start(node: &Node, harm: f64) -> Self {
         let leave = Arc::new(AtomicBool::new(false));
-        let (of_thread, agent): (_, i32) = (Arc::clone(&leave), node.agent_pid());
+        let (of_thread, agent) = (Arc::clone(&leave), u32::try_from(node.agent_pid()).expect("a process id"));
         let path: PathBuf = node.folder.path().join("load.sock");
         let thread = std::thread::spawn(move || {
             let socket = UnixDatagram::unbound().expect("a socket can be made");
             let mut count = 0_u32;
             while !of_thread.load(SeqCst) {
                 let computes = |pid: &i32| matches!(state(*pid), Some('R' | 'D'));
-                let working = workers_of(agent).into_iter().filter(computes).count();
+                let working = children(agent).into_iter().filter(computes).count();
                 count += 1;
                 let noise = f64::from(count * 37 % 21) - 10.0;
                 let wait = f64::from(ALONE_US) * (1.0 + noise / 100.0) * (1.0 + harm * working as f64);
@@ -114,7 +114,7 @@ fn inference_that_harms_the_radio_loses_its_workers_and_everybody_sees_why() {
     let (node, controller, _radio) = at_work(1.0);
     let harm = wait_for(
         "a budget of none",
-        || format!("{}\n{:#?}", node.log(), controller.events("guard")),
+        || format!("{}\n{:#?}\n{}", node.log(), controller.events("guard"), get(&node, "/metrics")),
         || Some(harm_events(&controller)).filter(|events| events.last().is_some_and(|event| event["to"] == 0)),
     );
 
