@@ -33,9 +33,17 @@ fn setup() -> Setup {
     Setup::new()
         .with("workers", "count", 2)
         .with("guard", "window_s", 0.2)
-        .with("guard", "control_every_s", 1.2)
+        .with("guard", "control_every_s", 2)
         .with("guard", "calm_s", 600)
         .with("guard", "pause_max_s", 600)
+}
+
+/// Whether a worker computes, or would if it got a core: any of its threads, for the first one only waits.
+fn computes(pid: &i32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    let states = stats.filter_map(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next());
+    states.into_iter().any(|state| matches!(state, 'R' | 'D'))
 }
 
 /// The radio's account of its own health.
@@ -54,7 +62,6 @@ impl Radio {
             let socket = UnixDatagram::unbound().expect("a socket can be made");
             let mut count = 0_u32;
             while !of_thread.load(SeqCst) {
-                let computes = |pid: &i32| matches!(state(*pid), Some('R' | 'D'));
                 let working = children(agent).into_iter().filter(computes).count();
                 count += 1;
                 let noise = f64::from(count * 37 % 21) - 10.0;
@@ -88,7 +95,6 @@ fn at_work(harm: f64) -> (Node, Controller, Radio) {
     controller.wait_for_mode("trough");
     (0..JOBS).for_each(|job| submit(&controller, &format!("job-{job}"), &json!({})));
     // Not until an item is done: on a machine that is busy with other things that takes its time.
-    let computes = |pid: &i32| matches!(state(*pid), Some('R' | 'D'));
     wait_for(
         "two workers at work",
         || node.log(),

@@ -81,7 +81,7 @@ pub(super) struct Law {
 }
 
 /// Most deliberate stops of a day for want of any knowledge: after them windows without inference are known.
-const LOOKS_MAX: u32 = 4;
+const LOOKS_MAX: u32 = 12;
 
 type Checked = Result<(), String>;
 
