@@ -183,15 +183,8 @@ pub enum Kind {
         /// Its permission bits, such as 0o660.
         mode: u32,
     },
-    /// CPU time of the RAN.
-    Procfs {
-        /// `/` on a node; a folder of fixtures in tests.
-        root: PathBuf,
-        /// Whose CPU time.
-        what: procfs::What,
-        /// Time between two looks.
-        period: Duration,
-    },
+    /// CPU time of the RAN, by the kernel.
+    Procfs(procfs::Settings),
     /// Replay of a recording.
     Trace {
         /// CSV or NDJSON.
@@ -210,7 +203,7 @@ impl SourceSettings {
             Kind::Push { socket, mode } => push::check_socket(socket, *mode),
             Kind::PushUdp { listen } => push::check_listen(*listen),
             Kind::Shm { path, mode } => shm::check(path, *mode),
-            Kind::Procfs { what, period, .. } => procfs::check(what, *period, self.freshness),
+            Kind::Procfs(settings) => procfs::check(settings, self.freshness),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
         };
         let checked = checked.and_then(|()| check_freshness(self.freshness));
@@ -247,9 +240,7 @@ pub fn open(
         Kind::Shm { path, mode } => {
             shm::Shm::open(id, path, *mode, settings.freshness, now).map(|source| Box::new(source) as _)
         }
-        Kind::Procfs { root, what, period } => {
-            procfs::open(id, root, what, *period, own_workers).map(|source| Box::new(source) as _)
-        }
+        Kind::Procfs(procfs) => procfs::open(id, procfs, own_workers).map(|source| Box::new(source) as _),
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
         }
