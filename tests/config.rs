@@ -168,6 +168,21 @@ const BAD: &[(&str, &str, &[&str])] = &[
         &["only one of cgroup, unit, process and pids"],
     ),
     (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nunit = \"ocudu\"",
+        "10:8",
+        &["load[0].unit = \"ocudu\"", "whole name of a systemd unit"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nhottest = true",
+        "10:11",
+        &["load[0].hottest = true", "needs process or pids"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\npressure = \"hots\"",
+        "10:12",
+        &["load[0].pressure = \"hots\"", "\"cgroup\", \"host\", \"off\""],
+    ),
+    (
         "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nfreshness_ms = 100",
         "10:16",
         &["load[0].freshness_ms = 100", "at least twice the period"],

@@ -160,7 +160,8 @@ pub fn load_procfs(bytes: &[u8]) {
             now.set(now.get().after(Duration::from_secs(1)));
             meter.observe(&|| now.get(), &mut |observation| {
                 is_sane(&observation);
-                if let Ok(Reading { observed: Observed::Health { figure: Health::Pressure, value }, .. }) = observation {
+                if let Ok(Reading { observed: Observed::Health { figure: Health::Pressure, value }, .. }) = observation
+                {
                     assert!(value <= 1000, "a pressure of {value} permille");
                 }
             });

@@ -203,9 +203,9 @@ impl Procfs {
             }
         }
         let watched = match &self.meter {
-            Meter::Threads(_) => Some(counted.and_then(|totals| {
-                totals.delay_ns.ok_or("threads that have no run-queue delay in schedstat")
-            })),
+            Meter::Threads(_) => Some(
+                counted.and_then(|totals| totals.delay_ns.ok_or("threads that have no run-queue delay in schedstat")),
+            ),
             Meter::Cores(_) | Meter::Cgroup(_) => None,
         };
         let source = self.id;

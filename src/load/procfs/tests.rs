@@ -20,8 +20,10 @@ const ARM: [&str; 2] = [
     include_str!("../../../tests/data/procfs/by_hand/stat.0"),
     include_str!("../../../tests/data/procfs/by_hand/stat.1"),
 ];
-const X86: [&str; 2] =
-    [include_str!("../../../tests/data/procfs/x86_64/stat.0"), include_str!("../../../tests/data/procfs/x86_64/stat.1")];
+const X86: [&str; 2] = [
+    include_str!("../../../tests/data/procfs/x86_64/stat.0"),
+    include_str!("../../../tests/data/procfs/x86_64/stat.1"),
+];
 const X86_SCHEDSTAT: &str = include_str!("../../../tests/data/procfs/x86_64/schedstat");
 const X86_CPU_STAT: &str = include_str!("../../../tests/data/procfs/x86_64/cgroup-v2-cpu.stat");
 

@@ -153,14 +153,7 @@ impl Threads {
             let path = self.folder.join(format!("{}/task/{}/schedstat", id.pid, id.tid));
             let schedstat = File::open(path).map_err(|_| "a thread whose schedstat cannot be opened")?;
             let rate = self.hottest.then(|| Rate::new(1));
-            self.watched.push(Watched {
-                id: *id,
-                schedstat,
-                last_run: None,
-                last_delay: None,
-                total_ns: 0,
-                rate,
-            });
+            self.watched.push(Watched { id: *id, schedstat, last_run: None, last_delay: None, total_ns: 0, rate });
         }
         Ok(())
     }
@@ -176,7 +169,9 @@ impl Threads {
             for tid in numbers(&process.join("task")) {
                 looked_at += 1;
                 if looked_at > NAMES_MAX {
-                    return Err("more than 16384 threads on this host: give the RAN a cgroup, or name its processes by id");
+                    return Err(
+                        "more than 16384 threads on this host: give the RAN a cgroup, or name its processes by id",
+                    );
                 }
                 if whole || has_name(&process.join(format!("task/{tid}")), pattern) {
                     found.insert(ThreadId { pid, tid });

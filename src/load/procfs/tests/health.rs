@@ -55,11 +55,9 @@ fn health_is_told_once_a_second_however_often_the_level_is() {
 
 #[test]
 fn a_kernel_without_pressure_or_thread_lists_still_gives_the_level_and_what_else_there_is() {
-    for (lacks, expected) in [
-        ("cpu.pressure", [Some(0), None]),
-        ("cgroup.threads", [Some(0), Some(0)]),
-        ("both", [None, None]),
-    ] {
+    for (lacks, expected) in
+        [("cpu.pressure", [Some(0), None]), ("cgroup.threads", [Some(0), Some(0)]), ("both", [None, None])]
+    {
         let host = with_threads(50, Some(0));
         let remove = |name: &str| fs::remove_file(host.root.path().join(GROUP).join(name)).unwrap();
         match lacks {

@@ -151,9 +151,8 @@ fn the_busiest_thread_is_the_level_where_that_is_wanted() {
         (101..108).for_each(|tid| host.thread(100, tid, "pool", cool_ms));
     };
     run(1000, 1000);
-    let mut sources = [false, true].map(|hottest| {
-        host.open(&What::Threads { select: Select::Name("gnb".to_owned()), cores: 8, hottest })
-    });
+    let mut sources = [false, true]
+        .map(|hottest| host.open(&What::Threads { select: Select::Name("gnb".to_owned()), cores: 8, hottest }));
     sources.iter_mut().for_each(|procfs| assert_eq!(host.look(procfs, 0), None));
     run(1095, 1009);
     host.now.set(host.now.get().after(Duration::from_millis(100)));
