@@ -1,5 +1,8 @@
 //! Which load sources are there, and which keys has each kind?
 
+mod dpdk;
+mod log;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,11 +15,13 @@ use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 5] = [
+pub(super) const KINDS: [(&str, Word); 7] = [
     ("push", Word::Push),
     ("push_udp", Word::PushUdp),
     ("shm", Word::Shm),
     ("procfs", Word::Procfs),
+    ("dpdk", Word::Dpdk),
+    ("log", Word::Log),
     ("trace", Word::Trace),
 ];
 
@@ -26,6 +31,8 @@ pub(super) enum Word {
     PushUdp,
     Shm,
     Procfs,
+    Dpdk,
+    Log,
     Trace,
 }
 
@@ -61,16 +68,20 @@ fn is_shm(source: &SourceSettings) -> bool {
 
 fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.one_of("kind", &KINDS);
-    let word = section.require("kind", word, "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"trace\")");
+    let word =
+        section.require("kind", word, "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"dpdk\", \"log\", \"trace\")");
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
     let freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
-    let required = section.flag("required", true);
+    // Other sources give levels, and one that is silent means busy unless it is told otherwise.
+    let required = section.flag("required", !matches!(word, Some(Word::Log)));
     let kind = match word {
         Some(Word::Push) => push(section),
         Some(Word::PushUdp) => push_udp(section),
         Some(Word::Shm) => shm(section),
         Some(Word::Procfs) => procfs(section),
+        Some(Word::Dpdk) => dpdk::dpdk(section),
+        Some(Word::Log) => log::log(section),
         Some(Word::Trace) => trace(section),
         None => None,
     };

@@ -3,14 +3,17 @@
 //! A source turns something outside (a socket, `/proc`, a recording) into [`Reading`]s. It never decides.
 //! What cannot be read is [`Malformed`], what falls silent goes stale, and both mean busy.
 
+pub mod dpdk;
 pub mod fusion;
 pub mod host;
+pub mod log;
 pub mod mailbox;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
 pub mod sampler;
 pub mod shm;
+mod told;
 pub mod trace;
 
 use std::net::SocketAddr;
@@ -76,6 +79,8 @@ pub enum Metric {
     PrbTotUl,
     /// CPU time of the RAN.
     Cpu,
+    /// Busy cycles of the busiest lcore of a DPDK application.
+    Lcore,
     /// Count of late or missed slots.
     Late,
     /// None: nothing readable was heard.
@@ -89,6 +94,7 @@ impl Metric {
             Self::PrbTotDl => "RRU.PrbTotDl",
             Self::PrbTotUl => "RRU.PrbTotUl",
             Self::Cpu => "cpu",
+            Self::Lcore => "lcore",
             Self::Late => "late",
             Self::Unknown => "unknown",
         }
@@ -192,6 +198,10 @@ pub enum Kind {
         /// Time between two looks.
         period: Duration,
     },
+    /// Busy cycles of the lcores of a DPDK application.
+    Dpdk(dpdk::Settings),
+    /// Lines in the RAN's log that tell of a failure.
+    Log(log::Settings),
     /// Replay of a recording.
     Trace {
         /// CSV or NDJSON.
@@ -211,6 +221,8 @@ impl SourceSettings {
             Kind::PushUdp { listen } => push::check_listen(*listen),
             Kind::Shm { path, mode } => shm::check(path, *mode),
             Kind::Procfs { what, period, .. } => procfs::check(what, *period, self.freshness),
+            Kind::Dpdk(settings) => dpdk::check(settings, self.freshness),
+            Kind::Log(settings) => log::check(settings, self.required),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
         };
         let checked = checked.and_then(|()| check_freshness(self.freshness));
@@ -250,6 +262,8 @@ pub fn open(
         Kind::Procfs { root, what, period } => {
             procfs::open(id, root, what, *period, own_workers).map(|source| Box::new(source) as _)
         }
+        Kind::Dpdk(settings) => dpdk::open(id, settings).map(|source| Box::new(source) as _),
+        Kind::Log(settings) => log::open(id, settings).map(|source| Box::new(source) as _),
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
         }

@@ -91,6 +91,14 @@ impl Setup {
         self
     }
 
+    /// With one more load source, written as in a configuration.
+    pub fn and_source(mut self, text: &str) -> Self {
+        let source: Table = text.parse().expect("a source is TOML");
+        let load = self.0.entry("load").or_insert_with(|| Value::Array(Vec::new()));
+        load.as_array_mut().expect("sources are a list").push(Value::Table(source));
+        self
+    }
+
     /// Without any load source.
     pub fn without_sources(mut self) -> Self {
         self.0.remove("load");
