@@ -6,23 +6,36 @@ use std::time::Duration;
 
 use crate::units::Instant;
 
-/// Shortest time between two lines of one source.
-const BETWEEN: Duration = Duration::from_secs(10);
+/// Most lines of one source in a [`SPAN`].
+const LINES_MAX: u32 = 6;
+/// Span of the limit.
+const SPAN: Duration = Duration::from_secs(60);
 /// After so long the same reason is worth a line again.
 const AGAIN: Duration = Duration::from_secs(600);
 
-/// What was told last, and when.
+/// What was told last, and how much was told lately.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told(Option<(&'static str, Instant)>);
+pub(super) struct Told {
+    last: Option<(&'static str, Instant)>,
+    span_began: Instant,
+    lines: u32,
+}
 
 impl Told {
     /// Whether to write a line with this reason now.
     pub(super) fn admit(&mut self, now: Instant, why: &'static str) -> bool {
-        let admitted = self.0.is_none_or(|(last, at)| now.since(at) >= if last == why { AGAIN } else { BETWEEN });
-        if admitted {
-            self.0 = Some((why, now));
+        if self.last.is_some_and(|(last, at)| last == why && now.since(at) < AGAIN) {
+            return false;
         }
-        admitted
+        if now.since(self.span_began) >= SPAN {
+            (self.span_began, self.lines) = (now, 0);
+        }
+        if self.lines >= LINES_MAX {
+            return false;
+        }
+        self.lines += 1;
+        self.last = Some((why, now));
+        true
     }
 }
 
@@ -32,13 +45,12 @@ mod tests {
 
     #[test]
     fn a_reason_is_told_when_it_is_new_and_a_source_that_flaps_does_not_fill_the_log() {
+        let at = |s: u64| Instant::from_nanos((100 + s) * 1_000_000_000);
         let mut told = Told::default();
-        let at = |s: u64| Instant::from_nanos(s * 1_000_000_000);
-        assert!(told.admit(at(1), "gone"));
-        assert!(!told.admit(at(5), "gone") && !told.admit(at(6), "back"), "too soon for anything");
-        assert!(told.admit(at(11), "back"));
-        let lines = (12..3612).filter(|s| told.admit(at(*s), if s % 2 == 0 { "gone" } else { "back" })).count();
-        assert!((300..=361).contains(&lines), "{lines} lines in an hour");
+        assert!(told.admit(at(1), "gone") && !told.admit(at(2), "gone") && told.admit(at(3), "back"));
+        let mut flapping = Told::default();
+        let lines = (0..3600).filter(|s| flapping.admit(at(*s), if s % 2 == 0 { "gone" } else { "back" })).count();
+        assert_eq!(lines, 6 * 60, "in an hour");
         let mut calm = Told::default();
         assert_eq!((0..3600).filter(|s| calm.admit(at(*s), "gone")).count(), 6);
     }
