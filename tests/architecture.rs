@@ -55,7 +55,7 @@ const NAMED_ONLY_IN: [(&str, &str); 3] =
     [("tract", "src/worker/infer.rs"), ("rumqttc", "src/link/mqtt.rs"), ("sysinfo", "src/load/host.rs")];
 
 /// Files that decide or translate: no clock, no I/O, no async.
-const PURE: [&str; 21] = [
+const PURE: [&str; 23] = [
     "src/cli/doctor/verdicts.rs",
     "src/governor/",
     "src/trust/",
@@ -63,6 +63,8 @@ const PURE: [&str; 21] = [
     "src/tensor.rs",
     "src/jobs/job.rs",
     "src/jobs/queue.rs",
+    "src/jobs/cost.rs",
+    "src/jobs/feasible",
     "src/jobs/table",
     "src/load/fusion.rs",
     "src/ledger",
