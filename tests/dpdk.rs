@@ -398,7 +398,7 @@ fn traffic_through_testpmd_stops_a_job_and_its_end_lets_it_go_on() {
     testpmd.forward(0);
     // Between `stop` and `start` its cycles stand still: that stops the workers, and the traffic keeps them stopped.
     let told = controller.wait("load of the lcore", |messages| {
-        let of_lcore = |json: &Value| json["metric"] == "lcore" && json["value"].as_f64() >= Some(80.0);
+        let of_lcore = |json: &Value| json["metric"] == "lcore" && json["value"].as_f64() >= Some(0.8);
         let loads = messages.iter().filter(|message| message.topic == "up/load").map(|message| &message.json);
         loads.rev().find(|json| of_lcore(json)).cloned()
     });

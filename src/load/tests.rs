@@ -24,6 +24,14 @@ fn every_kind_opens() {
             what: procfs::What::Cgroup { path: "/sys/fs/cgroup/nothing".into(), cores: 1 },
             period: procfs::PERIOD_DEFAULT,
         },
+        Kind::Dpdk(dpdk::Settings {
+            socket: folder.path().join("telemetry"),
+            process: None,
+            lcores: Vec::new(),
+            ports: Vec::new(),
+            parked_idle: false,
+            period: dpdk::PERIOD_DEFAULT,
+        }),
         Kind::Trace { file, speed: 1.0, repeat: false },
     ];
     for kind in kinds {
