@@ -2,6 +2,7 @@
 
 mod dpdk;
 mod log;
+mod ocudu;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,13 +16,15 @@ use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 7] = [
+pub(super) const KINDS: [(&str, Word); 9] = [
     ("push", Word::Push),
     ("push_udp", Word::PushUdp),
     ("shm", Word::Shm),
     ("procfs", Word::Procfs),
     ("dpdk", Word::Dpdk),
     ("log", Word::Log),
+    ("ocudu", Word::Ocudu),
+    ("ocudu_udp", Word::OcuduUdp),
     ("trace", Word::Trace),
 ];
 
@@ -33,6 +36,8 @@ pub(super) enum Word {
     Procfs,
     Dpdk,
     Log,
+    Ocudu,
+    OcuduUdp,
     Trace,
 }
 
@@ -68,8 +73,11 @@ fn is_shm(source: &SourceSettings) -> bool {
 
 fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.one_of("kind", &KINDS);
-    let word =
-        section.require("kind", word, "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"dpdk\", \"log\", \"trace\")");
+    let word = section.require(
+        "kind",
+        word,
+        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"dpdk\", \"log\", \"ocudu\", \"ocudu_udp\", \"trace\")",
+    );
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
     let freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
@@ -82,6 +90,8 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
         Some(Word::Procfs) => procfs(section),
         Some(Word::Dpdk) => dpdk::dpdk(section),
         Some(Word::Log) => log::log(section),
+        Some(Word::Ocudu) => ocudu::ocudu(section),
+        Some(Word::OcuduUdp) => ocudu::ocudu_udp(section),
         Some(Word::Trace) => trace(section),
         None => None,
     };

@@ -144,7 +144,7 @@ impl Settings {
                         ));
                     }
                 }
-                Kind::PushUdp { .. } | Kind::Procfs { .. } | Kind::Trace { .. } => {}
+                Kind::PushUdp { .. } | Kind::Procfs { .. } | Kind::Ocudu(_) | Kind::Trace { .. } => {}
             }
         }
         notes

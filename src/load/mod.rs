@@ -8,6 +8,7 @@ pub mod fusion;
 pub mod host;
 pub mod log;
 pub mod mailbox;
+pub mod ocudu;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
@@ -83,6 +84,8 @@ pub enum Metric {
     Lcore,
     /// Count of late or missed slots.
     Late,
+    /// Share of the highest bit rate.
+    BitRate,
     /// None: nothing readable was heard.
     Unknown,
 }
@@ -96,6 +99,7 @@ impl Metric {
             Self::Cpu => "cpu",
             Self::Lcore => "lcore",
             Self::Late => "late",
+            Self::BitRate => "bit_rate",
             Self::Unknown => "unknown",
         }
     }
@@ -202,6 +206,8 @@ pub enum Kind {
     Dpdk(dpdk::Settings),
     /// Lines in the RAN's log that tell of a failure.
     Log(log::Settings),
+    /// JSON metrics of an OCUDU or srsRAN Project gNB.
+    Ocudu(ocudu::Settings),
     /// Replay of a recording.
     Trace {
         /// CSV or NDJSON.
@@ -223,6 +229,7 @@ impl SourceSettings {
             Kind::Procfs { what, period, .. } => procfs::check(what, *period, self.freshness),
             Kind::Dpdk(settings) => dpdk::check(settings, self.freshness),
             Kind::Log(settings) => log::check(settings, self.required),
+            Kind::Ocudu(settings) => ocudu::check(settings),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
         };
         let checked = checked.and_then(|()| check_freshness(self.freshness));
@@ -264,6 +271,7 @@ pub fn open(
         }
         Kind::Dpdk(settings) => dpdk::open(id, settings).map(|source| Box::new(source) as _),
         Kind::Log(settings) => log::open(id, settings).map(|source| Box::new(source) as _),
+        Kind::Ocudu(settings) => ocudu::open(id, settings).map(|source| Box::new(source) as _),
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
         }
