@@ -3,8 +3,6 @@
 //! Against an application that is played, for everything that can go wrong, and against the real `dpdk-testpmd`: that of
 //! Debian 12, which lacks the endpoint, and a later one (`.ci/dpdk` fetches it), which has it.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod common;
 
 use std::path::Path;
@@ -309,7 +307,7 @@ fn busy_lcores_missed_frames_and_the_loss_of_the_application_stop_a_job_that_run
     let folder = tempfile::tempdir().unwrap();
     let lcores = Lcores::default();
     let app = App::start(&folder.path().join("v2"), lcores.script());
-    let (node, controller) = in_progress(&Setup::new().and_source(&in_config(&app.socket, 50)));
+    let (node, controller) = in_progress(&Setup::new().with_another_source(&in_config(&app.socket, 50)));
 
     lcores.set_permille(900);
     let above = gives_way(&node, &controller, "above", 1);
@@ -393,7 +391,7 @@ fn traffic_through_testpmd_stops_a_job_and_its_end_lets_it_go_on() {
     let Some(program) = dpdk::with_usage() else { return };
     let mut testpmd = Testpmd::start(&program, &["--record-core-cycles"]);
     testpmd.forward(1);
-    let (node, controller) = in_progress(&Setup::new().and_source(&in_config(&testpmd.socket(), 200)));
+    let (node, controller) = in_progress(&Setup::new().with_another_source(&in_config(&testpmd.socket(), 200)));
     testpmd.order("stop");
     testpmd.forward(0);
     // Between `stop` and `start` its cycles stand still: that stops the workers, and the traffic keeps them stopped.

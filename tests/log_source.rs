@@ -254,7 +254,7 @@ fn a_failure_in_the_log_stops_a_job_at_once_however_low_the_load() {
     let log = format!("name = \"gnb\"\nkind = \"log\"\npath = \"{}\"", path.display());
     // A settle time that is long enough to be watched: the load itself stays low.
     let setup = Setup::new().with("governor", "settle_s", 4).with("governor", "settle_max_s", 8);
-    let (node, controller) = in_a_trough(&setup.and_source(&log));
+    let (node, controller) = in_a_trough(&setup.with_another_source(&log));
     for id in ["batch", "second", "third"] {
         submit(&controller, id, &json!({}));
     }

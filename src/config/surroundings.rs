@@ -144,7 +144,7 @@ impl Settings {
                         ));
                     }
                 }
-                Kind::PushUdp { .. } | Kind::Procfs { .. } | Kind::Ocudu(_) | Kind::Trace { .. } => {}
+                Kind::PushUdp { .. } | Kind::Procfs(_) | Kind::Ocudu(_) | Kind::Trace { .. } => {}
             }
         }
         notes

@@ -91,11 +91,11 @@ impl Setup {
         self
     }
 
-    /// With one more load source, written as in a configuration.
-    pub fn and_source(mut self, text: &str) -> Self {
-        let source: Table = text.parse().expect("a source is TOML");
-        let load = self.0.entry("load").or_insert_with(|| Value::Array(Vec::new()));
-        load.as_array_mut().expect("sources are a list").push(Value::Table(source));
+    /// With another source beside the push source: its section, without the heading.
+    pub fn with_another_source(mut self, section: &str) -> Self {
+        let section: Table = section.parse().expect("the section is TOML");
+        let load = self.0.get_mut("load").and_then(Value::as_array_mut).expect("there is a list of sources");
+        load.push(Value::Table(section));
         self
     }
 
