@@ -81,8 +81,8 @@ fn neap_toml_shows_every_key() {
 
 #[test]
 fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
-    // One of cgroup, process and pids at a time: the later ones stay comments.
-    let keep = |line: &&str| !line.starts_with("#process") && !line.starts_with("#pids");
+    // One of cgroup, unit, process and pids at a time: the later ones stay comments, and what needs them.
+    let keep = |line: &&str| !["#unit", "#process", "#pids", "#hottest"].iter().any(|key| line.starts_with(key));
     let is_key = |line: &str| line.starts_with("#[") || line.split(' ').nth(1) == Some("=");
     let text: String = shipped("neap.toml")
         .lines()
@@ -90,7 +90,7 @@ fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
         .map(|line| if is_key(line) { line.trim_start_matches('#') } else { line })
         .fold(String::new(), |text, line| text + line + "\n");
     let settings = Settings::parse("neap.toml", &text).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(settings.load.sources.len(), 6);
+    assert_eq!(settings.load.sources.len(), 8);
     assert_eq!(settings.sentinel.priority, Some(20));
     assert_eq!(settings.workers.cores, [3]);
     assert_eq!(settings.workers.reserved, [0]);
@@ -161,6 +161,14 @@ const BAD: &[(&str, &str, &[&str])] = &[
     ("[[load]]\nkind = \"shm\"\nname = \"du\"\nmode = 0o662", "9:8", &["load[0].mode = 0o662", "0o660"]),
     ("[[load]]\nkind = \"shm\"\nname = \"du\"\npath = \"load.shm\"", "9:8", &["load[0].path", "absolute path"]),
     (
+        "[[load]]\nkind = \"log\"\nname = \"gnb\"\npath = \"/var/log/gnb.log\"\nrequired = true",
+        "10:12",
+        &["load[0].required = true", "false for a log", "gives no level"],
+    ),
+    ("[[load]]\nkind = \"log\"\nname = \"gnb\"", "6:1", &["`load[0].path` is missing", "named pipe"]),
+    ("[[load]]\nkind = \"dpdk\"\nname = \"l1\"\nperiod_ms = 10", "9:13", &["load[0].period_ms", "20 ms to 10 s"]),
+    ("[[load]]\nkind = \"dpdk\"\nname = \"l1\"\nlcores = [1, 1]", "9:10", &["load[0].lcores", "different"]),
+    (
         "[[load]]\nkind = \"shm\"\nname = \"du\"\n[[load]]\nkind = \"shm\"\nname = \"phy\"\npath = \"/run/b\"",
         "10:8",
         &["load[1].kind = \"shm\"", "a second page", "push source"],
@@ -169,7 +177,22 @@ const BAD: &[(&str, &str, &[&str])] = &[
     (
         "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nprocess = \"gnb\"\npids = [1]",
         "11:8",
-        &["only one of cgroup, process and pids"],
+        &["only one of cgroup, unit, process and pids"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nunit = \"ocudu\"",
+        "10:8",
+        &["load[0].unit = \"ocudu\"", "whole name of a systemd unit"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nhottest = true",
+        "10:11",
+        &["load[0].hottest = true", "needs process or pids"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\npressure = \"hots\"",
+        "10:12",
+        &["load[0].pressure = \"hots\"", "\"cgroup\", \"host\", \"off\""],
     ),
     (
         "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nfreshness_ms = 100",

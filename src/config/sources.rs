@@ -1,24 +1,27 @@
 //! Which load sources are there, and which keys has each kind?
 
+mod dpdk;
+mod log;
 mod ocudu;
+mod procfs;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::read::Section;
 use super::sections::NAME_RULE;
-use crate::load::procfs::{CORES_MAX, PERIOD_DEFAULT, Select, What};
 use crate::load::shm::MODE_DEFAULT;
 use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 7] = [
+pub(super) const KINDS: [(&str, Word); 9] = [
     ("push", Word::Push),
     ("push_udp", Word::PushUdp),
     ("shm", Word::Shm),
     ("procfs", Word::Procfs),
+    ("dpdk", Word::Dpdk),
+    ("log", Word::Log),
     ("ocudu", Word::Ocudu),
     ("ocudu_udp", Word::OcuduUdp),
     ("trace", Word::Trace),
@@ -30,6 +33,8 @@ pub(super) enum Word {
     PushUdp,
     Shm,
     Procfs,
+    Dpdk,
+    Log,
     Ocudu,
     OcuduUdp,
     Trace,
@@ -70,17 +75,20 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.require(
         "kind",
         word,
-        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"ocudu\", \"ocudu_udp\", \"trace\")",
+        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"dpdk\", \"log\", \"ocudu\", \"ocudu_udp\", \"trace\")",
     );
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
     let freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
-    let required = section.flag("required", true);
+    // Other sources give levels, and one that is silent means busy unless it is told otherwise.
+    let required = section.flag("required", !matches!(word, Some(Word::Log)));
     let kind = match word {
         Some(Word::Push) => push(section),
         Some(Word::PushUdp) => push_udp(section),
         Some(Word::Shm) => shm(section),
-        Some(Word::Procfs) => procfs(section),
+        Some(Word::Procfs) => procfs::procfs(section),
+        Some(Word::Dpdk) => dpdk::dpdk(section),
+        Some(Word::Log) => log::log(section),
         Some(Word::Ocudu) => ocudu::ocudu(section),
         Some(Word::OcuduUdp) => ocudu::ocudu_udp(section),
         Some(Word::Trace) => trace(section),
@@ -105,7 +113,6 @@ fn check(section: &Section<'_, '_>, source: &SourceSettings) {
             let key = match key {
                 "freshness" => "freshness_ms",
                 "period" => "period_ms",
-                "name" => "process",
                 key => key,
             };
             section.complain(key, &format!("must be {limit}"));
@@ -141,35 +148,6 @@ fn shm(section: &mut Section<'_, '_>) -> Option<Kind> {
         section.complain("mode", "lets every user of the machine write load: use 0o660 and a group");
     }
     Some(Kind::Shm { path, mode: u32::try_from(mode).ok()? })
-}
-
-fn procfs(section: &mut Section<'_, '_>) -> Option<Kind> {
-    let cores = section.integers("cores", CORES_MAX, 0..=CORES_MAX as u64 - 1);
-    let cgroup = section.path("cgroup");
-    let process = section.text("process", 64);
-    let pids = section.integers("pids", 64, 1..=4_194_304);
-    let default_ms = u64::try_from(PERIOD_DEFAULT.as_millis()).unwrap_or(100);
-    let period: Duration = section.millis("period_ms", default_ms, 1..=60_000);
-    let given: Vec<&str> = ["cgroup", "process", "pids"].into_iter().filter(|key| section.has(key)).collect();
-    if let [_, second, ..] = given[..] {
-        section.complain(second, "only one of cgroup, process and pids may say whose CPU time is load");
-    }
-    let found = (!cores.is_empty()).then_some(cores);
-    let cores: Vec<usize> = section
-        .require("cores", found, "[0, 1] (the RAN's cores: all of them in use is 100 %)")?
-        .into_iter()
-        .filter_map(|core| usize::try_from(core).ok())
-        .collect();
-    let threads = |select| What::Threads { select, cores: cores.len() };
-    let what = match (cgroup, process) {
-        (Some(path), _) => What::Cgroup { path, cores: cores.len() },
-        (None, Some(name)) => threads(Select::Name(name)),
-        (None, None) if !pids.is_empty() => {
-            threads(Select::Pids(pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()).collect()))
-        }
-        (None, None) => What::Cores(cores),
-    };
-    Some(Kind::Procfs { root: PathBuf::from("/"), what, period })
 }
 
 fn trace(section: &mut Section<'_, '_>) -> Option<Kind> {
