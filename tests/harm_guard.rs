@@ -90,9 +90,20 @@ impl Drop for Radio {
 fn at_work(harm: f64) -> (Node, Controller, Radio) {
     let node = Node::start(&setup());
     let controller = node.controller();
-    let radio = Radio::start(&node, harm);
     node.feeder.low();
     controller.wait_for_mode("trough");
+    // Workers that are being started compute as well, and without a job that is not inference.
+    node.wait_for_workers(2);
+    let mut calm = 0;
+    wait_for(
+        "two workers that wait for work",
+        || node.log(),
+        || {
+            calm = if node.workers().iter().any(computes) { 0 } else { calm + 1 };
+            (calm >= 100).then_some(())
+        },
+    );
+    let radio = Radio::start(&node, harm);
     (0..JOBS).for_each(|job| submit(&controller, &format!("job-{job}"), &json!({})));
     // Not until an item is done: on a machine that is busy with other things that takes its time.
     wait_for(
