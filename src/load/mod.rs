@@ -9,6 +9,7 @@ pub mod mailbox;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
+pub mod recording;
 pub mod sampler;
 pub mod shm;
 pub mod trace;
