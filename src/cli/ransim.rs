@@ -1,6 +1,6 @@
 //! Stands in for a DU where none is at hand: `neap ransim`.
 
-pub(super) mod emit;
+mod emit;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;

@@ -1,20 +1,20 @@
 //! Writes synthetic days as a recording: `neap ransim --emit`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::super::failure::{Class, Failure};
+use super::super::recordings::{self, Progress};
 use super::super::span::{self, Span};
-use super::progress;
 use crate::load::recording::{Entry, FILE_BYTES_MAX, Form, Said, Writer};
 use crate::sim::emit::{CELLS_MAX, DAYS_MAX, Emission, Settings};
 use crate::units::CellId;
 
 /// Longest step: an hour.
 const STEP_MAX: Span = Span(std::time::Duration::from_secs(3600));
-/// Steps between two looks at the progress.
-const TELL_EVERY: u64 = 720;
+/// Steps between two looks at the clock.
+const TELL_EVERY: u64 = 90;
 
 /// What is emitted.
 #[derive(Debug, clap::Args)]
@@ -46,7 +46,7 @@ fn step(text: &str) -> Result<Span, String> {
 /// Writes the days to where they are asked for.
 pub(super) fn run(args: &Args, path: &Path, seed: u64) -> Result<(), Failure> {
     let is_stdout = path == Path::new("-");
-    let form = form(path, args.format.as_deref(), is_stdout)?;
+    let form = recordings::form(path, args.format.as_deref(), is_stdout)?;
     let emission = Emission::new(Settings { days: args.days, cells: args.cells, seed, step: args.step.0 });
     let failed = |error| match is_stdout {
         true => Failure::io("cannot write to standard output", &error),
@@ -60,19 +60,10 @@ pub(super) fn run(args: &Args, path: &Path, seed: u64) -> Result<(), Failure> {
     write(emission, out, form).map_err(failed)?
 }
 
-/// The form that is asked for, else that of the file's name.
-pub(in crate::cli) fn form(path: &Path, asked: Option<&str>, is_stdout: bool) -> Result<Form, Failure> {
-    let asked = asked.map(|form| if form == "csv" { Form::Csv } else { Form::Ndjson });
-    asked.or(Form::of_path(path)).or(is_stdout.then_some(Form::Ndjson)).ok_or_else(|| {
-        let text = format!("{}: no form ends like that; name it .csv or .ndjson, or give --format", path.display());
-        Failure::new(Class::Usage, text)
-    })
-}
-
 /// Writes all samples. The inner failure is that there is more than a recording may have.
 fn write(mut emission: Emission, out: impl Write, form: Form) -> io::Result<Result<(), Failure>> {
     let mut writer = Writer::new(out, form, FILE_BYTES_MAX)?;
-    let (mut samples, steps, shows) = (Vec::new(), emission.steps(), io::stderr().is_terminal());
+    let (mut samples, steps, mut progress) = (Vec::new(), emission.steps(), Progress::begin());
     let mut done = 0_u64;
     while let Some(at) = emission.step(&mut samples) {
         for (cell, level) in (1..).zip(&samples) {
@@ -83,13 +74,11 @@ fn write(mut emission: Emission, out: impl Write, form: Form) -> io::Result<Resu
             }
         }
         done += 1;
-        if shows && done.is_multiple_of(TELL_EVERY) {
-            progress(&format!("{} % of {} lines", done * 100 / steps.max(1), steps * samples.len() as u64));
+        if done.is_multiple_of(TELL_EVERY) {
+            progress.at(|| format!("{} % of {} lines", done * 100 / steps.max(1), steps * samples.len() as u64));
         }
     }
-    if shows {
-        progress("");
-    }
+    progress.end();
     writer.flush()?;
     Ok(Ok(()))
 }
