@@ -10,6 +10,7 @@ mod harvest;
 mod interference;
 mod jobs;
 mod latency;
+mod load;
 mod machine;
 mod page;
 mod progress;
@@ -36,6 +37,7 @@ Examples:
   neap bench interference                  how many deadlines does a RAN miss beside inference?
   neap bench jobs                          how many jobs a second does a node accept for good?
   neap bench worker                        what does a worker cost beside its inference?
+  neap bench load                          how soon does a reading become a decision?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
 pub(super) struct Args {
@@ -55,6 +57,8 @@ enum Action {
     Jobs(jobs::Args),
     /// What does a worker cost beside its inference?
     Worker(worker::Args),
+    /// How soon does a reading become a decision, and how fast are readings read?
+    Load(load::Args),
 }
 
 /// Goes on with a bench unless somebody wants it to end: what it has made is then cleared away on the way out.
@@ -151,5 +155,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Interference(args) => interference::run(args),
         Action::Jobs(args) => jobs::run(args),
         Action::Worker(args) => worker::run(args),
+        Action::Load(args) => load::run(args),
     }
 }

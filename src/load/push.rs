@@ -152,7 +152,7 @@ impl Source for Push {
 }
 
 /// Hands over what a datagram says; returns how many observations that were.
-fn datagram(source: SourceId, bytes: &[u8], sink: &mut dyn FnMut(Observation)) -> usize {
+pub(crate) fn datagram(source: SourceId, bytes: &[u8], sink: &mut dyn FnMut(Observation)) -> usize {
     if bytes.len() > DATAGRAM_BYTES_MAX {
         sink(Err(Malformed { source, why: "a datagram above 4096 bytes" }));
         return 1;

@@ -131,6 +131,14 @@ impl Line {
         load.into_iter().chain(health).map(move |observed| Reading { source, cell, stamped, observed })
     }
 
+    /// The line for a feeder to send, with its newline.
+    pub fn encode(&self) -> String {
+        let mut line = String::from("{");
+        self.write_members(&mut line);
+        line.push_str("}\n");
+        line
+    }
+
     /// Appends the members of the line, without braces: `"cell":1,"RRU.PrbTotDl":6`.
     pub(in crate::load) fn write_members(&self, out: &mut String) {
         // Writing to a String cannot fail.
@@ -165,8 +173,5 @@ pub fn encode(
     stamp: Option<Instant>,
     gone: bool,
 ) -> String {
-    let mut line = String::from("{");
-    Line { cell, dl, ul, late, stamped: stamp, gone, ..Line::default() }.write_members(&mut line);
-    line.push_str("}\n");
-    line
+    Line { cell, dl, ul, late, stamped: stamp, gone, ..Line::default() }.encode()
 }
