@@ -73,6 +73,9 @@ pub(super) struct Args {
     /// No jobs: the governor alone
     #[arg(long)]
     no_jobs: bool,
+    /// No forecast: it takes most of the time of a replay
+    #[arg(long)]
+    no_forecast: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -108,7 +111,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let streams = streams(args)?;
     let setups = setups(args)?;
-    let settings = Settings { setups, fuse: args.fuse, starts: args.starts, streams: streams.clone() };
+    let settings =
+        Settings { setups, fuse: args.fuse, foresee: !args.no_forecast, starts: args.starts, streams: streams.clone() };
     let mut replay = Replay::new(settings).map_err(|bad| Failure::new(Class::Config, bad.to_string()))?;
     let mut progress = Progress::begin();
     for (index, path) in args.trace.iter().enumerate() {

@@ -8,6 +8,7 @@
 //! of one another. Every configuration gets the same readings and has nodes and sums of its own.
 
 pub mod account;
+pub mod foresee;
 pub mod mix;
 mod node;
 pub mod picture;
@@ -25,12 +26,13 @@ use self::account::Totals;
 use self::mix::Stream;
 use self::node::Node;
 use self::picture::Picture;
+use crate::governor::forecast::{self, Forecast};
 use crate::governor::{BadPolicy, Governor, Policy};
 use crate::load::Reading;
 use crate::units::{CELLS_MAX, CellId, Instant, WallTime};
 
 /// Most nodes at once.
-pub const NODES_MAX: usize = 10_000;
+pub const NODES_MAX: usize = 2_000;
 /// Most configurations at once.
 pub const SETUPS_MAX: usize = 16;
 /// A recording that begins later than this counts seconds since 1970; others count from a midnight.
@@ -62,6 +64,8 @@ pub struct Settings {
     pub fuse: bool,
     /// Time of the day at the zero of a recording that does not count since 1970.
     pub starts: Duration,
+    /// Whether the load is forecast.
+    pub foresee: bool,
     /// Which jobs come to every node.
     pub streams: Vec<Stream>,
 }
@@ -213,7 +217,9 @@ impl Replay {
                 // The policy was checked at the beginning.
                 let Ok(governor) = Governor::new(lane.setup.policy.clone()) else { continue };
                 let work = work::Work::new(self.nodes, &lane.setup, &self.settings.streams, now, self.clock);
-                lane.nodes.push(Node::new(now, &lane.setup, governor, work));
+                let forecast = Forecast::new(forecast::Settings::new(lane.setup.policy.clone())).ok();
+                let foresight = forecast.filter(|_| self.settings.foresee).map(foresee::Foresight::new);
+                lane.nodes.push(Node::new(now, &lane.setup, governor, work, foresight));
             }
             self.nodes += 1;
         }

@@ -38,6 +38,14 @@ pub(super) fn render(run: &super::Run, outcomes: &[Outcome]) -> String {
     let caption = "Grey line: every plain threshold from 1 to 100 % on the same load. Points: the configurations. \
                    Further right is more work done, further down is less disturbance.";
     report.drawing(&plots::trade(outcomes), caption);
+    if let Some(errors) = plots::errors(outcomes) {
+        report.heading("Forecast error by horizon");
+        let caption = "Mean absolute error in percent of load, over all nodes and days. Dashed: persistence, which says \
+                       that all stays as it is.";
+        report.drawing(&errors, caption);
+    }
+    report.heading("Time by mode");
+    report.drawing(&plots::modes(outcomes), "Share of the time, over all nodes and days.");
     report.heading("What the figures mean");
     let rows = table::MEANINGS.map(|(name, text)| Row { cells: vec![name.to_owned(), text.to_owned()], ours: false });
     report.prose(&Table { head: vec!["figure".to_owned(), "meaning".to_owned()], rows: rows.to_vec() });

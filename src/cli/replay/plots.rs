@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::cli::bench::chart::escape;
+use crate::governor::Mode;
+use crate::governor::forecast::HORIZONS;
 use crate::sim::replay::account::share;
 use crate::sim::replay::picture::Stretch;
 use crate::sim::replay::{Outcome, account};
@@ -250,5 +252,68 @@ pub(super) fn trade(outcomes: &[Outcome]) -> String {
         ));
     }
     canvas.text("tick", (WIDTH - RIGHT, bottom + 34.0), "end", "harvest, share of all core time");
+    canvas.end()
+}
+
+/// Mean error of the forecast by horizon, and that of persistence; `None` when nothing was compared.
+pub(super) fn errors(outcomes: &[Outcome]) -> Option<String> {
+    let (top, bottom) = (34.0, 230.0);
+    let mut canvas = Canvas::new("Forecast error by horizon", bottom + 40.0);
+    let ours = |outcome: &Outcome| outcome.totals.errors.map(|errors| errors.mean_percent());
+    let first = outcomes.first()?;
+    let floor = first.totals.errors.map(|errors| errors.persistence_percent());
+    let all = outcomes.iter().flat_map(ours).chain(floor).flatten();
+    let most = (all.fold(0.0, f64::max) / 5.0).ceil() * 5.0;
+    if most <= 0.0 {
+        return None;
+    }
+    let slot = (WIDTH - LEFT - RIGHT) / number(HORIZONS.len());
+    let x = |index: usize| LEFT + slot * (number(index) + 0.5);
+    let y = |percent: f64| bottom - percent / most * (bottom - top);
+    canvas.legend(&[names(outcomes), vec!["persistence (dashed)"]].concat(), 16.0);
+    for part in 0..=5_u8 {
+        let percent = most * f64::from(part) / 5.0;
+        canvas.line("grid", (LEFT, y(percent)), (WIDTH - RIGHT, y(percent)));
+        canvas.text("tick", (LEFT - 6.0, y(percent) + 4.0), "end", &format!("{percent:.0} %"));
+    }
+    for (index, horizon) in HORIZONS.iter().enumerate() {
+        canvas.text("tick", (x(index), bottom + 16.0), "middle", &format!("{} min", horizon.as_secs() / 60));
+    }
+    let line = |errors: [Option<f64>; HORIZONS.len()]| {
+        let known = errors.into_iter().enumerate().filter_map(|(index, error)| Some((index, error?)));
+        known.map(|(index, error)| format!("{:.1} {:.1}", x(index), y(error))).collect::<Vec<_>>().join("L")
+    };
+    canvas.add(format_args!("<path class=\"line limit\" d=\"M{}\"/>", line(floor)));
+    for (index, outcome) in outcomes.iter().enumerate() {
+        canvas.add(format_args!("<path class=\"line s{}\" d=\"M{}\"/>", index % COLOURS, line(ours(outcome))));
+    }
+    Some(canvas.end())
+}
+
+/// How the time was shared by the modes, one bar a configuration.
+pub(super) fn modes(outcomes: &[Outcome]) -> String {
+    const ROW: f64 = 34.0;
+    const SHOWN: [(Mode, &str); 4] =
+        [(Mode::Trough, "f0"), (Mode::Settling, "f1"), (Mode::Busy, "f5"), (Mode::Blind, "f4")];
+    let mut canvas = Canvas::new("Time by mode", ROW * number(outcomes.len()) + 34.0);
+    let mut x = LEFT;
+    for (mode, class) in SHOWN {
+        canvas.rect(class, (x, 6.0), (10.0, 10.0), mode.as_str());
+        canvas.text("tick", (x + 15.0, 15.0), "start", mode.as_str());
+        x += 90.0;
+    }
+    for (row, outcome) in outcomes.iter().enumerate() {
+        let y = 30.0 + ROW * number(row);
+        let mut left = LEFT;
+        for (mode, class) in SHOWN {
+            let part = share(outcome.totals.modes[mode as usize], outcome.totals.time);
+            let width = part * (WIDTH - LEFT - RIGHT);
+            let title = format!("{}: {} {:.1} %", outcome.setup.name, mode.as_str(), part * 100.0);
+            canvas.rect(class, (left, y), (width, 14.0), &title);
+            left += width;
+        }
+        let shown: String = outcome.setup.name.chars().take(60).collect();
+        canvas.text("tick", (LEFT, y + 26.0), "start", &shown);
+    }
     canvas.end()
 }

@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 
 use super::Run;
 use crate::governor::Mode;
+use crate::governor::forecast::HORIZONS;
 use crate::sim::replay::Outcome;
 use crate::sim::replay::account::{Hour, Totals, share};
+use crate::sim::replay::foresee::Errors;
 use crate::sim::replay::work::Outcomes;
 
 /// What each figure is, for the help and the page.
-pub(super) const MEANINGS: [(&str, &str); 10] = [
+pub(super) const MEANINGS: [(&str, &str); 11] = [
     (
         "harvest",
         "core time that the governor granted, as a share of all core time (workers x time from a node's first to its last reading)",
@@ -32,6 +34,10 @@ pub(super) const MEANINGS: [(&str, &str); 10] = [
     ),
     ("plain threshold", "one limit: stop at or above it, start below it, both at once"),
     ("rival", "the plain threshold with the fewest yields among those that harvest as much, and at most 4 points more"),
+    (
+        "forecast error",
+        "mean absolute error of the forecast, in percent of load, of the two minutes that begin so far ahead; below 1 of persistence is better than saying that all stays as it is",
+    ),
     ("deadlines", "jobs done in time, missed, refused when they came, and still open at the end"),
     ("core time used", "share of the granted core time in which a worker had a job"),
 ];
@@ -69,6 +75,11 @@ pub(super) fn rows(run: &Run, outcomes: &[Outcome]) -> (Vec<String>, Vec<Vec<Str
     });
     for mode in MODES {
         row(mode.as_str(), &|o| percent(share(o.totals.modes[mode as usize], o.totals.time)));
+    }
+    for (index, horizon) in HORIZONS.into_iter().enumerate() {
+        if outcomes.iter().any(|outcome| outcome.totals.errors[index].count > 0) {
+            row(&format!("forecast error, {} min", horizon.as_secs() / 60), &|o| error(&o.totals.errors[index]));
+        }
     }
     if !run.streams.is_empty() {
         let jobs = |text: fn(&Outcomes) -> u64| move |o: &Outcome| text(&o.totals.jobs.all()).to_string();
@@ -153,6 +164,13 @@ fn config(run: &Run, outcome: &Outcome) -> Value {
             "longest_trough_s": totals.plain.longest.as_secs_f64(),
         },
         "rival": rival,
+        "forecast": HORIZONS.iter().zip(&totals.errors).map(|(horizon, errors)| json!({
+            "horizon_s": horizon.as_secs(),
+            "count": errors.count,
+            "mae_percent": errors.mean_percent(),
+            "persistence_mae_percent": errors.persistence_percent(),
+            "against_persistence": errors.against_persistence(),
+        })).collect::<Vec<_>>(),
         "jobs": jobs(run, totals),
     })
 }
@@ -176,6 +194,15 @@ fn jobs(run: &Run, totals: &Totals) -> Value {
 
 fn rival(totals: &Totals, text: impl Fn(crate::sim::replay::plain::Plain, &Totals) -> String) -> String {
     totals.curve.rival(totals.harvest()).map_or_else(|| "-".to_owned(), |rival| text(rival, totals))
+}
+
+/// The mean error in percent of load, and for each of persistence.
+fn error(errors: &Errors) -> String {
+    match (errors.mean_percent(), errors.against_persistence()) {
+        (Some(mean), Some(ratio)) => format!("{mean:.1} %, {ratio:.2} of persistence"),
+        (Some(mean), None) => format!("{mean:.1} %"),
+        (None, _) => "-".to_owned(),
+    }
 }
 
 fn unseen_s(totals: &Totals) -> f64 {

@@ -5,8 +5,10 @@
 use std::time::Duration;
 
 use super::Clock;
+use super::foresee::Errors;
 use super::plain::Curve;
 use super::work::JobTotals;
+use crate::governor::forecast::HORIZONS;
 use crate::governor::{Mode, Policy};
 use crate::units::{Instant, Utilization};
 
@@ -41,6 +43,8 @@ pub struct Totals {
     pub curve: Curve,
     /// What became of the jobs.
     pub jobs: JobTotals,
+    /// How far off the forecast was, in the order of [`HORIZONS`].
+    pub errors: [Errors; HORIZONS.len()],
 }
 
 /// One hour of the day, over all days and nodes.
@@ -140,6 +144,7 @@ impl Totals {
             hours: [Hour::default(); HOURS],
             curve: Curve::default(),
             jobs: JobTotals::new(streams),
+            errors: [Errors::default(); HORIZONS.len()],
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::account::{Running, Span, Totals};
+use super::foresee::Foresight;
 use super::mix::Stream;
 use super::picture::Picture;
 use super::plain::Step;
@@ -19,6 +20,7 @@ use crate::units::{Instant, Utilization};
 pub(super) struct Node {
     judge: Judge,
     work: Work,
+    foresight: Option<Foresight>,
     /// Up to here everything is accounted for.
     since: Instant,
     /// Where the load stood in the span accounted last.
@@ -41,11 +43,18 @@ pub(super) struct Books<'a> {
 
 impl Node {
     /// Hears its first reading at `now`.
-    pub(super) fn new(now: Instant, setup: &Setup, governor: Governor, work: Work) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        setup: &Setup,
+        governor: Governor,
+        work: Work,
+        foresight: Option<Foresight>,
+    ) -> Self {
         let fusion = Fusion::new(&[Trust { freshness: setup.freshness, required: true }]);
         Self {
             judge: Judge::new(now, fusion, governor, setup.freshness),
             work,
+            foresight,
             since: now,
             before: Step::UNKNOWN,
             running: Running::default(),
@@ -111,6 +120,9 @@ impl Node {
         if let Some(picture) = &mut books.picture {
             picture.add(&span);
         }
+        if let Some(foresight) = &mut self.foresight {
+            foresight.pass(&span, books.clock, &mut books.totals.errors);
+        }
         self.work.run(self.since, to, decision.budget, books.streams, &mut books.totals.jobs);
         self.since = to;
     }
@@ -123,7 +135,11 @@ impl Node {
         if yielded && let Some(picture) = &mut books.picture {
             picture.add_yield(now);
         }
-        let is_low = self.level().is_some_and(|level| level < busy_above);
+        let level = self.level();
+        if let Some(foresight) = &mut self.foresight {
+            foresight.on_level(now, level, books.clock);
+        }
+        let is_low = level.is_some_and(|level| level < busy_above);
         self.plain.change(now, is_low, evict_after, &mut books.totals.plain);
     }
 

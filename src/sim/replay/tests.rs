@@ -27,7 +27,7 @@ pub(super) fn setup() -> Setup {
 }
 
 fn settings(setups: Vec<Setup>) -> Settings {
-    Settings { setups, fuse: false, starts: Duration::ZERO, streams: mix::built_in() }
+    Settings { setups, fuse: false, foresee: false, starts: Duration::ZERO, streams: mix::built_in() }
 }
 
 fn reading(cell: u64, level: u8) -> Reading {
@@ -154,6 +154,25 @@ fn the_shipped_policy_never_overlaps_and_is_far_below_every_plain_threshold() {
         assert!(totals.runs.yields * 100 <= rival.yields * 27, "seed {seed}: {:?} against {rival:?}", totals.runs);
         assert_eq!(totals.overlap, Duration::ZERO, "seed {seed}");
     }
+}
+
+#[test]
+fn the_forecast_is_compared_with_what_came_and_persistence_with_it() {
+    // The same two days over and over: after a week the time of the day says more than the present.
+    let levels: Vec<u8> = (0..14 * 720_u32).map(|index| if index % 720 < 300 { 10 } else { 60 }).collect();
+    let mut replay = Replay::new(Settings { foresee: true, ..settings(vec![setup()]) }).unwrap();
+    for (index, level) in (0..).zip(&levels) {
+        replay.hear(STEP * index, reading(1, *level)).unwrap();
+    }
+    replay.end();
+    let errors = replay.finish().remove(0).totals.errors;
+    assert_eq!(errors[0].count, 14 * 720 - 2);
+    // Persistence is wrong by 50 points for as long as the horizon, twice a day.
+    let expected = 500.0 * 2.0 * 60.0 / 720.0 / 10.0;
+    let persistence = errors[4].persistence_percent().unwrap();
+    assert!((persistence - expected).abs() < 0.3, "{persistence} %, expected {expected} %");
+    let ratio = errors[4].against_persistence().unwrap();
+    assert!(ratio < 0.9, "{ratio}");
 }
 
 #[test]

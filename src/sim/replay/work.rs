@@ -112,11 +112,6 @@ impl Work {
         }
     }
 
-    /// Whether a worker has a job, running or standing.
-    pub(super) fn is_started(&self) -> bool {
-        self.slots.iter().any(Option::is_some)
-    }
-
     /// Lets time pass in which so many workers may run.
     pub(super) fn run(&mut self, from: Instant, to: Instant, budget: u8, streams: &[Stream], into: &mut JobTotals) {
         let mut at = from;
@@ -314,7 +309,7 @@ mod tests {
         let streams = [batch(None, Some(S * 200))];
         let (mut work, mut totals) = work(&streams);
         work.run(at(0), at(150), 1, &streams, &mut totals);
-        assert!(work.is_started());
+        assert!(work.slots[0].is_some());
         assert_eq!((totals.all().met, totals.used), (0, S * 50));
         work.run(at(150), at(170), 0, &streams, &mut totals);
         work.run(at(170), at(400), 1, &streams, &mut totals);
@@ -329,7 +324,7 @@ mod tests {
         // 5 s of loading, three items, 7 s of the fourth.
         work.run(at(0), at(142), 1, &streams, &mut totals);
         work.run(at(142), at(300), 0, &streams, &mut totals);
-        assert!(!work.is_started());
+        assert!(work.slots[0].is_none());
         assert_eq!((totals.all().evicted, totals.lost), (1, S * 12));
         work.run(at(300), at(374), 1, &streams, &mut totals);
         assert_eq!(totals.all().met, 0);
