@@ -52,7 +52,7 @@ pub(super) struct Args {
     #[command(flatten)]
     told: Told,
     #[command(flatten)]
-    emit: emit::Args,
+    emit: emit::Emit,
     /// How long it runs, in seconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     seconds: u64,

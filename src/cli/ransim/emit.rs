@@ -18,7 +18,7 @@ const TELL_EVERY: u64 = 90;
 
 /// What is emitted.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct Emit {
     /// Write synthetic days as a recording instead of running: FILE.csv, FILE.ndjson, or - for standard output
     #[arg(long, value_name = "FILE", conflicts_with_all = ["push", "udp", "shm", "curve", "load", "cores", "json"])]
     pub(super) emit: Option<PathBuf>,
@@ -44,7 +44,7 @@ fn step(text: &str) -> Result<Span, String> {
 }
 
 /// Writes the days to where they are asked for.
-pub(super) fn run(args: &Args, path: &Path, seed: u64) -> Result<(), Failure> {
+pub(super) fn run(args: &Emit, path: &Path, seed: u64) -> Result<(), Failure> {
     let is_stdout = path == Path::new("-");
     let form = recordings::form(path, args.format.as_deref(), is_stdout)?;
     let emission = Emission::new(Settings { days: args.days, cells: args.cells, seed, step: args.step.0 });

@@ -18,7 +18,7 @@ pub(super) const MEANINGS: [(&str, &str); 11] = [
         "harvest",
         "core time that the governor granted, as a share of all core time (workers x time from a node's first to its last reading)",
     ),
-    ("of low load", "the same as a share of the core time in which the load was known and below busy_above"),
+    ("harvest of low load", "the same as a share of the core time in which the load was known and below busy_above"),
     ("yields a day", "times the budget went from some workers to none, for each day of a node"),
     (
         "evictions a day",
@@ -58,19 +58,19 @@ pub(super) fn rows(run: &Run, outcomes: &[Outcome]) -> (Vec<String>, Vec<Vec<Str
     row("settle", &|o| format!("{} to {}", span(o.setup.policy.settle), span(o.setup.policy.settle_max)));
     row("freshness", &|o| span(o.setup.freshness));
     row("harvest", &|o| percent(o.totals.harvest()));
-    row("  of low load", &|o| percent(o.totals.harvest_of_low()));
+    row("harvest of low load", &|o| percent(o.totals.harvest_of_low()));
     row("yields a day", &|o| format!("{:.2}", o.totals.a_day(o.totals.runs.yields)));
     row("evictions a day", &|o| format!("{:.2}", o.totals.a_day(o.totals.runs.evictions)));
     row("busy overlap", &|o| span(o.totals.overlap));
-    row("  unseen, a day", &|o| format!("{:.1} s", unseen_s(&o.totals)));
+    row("unseen, a day", &|o| format!("{:.1} s", unseen_s(&o.totals)));
     row("longest trough", &|o| span(o.totals.runs.longest));
-    row("plain threshold at busy_above", &|o| percent(o.totals.plain_harvest()));
-    row("  yields a day", &|o| format!("{:.2}", o.totals.a_day(o.totals.plain.yields)));
-    row("  evictions a day", &|o| format!("{:.2}", o.totals.a_day(o.totals.plain.evictions)));
+    row("plain threshold at busy_above: harvest", &|o| percent(o.totals.plain_harvest()));
+    row("plain: yields a day", &|o| format!("{:.2}", o.totals.a_day(o.totals.plain.yields)));
+    row("plain: evictions a day", &|o| format!("{:.2}", o.totals.a_day(o.totals.plain.evictions)));
     row("rival: plain threshold at", &|o| rival(&o.totals, |rival, _| format!("{} %", rival.threshold)));
-    row("  harvest", &|o| rival(&o.totals, |rival, _| percent(rival.harvest)));
-    row("  yields a day", &|o| rival(&o.totals, |rival, totals| format!("{:.2}", totals.a_day(rival.yields))));
-    row("  yields against it", &|o| {
+    row("rival: harvest", &|o| rival(&o.totals, |rival, _| percent(rival.harvest)));
+    row("rival: yields a day", &|o| rival(&o.totals, |rival, totals| format!("{:.2}", totals.a_day(rival.yields))));
+    row("yields against the rival's", &|o| {
         rival(&o.totals, |rival, totals| format!("{:.2}", ratio(totals.runs.yields, rival.yields)))
     });
     for mode in MODES {
@@ -84,13 +84,13 @@ pub(super) fn rows(run: &Run, outcomes: &[Outcome]) -> (Vec<String>, Vec<Vec<Str
     if !run.streams.is_empty() {
         let jobs = |text: fn(&Outcomes) -> u64| move |o: &Outcome| text(&o.totals.jobs.all()).to_string();
         row("jobs", &jobs(|all| all.came));
-        row("  deadline met", &jobs(|all| all.met));
-        row("  missed", &jobs(|all| all.missed));
-        row("  refused", &jobs(|all| all.refused));
-        row("  open at the end", &jobs(|all| all.open));
-        row("  attempts evicted", &jobs(|all| all.evicted));
+        row("jobs: deadline met", &jobs(|all| all.met));
+        row("jobs: missed", &jobs(|all| all.missed));
+        row("jobs: refused", &jobs(|all| all.refused));
+        row("jobs: open at the end", &jobs(|all| all.open));
+        row("jobs: attempts evicted", &jobs(|all| all.evicted));
         row("core time used", &|o| percent(share(o.totals.jobs.used, o.totals.granted)));
-        row("  lost to evictions", &|o| percent(share(o.totals.jobs.lost, o.totals.granted)));
+        row("core time lost to evictions", &|o| percent(share(o.totals.jobs.lost, o.totals.granted)));
     }
     (head, rows)
 }
