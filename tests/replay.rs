@@ -72,7 +72,7 @@ fn synthetic_days_are_emitted_replayed_and_shown_as_table_json_and_page() {
     let told = ok(folder, &[&arguments[..], &["--json"]].concat());
     let mut first = json(&told);
     assert_eq!((number(&first, "/nodes"), number(&first, "/readings")), (4.0, 5760.0));
-    assert!((number(&first, "/node_days") - 4.0 * 1438.0 / 720.0).abs() < 1e-6);
+    assert!((number(&first, "/node_days") - 4.0 * 1439.0 / 720.0).abs() < 1e-6);
     for config in [0, 1] {
         let figure = |path: &str| number(&first, &format!("/configs/{config}/{path}"));
         assert_eq!(figure("busy_overlap_s"), 0.0);

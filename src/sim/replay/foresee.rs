@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::Clock;
 use super::account::Span;
 use crate::governor::forecast::{Forecast, HORIZONS, STEP};
-use crate::units::{Instant, Utilization};
+use crate::units::outlook::Outlook;
+use crate::units::{Instant, Utilization, WallTime};
 
 /// Questions that wait for their answers at a horizon: one for each step of the furthest.
 const WAITING_MAX: usize = 256;
@@ -80,6 +81,11 @@ impl Foresight {
             Some(level) => self.forecast.on_load(at, level),
             None => self.forecast.on_silence(at),
         }
+    }
+
+    /// Free core time from `now` on; `None` before there is a day to go by.
+    pub(super) fn outlook(&self, now: WallTime) -> Option<Outlook> {
+        (self.forecast.days_known() > 1).then(|| self.forecast.outlook(now))
     }
 
     /// Lets a span pass, after the load at its begin was taken in.

@@ -123,6 +123,11 @@ impl Node {
         if let Some(foresight) = &mut self.foresight {
             foresight.pass(&span, books.clock, &mut books.totals.errors);
         }
+        if self.work.wants_outlook(self.since) {
+            let now = books.clock.wall(self.since);
+            let outlook = self.foresight.as_ref().and_then(|foresight| foresight.outlook(now));
+            self.work.set_outlook(self.since, outlook);
+        }
         self.work.run(self.since, to, decision.budget, books.streams, &mut books.totals.jobs);
         self.since = to;
     }

@@ -166,7 +166,7 @@ fn the_forecast_is_compared_with_what_came_and_persistence_with_it() {
     }
     replay.end();
     let errors = replay.finish().remove(0).totals.errors;
-    assert_eq!(errors[0].count, 14 * 720 - 2);
+    assert_eq!(errors[0].count, 14 * 720 - 3);
     // Persistence is wrong by 50 points for as long as the horizon, twice a day.
     let expected = 500.0 * 2.0 * 60.0 / 720.0 / 10.0;
     let persistence = errors[4].persistence_percent().unwrap();

@@ -4,16 +4,26 @@
 //! a known core time, after the model was loaded once an attempt. A worker beyond the budget keeps its job where it
 //! is; after `evict_after` the job goes back to the queue from its last finished item, and what the item under way had
 //! had is lost. So is the load of its model.
+//!
+//! Admission is the real one: room in the table, and whether the job can be done by its deadline with what goes before
+//! it and what is expected to be free. Nothing is delayed: that is for single items longer than a few minutes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::mix::Stream;
 use super::{Clock, Setup};
+use crate::jobs::feasible::{self, Claim, Demand, Supply};
 use crate::jobs::job::{Event, Job, Limits, ModelRef, Spec};
 use crate::jobs::queue::{self, Capacity};
 use crate::jobs::table::Table;
+use crate::units::outlook::Outlook;
 use crate::units::{Digest, Instant, JOBS_MAX, JobId, WallTime};
+
+/// An outlook is asked for this long after the last one.
+const OUTLOOK_EVERY: Duration = Duration::from_secs(3600);
+/// Most jobs that are looked at to tell what goes before a new one.
+const BEFORE_MAX: usize = 64;
 
 /// What became of the jobs of one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +80,9 @@ pub(super) struct Work {
     /// When the next job of each stream comes; the end of time when none does.
     next: Vec<Instant>,
     capacity: Capacity,
+    supply: Supply,
+    /// When the outlook is to be renewed; the end of time without jobs.
+    renewed_at: Instant,
     evict_after: Duration,
     clock: Clock,
     node: usize,
@@ -105,11 +118,24 @@ impl Work {
             slots: (0..setup.policy.workers).map(|_| None).collect(),
             next: streams.iter().map(|stream| stream.first_from(began, clock)).collect(),
             capacity: Capacity { jobs_max: JOBS_MAX, open_max: setup.open_max },
+            supply: Supply::new(usize::from(setup.policy.workers), None),
+            renewed_at: if streams.is_empty() { NEVER } else { began },
             evict_after: setup.evict_after,
             clock,
             node,
             count: 0,
         }
+    }
+
+    /// Whether what is known of the coming hours is old.
+    pub(super) fn wants_outlook(&self, now: Instant) -> bool {
+        now >= self.renewed_at
+    }
+
+    /// Takes in what is expected of the coming hours.
+    pub(super) fn set_outlook(&mut self, now: Instant, outlook: Option<Outlook>) {
+        self.supply = Supply::new(self.slots.len(), outlook);
+        self.renewed_at = now.after(OUTLOOK_EVERY);
     }
 
     /// Lets time pass in which so many workers may run.
@@ -156,19 +182,21 @@ impl Work {
                 let came = self.next[index];
                 self.next[index] = stream.every.map_or(NEVER, |every| came.after(every));
                 into.streams[index].came += 1;
-                match queue::admit(&self.capacity, self.table.open(), self.table.len()) {
-                    Ok(()) => self.take(index, stream, now),
-                    Err(_) => into.streams[index].refused += 1,
+                let has_room = queue::admit(&self.capacity, self.table.open(), self.table.len()).is_ok();
+                let job = has_room.then(|| self.job(stream, now)).flatten();
+                match job.filter(|job| self.is_feasible(job, stream, now, streams)) {
+                    Some(job) => self.take(index, stream, job),
+                    None => into.streams[index].refused += 1,
                 }
             }
         }
     }
 
-    fn take(&mut self, index: usize, stream: &Stream, now: Instant) {
+    /// A new job; its id is always one.
+    fn job(&mut self, stream: &Stream, now: Instant) -> Option<Job> {
         self.count += 1;
-        let Ok(id) = format!("n{}-{}", self.node, self.count).parse::<JobId>() else { return };
         let spec = Spec {
-            id: id.clone(),
+            id: format!("n{}-{}", self.node, self.count).parse().ok()?,
             body: Digest([0; 32]),
             model: ModelRef { name: stream.model.clone(), version: None, digest: None },
             priority: stream.priority,
@@ -179,8 +207,28 @@ impl Work {
             // Items are counted here: a thousand moves of a job for a thousand items would tell nothing more.
             items: 1,
         };
-        self.table.insert(Job::new(spec, self.clock.wall(now)));
-        self.tasks.insert(id, Task { stream: index, items_left: stream.items });
+        Some(Job::new(spec, self.clock.wall(now)))
+    }
+
+    /// Whether it can be done in time, as admission judges it.
+    fn is_feasible(&self, job: &Job, stream: &Stream, now: Instant, streams: &[Stream]) -> bool {
+        let Some(deadline) = job.deadline else { return true };
+        let wall = self.clock.wall(now);
+        let demand = Demand { need: stream.load + stream.item * stream.items, start: wall, deadline };
+        let running = self.slots.iter().flatten().filter_map(|slot| Some((self.table.get_open(&slot.id)?, slot.left)));
+        let running = running.filter(|(other, _)| queue::goes_before(other, job));
+        let waiting = self.table.before(job, BEFORE_MAX).map(|other| {
+            let task = self.tasks.get(&other.id);
+            let need = task.map(|task| streams[task.stream].load + streams[task.stream].item * task.items_left);
+            (other, need.unwrap_or_default())
+        });
+        let claims = running.chain(waiting).map(|(other, need)| Claim { need, deadline: other.deadline });
+        feasible::check(wall, &self.supply, demand, claims).is_ok()
+    }
+
+    fn take(&mut self, index: usize, stream: &Stream, job: Job) {
+        self.tasks.insert(job.id.clone(), Task { stream: index, items_left: stream.items });
+        self.table.insert(job);
     }
 
     fn expire(&mut self, now: Instant, into: &mut JobTotals) {
@@ -334,11 +382,27 @@ mod tests {
 
     #[test]
     fn a_deadline_that_passes_is_missed_and_frees_the_worker() {
-        let streams = [batch(Some(S * 200), Some(S * 50))];
+        let streams = [batch(Some(S * 200), Some(S * 120))];
         let (mut work, mut totals) = work(&streams);
-        work.run(at(0), at(360), 1, &streams, &mut totals);
-        assert_eq!(totals.all(), Outcomes { came: 2, missed: 2, ..Outcomes::default() });
-        assert_eq!(totals.used, S * 100);
+        work.run(at(0), at(110), 1, &streams, &mut totals);
+        work.run(at(110), at(150), 0, &streams, &mut totals);
+        work.run(at(150), at(460), 1, &streams, &mut totals);
+        assert_eq!(totals.all(), Outcomes { came: 2, met: 1, missed: 1, ..Outcomes::default() });
+        assert_eq!(totals.used, S * (80 + 105));
+    }
+
+    #[test]
+    fn what_cannot_be_done_in_time_is_refused_when_it_comes() {
+        // 105 s of work within 100 s; and within 150 s behind another one of 105 s.
+        for (deadline, expected) in [
+            (S * 100, Outcomes { came: 2, refused: 2, ..Outcomes::default() }),
+            (S * 150, Outcomes { came: 2, met: 1, refused: 1, ..Outcomes::default() }),
+        ] {
+            let streams = [batch(None, Some(deadline)), batch(None, Some(deadline))];
+            let (mut work, mut totals) = work(&streams);
+            work.run(at(0), at(400), 1, &streams, &mut totals);
+            assert_eq!(totals.all(), expected);
+        }
     }
 
     #[test]
