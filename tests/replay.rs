@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use neap::sys::clock;
 use serde_json::Value;
 
 fn neap(arguments: &[&str]) -> Command {
@@ -154,9 +155,9 @@ fn a_live_source_is_recorded_and_replayed() {
         .expect("it starts");
     let ran = UnixDatagram::unbound().expect("a socket");
     let socket = folder.join("load.sock");
-    let patience = Instant::now() + Duration::from_secs(60);
+    let patience = clock::now().after(Duration::from_secs(60));
     while ran.connect(&socket).is_err() {
-        assert!(Instant::now() < patience, "nobody listens");
+        assert!(clock::now() < patience, "nobody listens");
         std::thread::sleep(Duration::from_millis(20));
     }
     // A second one is told who has the socket, and what to do.
@@ -170,7 +171,7 @@ fn a_live_source_is_recorded_and_replayed() {
     ran.send(b"nonsense").expect("sent");
     let written = || fs::read_to_string(folder.join("du.ndjson")).unwrap_or_default().lines().count();
     while written() < 10 {
-        assert!(Instant::now() < patience, "{} lines", written());
+        assert!(clock::now() < patience, "{} lines", written());
         std::thread::sleep(Duration::from_millis(50));
     }
     interrupt(&child);

@@ -92,12 +92,12 @@ fn sink(path: &Path, form: Form, force: bool) -> Result<Sink, Failure> {
     } else {
         let mut options = OpenOptions::new();
         options.write(true).create_new(!force).create(force).truncate(force);
-        let file = options.open(path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => {
-                let text = format!("{} is there already: choose another name, or give --force", path.display());
-                Failure::new(Class::Usage, text)
+        let file = options.open(path).map_err(|error| {
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                return failed(path, &error);
             }
-            _ => failed(path, &error),
+            let text = format!("{} is there already: choose another name, or give --force", path.display());
+            Failure::new(Class::Usage, text)
         })?;
         Box::new(file)
     };
@@ -167,7 +167,7 @@ fn record(args: &Args, form: Form) -> Result<(), Failure> {
     let (began, wall) = (clock::now(), clock::wall());
     let mut lives = Vec::new();
     for (index, settings) in (0..).zip(&settings) {
-        let path = if settings.len_of(&args.to) { args.to.clone() } else { named(&args.to, &settings.source.name) };
+        let path = if settings.goes_to(&args.to) { args.to.clone() } else { named(&args.to, &settings.source.name) };
         let source = load::open(&settings.source, SourceId(index), began, Arc::new(|_| 0)).map_err(cannot_open)?;
         let writer = sink(&path, form, args.force)?;
         lives.push(Live { name: settings.source.name.clone(), path, source, writer, bad: 0 });
@@ -212,7 +212,7 @@ struct Wanted {
 
 impl Wanted {
     /// Whether it goes to the file that was named, and not to one beside it.
-    fn len_of(&self, to: &Path) -> bool {
+    fn goes_to(&self, to: &Path) -> bool {
         self.is_only || to == Path::new("-")
     }
 }
