@@ -98,7 +98,7 @@ enum Command {
     Ransim(Box<ransim::Args>),
     /// Records what load sources say, and turns recordings into one another.
     Record(record::Args),
-    /// Plays recordings to governor and queue, a day in milliseconds, and shows what they made of them.
+    /// Replays recordings with governor and queue, a day in milliseconds.
     Replay(replay::Args),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),

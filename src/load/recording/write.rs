@@ -182,7 +182,9 @@ pub(in crate::load) fn line_of(reading: &Reading) -> Line {
             match metric {
                 Metric::PrbTotDl => line.dl = percent(level),
                 Metric::PrbTotUl => line.ul = percent(level),
-                Metric::Cpu | Metric::Late | Metric::BitRate | Metric::Unknown => line.cpu = percent(level),
+                Metric::Cpu | Metric::Lcore | Metric::Late | Metric::BitRate | Metric::Unknown => {
+                    line.cpu = percent(level)
+                }
             }
         }
         Observed::Late { count } => line.late = Some(count),
