@@ -151,6 +151,11 @@ impl Law {
         let is_guarded = matches!(reason, Reason::Guarded(_));
         ensure!(!is_guarded || self.ceiling == 0, "guarded with a ceiling of {}", self.ceiling);
         let is_comparing = matches!(reason, Reason::Comparing(_));
+        // The load may end a trough while inference stands to compare, and a new one may begin before that is over.
+        let lasts = self.settings.window * guard::CONTROL_WINDOWS + lag * 2;
+        if is_comparing && self.comparing.is_none() {
+            self.comparing = self.compared_at.filter(|at| now.since(*at) <= lasts);
+        }
         match (is_comparing, self.comparing) {
             (true, None) => {
                 let every = self.settings.control_every;
@@ -164,8 +169,7 @@ impl Law {
                 (self.comparing, self.compared_at) = (Some(now), Some(now));
             }
             (true, Some(since)) => {
-                let most = self.settings.window * guard::CONTROL_WINDOWS + lag * 2;
-                ensure!(now.since(since) <= most, "stands still to compare for {:?}", now.since(since));
+                ensure!(now.since(since) <= lasts, "stands still to compare for {:?}", now.since(since));
             }
             (false, _) => self.comparing = None,
         }
