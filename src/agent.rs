@@ -7,7 +7,7 @@
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
-//! controllers, after [`trust`] has judged whether they count; [`memory`] has workers give memory back; [`privacy`] tells
+//! controllers, after [`trust`] has judged whether they count; [`outlook`] tells of the hours to come; [`memory`] has workers give memory back; [`privacy`] tells
 //! who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows
 //! everything on this machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
@@ -27,6 +27,7 @@ mod keeper;
 mod memory;
 mod models;
 mod outbox;
+mod outlook;
 mod parts;
 mod pressure;
 mod privacy;
@@ -55,6 +56,7 @@ use self::core::{Act, Core};
 use self::desk::Now;
 use self::history::History;
 use self::keeper::{Answer, Keeper, Request};
+use self::outlook::Keepsake;
 use self::privacy::Privacy;
 use self::pulse::Moves;
 use self::service::Service;
@@ -176,6 +178,7 @@ struct Agent {
     service: Service,
     heartbeat: Heartbeat,
     privacy: Privacy,
+    keepsake: Keepsake,
 }
 
 impl Agent {
@@ -247,6 +250,7 @@ impl Agent {
             self.hear_store(answer)?;
         }
         self.core.turn(now);
+        self.keepsake.look(now.mono, &self.core.outlooks);
         self.perform()
     }
 

@@ -9,6 +9,7 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+pub mod forecast;
 pub mod frames;
 pub mod jobs;
 pub mod load;
@@ -29,6 +30,7 @@ pub type Target = fn(&[u8]);
 pub const ALL: &[(&str, Target)] = &[
     ("commands", jobs::commands),
     ("config_toml", texts::config_toml),
+    ("forecast_state", forecast::forecast_state),
     ("job_binary", jobs::job_binary),
     ("job_json", jobs::job_json),
     ("key_ring", trust::key_ring),

@@ -13,6 +13,7 @@ use super::courier::Courier;
 use super::desk::{Desk, Effect, Now};
 use super::keeper::Request;
 use super::outbox::Outbox;
+use super::outlook::Outlooks;
 use super::pressure::Relief;
 use super::probe::{self, Probe};
 use super::reports::Impairment;
@@ -62,6 +63,8 @@ pub(super) struct Core {
     pub(super) desk: Desk,
     pub(super) courier: Courier,
     pub(super) telemetry: Telemetry,
+    /// What is expected of the hours to come; nothing until it is given a forecast.
+    pub(super) outlooks: Outlooks,
     pub(super) outbox: Outbox,
     pub(super) relief: Relief,
     pub(super) probe: Probe,
@@ -94,6 +97,7 @@ impl Core {
             desk,
             courier: Courier::new(link),
             telemetry: Telemetry::new(host),
+            outlooks: Outlooks::default(),
             outbox: Outbox::default(),
             acts: VecDeque::new(),
             replies: BTreeMap::new(),
@@ -131,6 +135,7 @@ impl Core {
         self.look_at_broker(now);
         self.take_effects();
         self.deliver(now);
+        self.tell_outlook(now);
         if self.connected {
             for message in self.telemetry.due(now, &self.desk, &self.courier) {
                 if self.probe.takes(&message.topic, &message.body) {

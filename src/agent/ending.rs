@@ -60,6 +60,7 @@ impl Agent {
         match self.sentinel.set_policy(policy.clone()) {
             Ok(()) => {
                 self.core.desk.reports.set_policy(&policy);
+                self.core.outlooks.set_policy(&policy);
                 self.settings.policy = policy;
             }
             Err(error) => tracing::error!(%error, "policy not reloaded"),
@@ -90,6 +91,7 @@ impl Agent {
         tracing::info!("stopping");
         self.service.stopping();
         self.core.wind_down(began);
+        self.keepsake.keep(began.mono, &self.core.outlooks);
         if let Err(error) = self.perform() {
             tracing::error!(%error, "while stopping");
         }
@@ -131,6 +133,7 @@ impl Agent {
         }
         drop(mouths);
         self.keeper.stop();
+        self.keepsake.finish(began.mono);
         self.sentinel.stop();
         self.gate.cgroups().close();
         if orderly {

@@ -47,6 +47,7 @@ impl Core {
             Report::Load { fused, .. } => {
                 self.desk.reports.set_load(&fused);
                 self.telemetry.loaded(&fused);
+                self.outlooks.hear(now, &fused);
             }
             Report::Killed { slot, .. } => {
                 self.telemetry.killed();
@@ -123,6 +124,7 @@ impl Core {
                 self.courier.up();
                 self.courier.publish(self.desk.reports.info(now.wall));
                 self.telemetry.born();
+                self.outlooks.born();
                 self.probe.up();
             }
             // The link has logged why.

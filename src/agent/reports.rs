@@ -12,7 +12,8 @@ use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
+    self, Capacity, ErrorBody, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead,
+    Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -320,6 +321,14 @@ impl Reports {
     /// Retained inventory.
     pub(super) fn info(&self, now: WallTime) -> Publish {
         self.retained("neap.node.info", self.topics.info(), self.info.render(), now)
+    }
+
+    /// Retained outlook: it ends by itself, because after its last span it says nothing.
+    pub(super) fn outlook(&self, capacity: &Capacity) -> Publish {
+        let (topic, body) = (self.topics.outlook(), capacity.render());
+        let left = capacity.outlook.end().since(capacity.at).as_secs();
+        let expiry_s = Some(u32::try_from(left).unwrap_or(u32::MAX).max(1));
+        Publish { expiry_s, ..self.retained("neap.node.outlook", topic, body, capacity.at) }
     }
 
     fn retained(&self, type_: &str, topic: String, body: Vec<u8>, now: WallTime) -> Publish {

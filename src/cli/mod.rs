@@ -17,6 +17,7 @@ mod key;
 mod models;
 mod order;
 mod out;
+mod outlook;
 mod ransim;
 mod result;
 mod run;
@@ -87,6 +88,8 @@ enum Command {
     Sign(sign::Args),
     /// Shows what happens on the nodes right now.
     Watch(watch::Args),
+    /// Shows how much core time a node expects to have free in the next hours.
+    Outlook(outlook::Args),
     /// Shows how fast the agent of this machine gave way, and what delayed it.
     Yields(yields::Args),
     /// Pushes load by hand, as a RAN would.
@@ -129,6 +132,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Key(args) => key::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Outlook(args) => outlook::run(&args),
         Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Ransim(args) => ransim::run(&args),

@@ -3,6 +3,7 @@
 //! [`Settings::read`] finds every mistake of a file at once, each with file:line:column, what is allowed and what to
 //! do. A file that is right says nothing about the machine; [`Settings::surroundings`] looks at that.
 
+mod forecast;
 mod read;
 mod sections;
 mod sources;
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use forecast::Forecast;
 pub use read::Problem;
 pub use surroundings::PasswordError;
 
@@ -63,6 +65,8 @@ pub struct Settings {
     pub models_dir: PathBuf,
     /// The longest single operator of a model that is not remarked on.
     pub worst_node_max: Option<Duration>,
+    /// What is told of the hours to come.
+    pub forecast: Forecast,
     /// When the agent's crashes are too many.
     pub safe_mode: SafeMode,
     /// What can be looked at from the same machine.
@@ -278,6 +282,7 @@ impl Settings {
             ("sandbox", self.sandbox != new.sandbox),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
             ("trust", self.trust != new.trust),
+            ("forecast", self.forecast != new.forecast),
             ("safe_mode", self.safe_mode != new.safe_mode),
             ("status", self.status != new.status),
             ("log", self.log != new.log),

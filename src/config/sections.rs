@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::read::{Document, Problem, Section};
 use super::{
     Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers,
-    sources, tls,
+    forecast, sources, tls,
 };
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::job::Limits;
@@ -70,6 +70,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let jobs = jobs(root.section("jobs"));
     let trust = trust(root.section("trust"));
     let (models_dir, worst_node_max) = models(root.section("models"));
+    let forecast = forecast::settings(root.section("forecast"));
     let safe_mode = safe_mode(root.section("safe_mode"));
     let status = status(root.section("status"));
     let log = log(root.section("log"));
@@ -87,6 +88,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         trust,
         models_dir,
         worst_node_max,
+        forecast,
         safe_mode,
         status,
         log,
