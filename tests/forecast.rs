@@ -141,7 +141,7 @@ fn an_outlook_neither_starts_nor_stops_anything() {
     node.feeder.low();
     let controller = node.controller();
     let (_, capacity) = outlook(&controller);
-    assert!(capacity.outlook.spans()[2].p90.is_zero(), "{capacity:?}");
+    assert!(capacity.outlook.spans()[8].p90.is_zero(), "{capacity:?}");
     controller.wait_for_mode("trough");
     node.feeder.high();
     controller.wait_for_mode("busy");

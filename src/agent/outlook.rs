@@ -203,7 +203,10 @@ mod tests {
                 told.push(step);
             }
         }
-        assert_eq!(told, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]);
+        assert_eq!(told[0], 0);
+        // Steps of two minutes: after six, or sooner when what was learned changes the next hour.
+        assert!(told.windows(2).all(|pair| pair[1] - pair[0] <= 3), "{told:?}");
+        assert!((10..=12).contains(&told.len()), "{told:?}");
         outlooks.born();
         assert!(outlooks.due(now(30), "s").is_some());
         assert!(outlooks.due(now(30), "s").is_none());
