@@ -49,6 +49,7 @@ impl Core {
                 self.telemetry.loaded(&fused);
                 self.outlooks.hear(now, &fused);
             }
+            Report::Guard(news) => self.hear_guard(now, news),
             Report::Killed { slot, .. } => {
                 self.telemetry.killed();
                 tracing::error!(slot, "worker did not stop in time and was killed");

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::desk::Now;
+use super::reports::Reports;
 use crate::governor::Policy;
 use crate::governor::forecast::{BadSnapshot, Forecast, Score};
+use crate::link::Publish;
 use crate::link::messages::{Capacity, ForecastError};
 use crate::load::fusion::{Fused, FusedLoad};
 use crate::units::Instant;
@@ -35,6 +37,8 @@ pub(super) struct Outlooks {
     forecast: Option<Forecast>,
     /// The last outlook, and when it was made.
     current: Option<(Instant, Outlook)>,
+    /// It is of another policy.
+    outdated: bool,
     /// The last one told.
     told: Option<(Instant, Outlook)>,
 }
@@ -62,21 +66,23 @@ impl Outlooks {
         if let Some(Err(error)) = self.forecast.as_mut().map(|forecast| forecast.set_policy(policy)) {
             tracing::error!(%error, "the forecast keeps the old policy");
         }
-        self.current = None;
+        self.outdated = true;
     }
 
-    /// Makes an outlook when it is time.
-    fn look(&mut self, now: Now) {
+    /// Makes an outlook when it is time. Tells whether it is another one now, or there is none any more.
+    fn look(&mut self, now: Now) -> bool {
+        let before = self.current.as_ref().map(|(made, _)| *made);
         if !now.is_sure() {
             self.current = None;
-        } else if self.current.as_ref().is_none_or(|(at, _)| now.mono.since(*at) >= LOOK_EVERY) {
+        } else if self.outdated || self.current.as_ref().is_none_or(|(at, _)| now.mono.since(*at) >= LOOK_EVERY) {
+            self.outdated = false;
             self.current = self.forecast.as_ref().map(|forecast| (now.mono, forecast.outlook(now.wall)));
         }
+        self.current.as_ref().map(|(made, _)| *made) != before
     }
 
     /// What may be planned with: `None` while the clock is in doubt, and until three days are remembered.
-    #[expect(dead_code, reason = "who admits work asks for it")]
-    pub(super) fn to_plan_with(&self) -> Option<&Outlook> {
+    fn to_plan_with(&self) -> Option<&Outlook> {
         let known = self.forecast.as_ref().is_some_and(|forecast| forecast.days_known() >= DAYS_MIN);
         self.current.as_ref().map(|(_, outlook)| outlook).filter(|_| known)
     }
@@ -88,7 +94,6 @@ impl Outlooks {
 
     /// What is to be told now.
     fn due(&mut self, now: Now, session: &str) -> Option<Capacity> {
-        self.look(now);
         let (forecast, (made, outlook)) = (self.forecast.as_ref()?, self.current.as_ref()?);
         let is_due = self.told.as_ref().is_none_or(|(at, told)| {
             let passed = now.mono.since(*at);
@@ -141,11 +146,28 @@ fn is_notable(now: Now, told: &Outlook, outlook: &Outlook, forecast: &Forecast) 
 }
 
 impl Core {
-    /// Publishes the outlook when it is time. It may be lost: the next one says it all again.
+    /// Makes an outlook when it is time: those who admit work plan with it, and it is published. That may be lost: the
+    /// next one says it all again.
     pub(super) fn tell_outlook(&mut self, now: Now) {
-        if let Some(capacity) = self.outlooks.due(now, self.desk.reports.session()).filter(|_| self.connected) {
+        if self.outlooks.look(now) {
+            self.desk.set_outlook(self.outlooks.to_plan_with().cloned());
+        }
+        if !self.connected {
+            return;
+        }
+        if let Some(capacity) = self.outlooks.due(now, self.desk.reports.session()) {
             self.courier.publish(self.desk.reports.outlook(&capacity));
         }
+    }
+}
+
+impl Reports {
+    /// Retained outlook: it ends by itself, because after its last span it says nothing.
+    pub(super) fn outlook(&self, capacity: &Capacity) -> Publish {
+        let (topic, body) = (self.topics.outlook(), capacity.render());
+        let left = capacity.outlook.end().since(capacity.at).as_secs();
+        let expiry_s = Some(u32::try_from(left).unwrap_or(u32::MAX).max(1));
+        Publish { expiry_s, ..self.retained("neap.node.outlook", topic, body, capacity.at) }
     }
 }
 
@@ -188,6 +210,11 @@ mod tests {
         }
     }
 
+    fn tell(outlooks: &mut Outlooks, now: Now, session: &str) -> Option<Capacity> {
+        outlooks.look(now);
+        outlooks.due(now, session)
+    }
+
     fn now(step: u32) -> Now {
         let wall = WallTime::from_millis(1_767_571_200_000).after(STEP * step);
         Now::sure(Instant::default().after(STEP * step), wall)
@@ -199,7 +226,7 @@ mod tests {
         let mut told = Vec::new();
         for step in 0..30 {
             outlooks.hear(now(step), &fused(5));
-            if outlooks.due(now(step), "s").is_some() {
+            if tell(&mut outlooks, now(step), "s").is_some() {
                 told.push(step);
             }
         }
@@ -208,8 +235,8 @@ mod tests {
         assert!(told.windows(2).all(|pair| pair[1] - pair[0] <= 3), "{told:?}");
         assert!((10..=12).contains(&told.len()), "{told:?}");
         outlooks.born();
-        assert!(outlooks.due(now(30), "s").is_some());
-        assert!(outlooks.due(now(30), "s").is_none());
+        assert!(tell(&mut outlooks, now(30), "s").is_some());
+        assert!(tell(&mut outlooks, now(30), "s").is_none());
     }
 
     #[test]
@@ -219,12 +246,13 @@ mod tests {
             outlooks.hear(now(step), &fused(10));
         }
         let last = 3 * 720;
-        assert!(outlooks.due(now(last), "s").is_some());
-        assert!(outlooks.due(now(last + 1), "s").is_none());
+        assert!(tell(&mut outlooks, now(last), "s").is_some());
+        assert!(tell(&mut outlooks, now(last + 1), "s").is_none());
         outlooks.set_policy(&Policy { idle_below: Utilization::from_percent(5).unwrap(), ..policy() });
-        let capacity = outlooks.due(now(last + 1), "s").unwrap();
+        let capacity = tell(&mut outlooks, now(last + 1), "s").unwrap();
         assert!(capacity.outlook.spans().iter().all(|free| free.p50.is_zero()));
         assert_eq!((capacity.days, capacity.workers), (3, 1));
+        assert_eq!(outlooks.to_plan_with(), Some(&capacity.outlook));
     }
 
     #[test]
@@ -233,9 +261,19 @@ mod tests {
         let doubtful = |step| Now { due: WallTime::from_millis(i64::MIN), ..now(step) };
         for step in 0..100 {
             outlooks.hear(doubtful(step), &fused(5));
-            assert_eq!(outlooks.due(doubtful(step), "s"), None);
+            assert_eq!(tell(&mut outlooks, doubtful(step), "s"), None);
         }
-        assert_eq!(outlooks.snapshot(), None);
+        assert_eq!((outlooks.snapshot(), outlooks.to_plan_with()), (None, None));
+    }
+
+    #[test]
+    fn nobody_plans_with_what_fewer_than_three_days_have_taught() {
+        let mut outlooks = outlooks();
+        for step in 0..720 {
+            outlooks.hear(now(step), &fused(5));
+        }
+        assert!(tell(&mut outlooks, now(720), "s").is_some());
+        assert_eq!(outlooks.to_plan_with(), None);
     }
 
     /// Three quiet days.
@@ -251,7 +289,7 @@ mod tests {
     fn what_was_learned_is_taken_over() {
         let mut second = outlooks();
         second.restore(&learned().snapshot().unwrap()).unwrap();
-        assert_eq!(second.due(now(2160), "s").unwrap().days, 3);
+        assert_eq!(tell(&mut second, now(2160), "s").unwrap().days, 3);
         assert!(Outlooks::default().snapshot().is_none() && !Outlooks::default().is_enabled());
     }
 }

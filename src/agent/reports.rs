@@ -7,13 +7,14 @@ use super::desk::Now;
 use super::models;
 use super::telemetry::Counters;
 use crate::fault::{Code, Fault};
+use crate::governor::guard::Figure;
 use crate::governor::{Decision, Mode, Policy, Reason};
 use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, Capacity, ErrorBody, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead,
-    Status,
+    self, ErrorBody, GuardEvent, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress,
+    ResultHead, Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -91,7 +92,7 @@ impl Impairment {
 /// What is known of the node for its reports.
 #[derive(Debug)]
 pub(super) struct Reports {
-    topics: Topics,
+    pub(super) topics: Topics,
     session: String,
     info: Info,
     sources: Vec<String>,
@@ -260,6 +261,10 @@ impl Reports {
             Reason::Low { source, level, limit } => {
                 format!("{metric} {level} < {limit} for {} s ({})", self.settle.as_secs_f64(), self.source(source))
             }
+            Reason::Guarded(figure) => {
+                format!("the radio fares worse while inference runs ({})", figure.map_or("late", Figure::as_str))
+            }
+            Reason::Comparing(_) => "a short stop, to see how the radio fares without inference".to_owned(),
             Reason::Held => "held by order".to_owned(),
             Reason::Draining => "draining by order".to_owned(),
         }
@@ -323,15 +328,7 @@ impl Reports {
         self.retained("neap.node.info", self.topics.info(), self.info.render(), now)
     }
 
-    /// Retained outlook: it ends by itself, because after its last span it says nothing.
-    pub(super) fn outlook(&self, capacity: &Capacity) -> Publish {
-        let (topic, body) = (self.topics.outlook(), capacity.render());
-        let left = capacity.outlook.end().since(capacity.at).as_secs();
-        let expiry_s = Some(u32::try_from(left).unwrap_or(u32::MAX).max(1));
-        Publish { expiry_s, ..self.retained("neap.node.outlook", topic, body, capacity.at) }
-    }
-
-    fn retained(&self, type_: &str, topic: String, body: Vec<u8>, now: WallTime) -> Publish {
+    pub(super) fn retained(&self, type_: &str, topic: String, body: Vec<u8>, now: WallTime) -> Publish {
         Publish { retain: true, expiry_s: None, ..publish(self.message(type_, topic, "", body, None, now)) }
     }
 
@@ -430,6 +427,12 @@ impl Reports {
         let jobs = jobs.iter().map(ToString::to_string).collect();
         let event = NodeEvent::Resume { workers: u32::from(workers), jobs, at: now };
         self.message("neap.node.resume", self.topics.event(), "", event.render(), None, now)
+    }
+
+    /// The harm guard has come to a verdict.
+    pub(super) fn guard_message(&self, event: &GuardEvent, now: WallTime) -> Message {
+        let body = NodeEvent::Guard(event.clone()).render();
+        self.message("neap.node.guard", self.topics.event(), "", body, None, now)
     }
 
     /// The load that decides, once there is one.

@@ -4,6 +4,7 @@
 //! do. A file that is right says nothing about the machine; [`Settings::surroundings`] looks at that.
 
 mod forecast;
+mod guard;
 mod read;
 mod sections;
 mod sources;
@@ -21,7 +22,7 @@ pub use forecast::Forecast;
 pub use read::Problem;
 pub use surroundings::PasswordError;
 
-use crate::governor::Policy;
+use crate::governor::{self, Policy};
 use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
 use crate::link;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub mqtt: Mqtt,
     /// When inference may run; `workers` comes from `[workers] count`.
     pub policy: Policy,
+    /// How careful the harm guard is.
+    pub guard: governor::guard::Settings,
     /// How the yield path runs.
     pub sentinel: Sentinel,
     /// Where load is read, in the order of the file.
@@ -272,7 +275,7 @@ impl Settings {
         }
     }
 
-    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, the limits of
+    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[guard]`, the limits of
     /// `[jobs]`, the models folder) are reloaded.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let limits_aside = |jobs: &Jobs| (jobs.state_dir.clone(), jobs.spool_bytes);
