@@ -13,6 +13,7 @@ pub mod forecast;
 mod policy;
 #[cfg(test)]
 mod tests;
+pub mod tuning;
 
 pub use policy::{BadPolicy, Policy, SETTLE_MIN};
 
