@@ -1,5 +1,7 @@
 //! Which load sources are there, and which keys has each kind?
 
+mod ocudu;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,11 +14,13 @@ use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 5] = [
+pub(super) const KINDS: [(&str, Word); 7] = [
     ("push", Word::Push),
     ("push_udp", Word::PushUdp),
     ("shm", Word::Shm),
     ("procfs", Word::Procfs),
+    ("ocudu", Word::Ocudu),
+    ("ocudu_udp", Word::OcuduUdp),
     ("trace", Word::Trace),
 ];
 
@@ -26,6 +30,8 @@ pub(super) enum Word {
     PushUdp,
     Shm,
     Procfs,
+    Ocudu,
+    OcuduUdp,
     Trace,
 }
 
@@ -61,7 +67,11 @@ fn is_shm(source: &SourceSettings) -> bool {
 
 fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.one_of("kind", &KINDS);
-    let word = section.require("kind", word, "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"trace\")");
+    let word = section.require(
+        "kind",
+        word,
+        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"ocudu\", \"ocudu_udp\", \"trace\")",
+    );
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
     let freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
@@ -71,6 +81,8 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
         Some(Word::PushUdp) => push_udp(section),
         Some(Word::Shm) => shm(section),
         Some(Word::Procfs) => procfs(section),
+        Some(Word::Ocudu) => ocudu::ocudu(section),
+        Some(Word::OcuduUdp) => ocudu::ocudu_udp(section),
         Some(Word::Trace) => trace(section),
         None => None,
     };

@@ -6,6 +6,7 @@
 pub mod fusion;
 pub mod host;
 pub mod mailbox;
+pub mod ocudu;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
@@ -78,6 +79,8 @@ pub enum Metric {
     Cpu,
     /// Count of late or missed slots.
     Late,
+    /// Share of the highest bit rate.
+    BitRate,
     /// None: nothing readable was heard.
     Unknown,
 }
@@ -90,6 +93,7 @@ impl Metric {
             Self::PrbTotUl => "RRU.PrbTotUl",
             Self::Cpu => "cpu",
             Self::Late => "late",
+            Self::BitRate => "bit_rate",
             Self::Unknown => "unknown",
         }
     }
@@ -192,6 +196,8 @@ pub enum Kind {
         /// Time between two looks.
         period: Duration,
     },
+    /// JSON metrics of an OCUDU or srsRAN Project gNB.
+    Ocudu(ocudu::Settings),
     /// Replay of a recording.
     Trace {
         /// CSV or NDJSON.
@@ -211,6 +217,7 @@ impl SourceSettings {
             Kind::PushUdp { listen } => push::check_listen(*listen),
             Kind::Shm { path, mode } => shm::check(path, *mode),
             Kind::Procfs { what, period, .. } => procfs::check(what, *period, self.freshness),
+            Kind::Ocudu(settings) => ocudu::check(settings),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
         };
         let checked = checked.and_then(|()| check_freshness(self.freshness));
@@ -250,6 +257,7 @@ pub fn open(
         Kind::Procfs { root, what, period } => {
             procfs::open(id, root, what, *period, own_workers).map(|source| Box::new(source) as _)
         }
+        Kind::Ocudu(settings) => ocudu::open(id, settings).map(|source| Box::new(source) as _),
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
         }
