@@ -13,6 +13,7 @@ use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
     self, ErrorBody, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
+    TuningChange,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -421,6 +422,12 @@ impl Reports {
         let jobs = jobs.iter().map(ToString::to_string).collect();
         let event = NodeEvent::Resume { workers: u32::from(workers), jobs, at: now };
         self.message("neap.node.resume", self.topics.event(), "", event.render(), None, now)
+    }
+
+    /// Thresholds were changed, or a change is suggested.
+    pub(super) fn tuned(&self, change: TuningChange) -> Message {
+        let at = change.at;
+        self.message("neap.node.tuning", self.topics.event(), "", NodeEvent::Tuning(change).render(), None, at)
     }
 
     /// The load that decides, once there is one.

@@ -8,6 +8,7 @@ mod sections;
 mod sources;
 mod surroundings;
 mod tls;
+mod tuning;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,6 +21,7 @@ pub use read::Problem;
 pub use surroundings::PasswordError;
 
 use crate::governor::Policy;
+use crate::governor::tuning::Terms as TuningTerms;
 use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
 use crate::link;
@@ -44,6 +46,8 @@ pub struct Settings {
     pub mqtt: Mqtt,
     /// When inference may run; `workers` comes from `[workers] count`.
     pub policy: Policy,
+    /// What thresholds should bring, and how far they may be moved for it.
+    pub tuning: TuningTerms,
     /// How the yield path runs.
     pub sentinel: Sentinel,
     /// Where load is read, in the order of the file.
@@ -268,7 +272,7 @@ impl Settings {
         }
     }
 
-    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, the limits of
+    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[tuning]`, the limits of
     /// `[jobs]`, the models folder) are reloaded.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let limits_aside = |jobs: &Jobs| (jobs.state_dir.clone(), jobs.spool_bytes);

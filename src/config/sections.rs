@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::read::{Document, Problem, Section};
 use super::{
     Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers,
-    sources, tls,
+    sources, tls, tuning,
 };
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::feasible::DelayTerms;
@@ -65,6 +65,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let load = sources::settings(root);
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
+    let tuning = tuning::terms(root.section("tuning"), &policy);
     let memory = memory(root.section("memory"));
     let cgroup = cgroup(root.section("cgroup"));
     let sandbox = sandbox(root.section("sandbox"));
@@ -78,6 +79,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         node: node?,
         mqtt: mqtt?,
         policy,
+        tuning,
         sentinel,
         load,
         workers,

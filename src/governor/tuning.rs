@@ -280,6 +280,7 @@ impl Tuner {
         if self.terms.mode == Mode::Off {
             return None;
         }
+        self.history.pass(now);
         let Some(search) = &mut self.search else {
             self.begin(now);
             return None;

@@ -113,6 +113,7 @@ impl News {
             NodeEvent::Resume { workers, jobs, .. } => {
                 Self::happened(Weight::Good, &format!("{workers} workers run again, {} jobs go on", jobs.len()))
             }
+            NodeEvent::Tuning(change) => Self::happened(Weight::Warn, &change.text),
             NodeEvent::Alarm { code, message, .. } => Self::happened(Weight::Bad, &format!("alarm {code}: {message}")),
         }
     }

@@ -9,6 +9,8 @@ use crate::units::{Utilization, WallTime};
 pub const SLOT: Duration = Duration::from_secs(120);
 /// Entries that are kept: a week.
 pub const SLOTS_MAX: usize = 7 * 720;
+/// A level goes on unheard through so many slots at the most: after that somebody was asleep, or the clock has jumped.
+const HOLD_SLOTS_MAX: usize = 5;
 const SLOT_MILLIS: i64 = 120_000;
 
 /// The highest level of each slot; `None` where the load was not known.
@@ -42,8 +44,8 @@ impl History {
             if slots > SLOTS_MAX {
                 self.levels.clear();
             }
-            for _ in 0..slots.min(SLOTS_MAX) {
-                self.levels.push_back(self.level);
+            for passed in 0..slots.min(SLOTS_MAX) {
+                self.levels.push_back(self.level.filter(|_| passed < HOLD_SLOTS_MAX));
             }
             while self.levels.len() > SLOTS_MAX {
                 self.levels.pop_front();
@@ -60,6 +62,13 @@ impl History {
         if let Some(last) = self.levels.back_mut() {
             // One moment of the unknown makes the slot unknown only if nothing else is known of it.
             *last = (*last).max(level);
+        }
+    }
+
+    /// Takes in that time has passed, and the level is still in force.
+    pub fn pass(&mut self, now: WallTime) {
+        if self.newest.is_some_and(|newest| now.as_millis().div_euclid(SLOT_MILLIS) > newest) {
+            self.enter(now, self.level);
         }
     }
 
