@@ -10,12 +10,13 @@ use std::path::Path;
 use self::file::Keepsake;
 use super::desk::Now;
 use super::{Agent, Core};
+use crate::governor::guard::{self, Figure};
 use crate::governor::tuning::{Change, Mode, News, Setting, Terms, Tuner};
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::store::Batch;
 use crate::link::messages::{TuningChange, TuningFigures, TuningState};
 use crate::load::fusion::{Fused, FusedLoad};
-use crate::units::{Utilization, WallTime};
+use crate::units::{Health, Utilization, WallTime};
 
 /// The tuner of a node; none in a world without one.
 #[derive(Debug, Default)]
@@ -42,11 +43,18 @@ impl Tuning {
         tuner.on_load(now.wall, level);
     }
 
-    /// A figure of health was compared: so much higher, in permille, while inference ran.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing compares figures of health yet"))]
-    pub(super) fn hear_comparison(&mut self, now: Now, figure: &str, change_permille: i32) {
-        if let Some(tuner) = self.tuner.as_mut().filter(|_| now.is_sure()) {
-            tuner.on_comparison(now.wall, figure, change_permille);
+    /// The harm guard has compared a figure; those of latencies count.
+    pub(super) fn hear_guard(&mut self, news: &guard::News) {
+        let comparison = match news {
+            guard::News::Compared(comparison) => Some(comparison),
+            guard::News::Verdict(_) => None,
+        };
+        let (Some(tuner), Some(comparison)) = (self.tuner.as_mut(), comparison) else { return };
+        match comparison.figure {
+            Figure::Health(Health::SlotLatency | Health::EnqueueDelay) => {
+                tuner.on_comparison(comparison.figure.as_str(), comparison.change_permille());
+            }
+            Figure::Late | Figure::Health(Health::RunQueueDelay | Health::Pressure) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`Settings::read`] finds every mistake of a file at once, each with file:line:column, what is allowed and what to
 //! do. A file that is right says nothing about the machine; [`Settings::surroundings`] looks at that.
 
+mod guard;
 mod read;
 mod sections;
 mod sources;
@@ -20,8 +21,8 @@ use std::time::Duration;
 pub use read::Problem;
 pub use surroundings::PasswordError;
 
-use crate::governor::Policy;
 use crate::governor::tuning::Terms as TuningTerms;
+use crate::governor::{self, Policy};
 use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
 use crate::link;
@@ -46,6 +47,8 @@ pub struct Settings {
     pub mqtt: Mqtt,
     /// When inference may run; `workers` comes from `[workers] count`.
     pub policy: Policy,
+    /// How careful the harm guard is.
+    pub guard: governor::guard::Settings,
     /// What thresholds should bring, and how far they may be moved for it.
     pub tuning: TuningTerms,
     /// How the yield path runs.
@@ -272,8 +275,8 @@ impl Settings {
         }
     }
 
-    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[tuning]`, the limits of
-    /// `[jobs]`, the models folder) are reloaded.
+    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[guard]`, `[tuning]`,
+    /// the limits of `[jobs]`, the models folder) are reloaded.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let limits_aside = |jobs: &Jobs| (jobs.state_dir.clone(), jobs.spool_bytes);
         let differs = [

@@ -14,7 +14,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -36,6 +36,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(3600);
 const GAIN_MIN_PERMILLE: u32 = 20;
 /// A change back must stay below this share of the intent, in permille, so that it does not have to be undone.
 const MARGIN_PERMILLE: u64 = 800;
+/// Comparisons of a figure before their average is believed: one alone may be chance.
+pub const COMPARISONS_MIN: u32 = 10;
+/// Figures of health that are looked at.
+const FIGURES_MAX: usize = 8;
 /// Settle times that are tried, in seconds, besides the configured one and the bound.
 const SETTLE_STEPS_S: [u64; 9] = [30, 60, 120, 300, 600, 900, 1200, 1800, 3600];
 /// Limits that are tried, in permille of the configured ones, besides the bounds.
@@ -160,6 +164,22 @@ struct Search {
     judged: Vec<(Setting, Outcome)>,
 }
 
+/// By how much one figure was higher while inference ran, on average of the last comparisons.
+#[derive(Clone, Copy, Debug, Default)]
+struct Harm {
+    mean_permille: i32,
+    comparisons: u32,
+}
+
+impl Harm {
+    fn take(&mut self, change_permille: i32) {
+        self.comparisons = self.comparisons.saturating_add(1);
+        // The first ones count alike, the later ones for an eighth each.
+        let weight = i32::try_from(self.comparisons.min(8)).unwrap_or(8);
+        self.mean_permille += change_permille.saturating_sub(self.mean_permille) / weight;
+    }
+}
+
 /// Remembers the load and looks for better figures.
 #[derive(Clone, Debug)]
 pub struct Tuner {
@@ -174,8 +194,8 @@ pub struct Tuner {
     rests_until: WallTime,
     looks_at: Option<WallTime>,
     search: Option<Search>,
-    /// By how much the worst figure of health was higher while inference ran, in permille, and which.
-    harm: Option<(WallTime, String, i32)>,
+    /// By how much each figure of health was higher while inference ran.
+    harm: BTreeMap<&'static str, Harm>,
     /// What the figures in force would have brought, by the last look.
     found: Option<Outcome>,
 }
@@ -197,7 +217,7 @@ impl Tuner {
             rests_until: WallTime::from_millis(i64::MIN),
             looks_at: None,
             search: None,
-            harm: None,
+            harm: BTreeMap::new(),
             found: None,
         })
     }
@@ -250,10 +270,9 @@ impl Tuner {
     }
 
     /// Takes in by how much, in permille, a figure of health was higher while inference ran.
-    pub fn on_comparison(&mut self, now: WallTime, figure: &str, change_permille: i32) {
-        let is_worse = self.harm.as_ref().is_none_or(|(_, known, worst)| known == figure || change_permille > *worst);
-        if is_worse {
-            self.harm = Some((now, figure.chars().take(32).collect(), change_permille));
+    pub fn on_comparison(&mut self, figure: &'static str, change_permille: i32) {
+        if self.harm.len() < FIGURES_MAX || self.harm.contains_key(figure) {
+            self.harm.entry(figure).or_default().take(change_permille);
         }
     }
 
@@ -269,7 +288,8 @@ impl Tuner {
             self.remember(Change { at: now, from, to, why });
         }
         (self.terms, self.configured, self.in_force) = (terms, configured, to);
-        (self.search, self.suggested, self.harm, self.found) = (None, None, None, None);
+        (self.search, self.suggested, self.found) = (None, None, None);
+        self.harm.clear();
         self.rests_until = now.after(CHANGE_EVERY);
         Ok(())
     }
@@ -301,7 +321,7 @@ impl Tuner {
             Mode::Auto => {
                 self.remember(change.clone());
                 self.in_force = to;
-                self.harm = None;
+                self.harm.clear();
                 self.rests_until = now.after(CHANGE_EVERY);
                 Some(News::Changed(change))
             }
@@ -371,10 +391,12 @@ impl Tuner {
     }
 
     /// The figure that is worse than wanted while inference runs, and by how much.
-    fn harm_above(&self) -> Option<(&str, i32, u32)> {
+    fn harm_above(&self) -> Option<(&'static str, i32, u32)> {
         let max = self.terms.increase_max_permille?;
-        let (_, figure, change) = self.harm.as_ref()?;
-        u32::try_from(*change).is_ok_and(|change| change > max).then_some((figure.as_str(), *change, max))
+        let known = self.harm.iter().filter(|(_, harm)| harm.comparisons >= COMPARISONS_MIN);
+        let (figure, harm) = known.max_by_key(|(_, harm)| harm.mean_permille)?;
+        let change = harm.mean_permille;
+        u32::try_from(change).is_ok_and(|change| change > max).then_some((*figure, change, max))
     }
 
     /// The best of the candidates, if it is better than what is in force, and why.

@@ -91,6 +91,14 @@ impl Setup {
         self
     }
 
+    /// With another source beside the push source: its section, without the heading.
+    pub fn with_another_source(mut self, section: &str) -> Self {
+        let section: Table = section.parse().expect("the section is TOML");
+        let load = self.0.get_mut("load").and_then(Value::as_array_mut).expect("there is a list of sources");
+        load.push(Value::Table(section));
+        self
+    }
+
     /// Without any load source.
     pub fn without_sources(mut self) -> Self {
         self.0.remove("load");

@@ -95,7 +95,6 @@ fn a_clock_in_doubt_teaches_nothing() {
     let mut fused = crate::load::fusion::Fusion::new(&[]).current(doubtful.mono);
     fused.load = FusedLoad::Level(crate::units::SourceId(0), percent(5));
     tuning.hear(doubtful, &fused);
-    tuning.hear_comparison(doubtful, "slot_us", 100);
     assert_eq!(tuning.tuner.as_ref().unwrap().history().levels().len(), 0);
     tuning.hear(now(5), &fused);
     assert_eq!(tuning.tuner.as_ref().unwrap().history().levels().len(), 1);

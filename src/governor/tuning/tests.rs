@@ -164,8 +164,13 @@ fn a_ran_that_fares_badly_lowers_the_limits_step_by_step_to_the_bounds_and_no_fu
     let mut last = tuner.policy();
     play(&mut tuner, 0, SAMPLES, days(3));
     assert_eq!(tuner.policy(), hasty(), "nothing was compared");
+    (1..COMPARISONS_MIN).for_each(|_| tuner.on_comparison("enqueue_us", 900));
+    play(&mut tuner, SAMPLES, 60, days(3));
+    assert_eq!(tuner.policy(), hasty(), "a few comparisons may be chance");
+    let mut tuner = super::tests::tuner(terms, hasty());
+    play(&mut tuner, 0, SAMPLES, days(3));
     for day in 1..12 {
-        tuner.on_comparison(at(day * SAMPLES), "slot_us", 50);
+        (0..COMPARISONS_MIN).for_each(|_| tuner.on_comparison("slot_us", 50));
         let news = play(&mut tuner, day * SAMPLES, SAMPLES, days(3));
         assert!(news.len() <= 1, "one change for each comparison, and one a day: {news:?}");
         let now = tuner.policy();
@@ -265,7 +270,7 @@ proptest! {
         let levels: Vec<_> = levels.into_iter().flat_map(|(level, slots)| std::iter::repeat_n(level, slots)).collect();
         let mut tuner = tuner(terms, policy.clone());
         for day in 0..4 {
-            tuner.on_comparison(at(day * SAMPLES), "slot_us", harm);
+            (0..COMPARISONS_MIN).for_each(|_| tuner.on_comparison("slot_us", harm));
             for news in play(&mut tuner, day * SAMPLES, SAMPLES, |slot| levels[slot % levels.len()]) {
                 let (News::Changed(change) | News::Suggested(change)) = &news;
                 prop_assert!(tuner.allows(&change.to), "{change}");

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
+use super::guard::GuardEvent;
 use super::tuning::TuningChange;
 use super::yields::CauseReport;
 use super::{BadMessage, parse, render, time};
@@ -31,6 +32,8 @@ pub enum NodeEvent {
         /// When.
         at: WallTime,
     },
+    /// The harm guard has come to a verdict.
+    Guard(GuardEvent),
     /// Thresholds were changed, or a change is suggested.
     Tuning(TuningChange),
 }
@@ -90,6 +93,7 @@ enum Wire {
         #[serde(with = "time::required")]
         at: WallTime,
     },
+    Guard(GuardEvent),
     Tuning(TuningChange),
 }
 
@@ -140,6 +144,7 @@ impl NodeEvent {
             Self::Yield(event) => Wire::Yield(event.into_wire()),
             Self::Resume { workers, jobs, at } => Wire::Resume { workers, jobs, at },
             Self::Alarm { code, message, at } => Wire::Alarm { code, message, at },
+            Self::Guard(event) => Wire::Guard(event),
             Self::Tuning(change) => Wire::Tuning(change),
         })
     }
@@ -153,6 +158,7 @@ impl NodeEvent {
             Wire::Yield(wire) => Self::Yield(YieldEvent::from_wire("event", wire)?),
             Wire::Resume { workers, jobs, at } => Self::Resume { workers, jobs, at },
             Wire::Alarm { code, message, at } => Self::Alarm { code, message, at },
+            Wire::Guard(event) => Self::Guard(event),
             Wire::Tuning(change) => Self::Tuning(change),
         })
     }
