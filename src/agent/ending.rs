@@ -61,7 +61,9 @@ impl Agent {
             Ok(()) => {
                 self.core.desk.reports.set_policy(&policy);
                 self.core.outlooks.set_policy(&policy);
+                self.core.tuning.reset(now, fresh.tuning, &policy);
                 self.settings.policy = policy;
+                self.settings.tuning = fresh.tuning;
             }
             Err(error) => tracing::error!(%error, "policy not reloaded"),
         }
@@ -96,6 +98,7 @@ impl Agent {
         self.service.stopping();
         self.core.wind_down(began);
         self.keepsake.keep(began.mono, &self.core.outlooks);
+        self.core.tuning.end(began);
         if let Err(error) = self.perform() {
             tracing::error!(%error, "while stopping");
         }
@@ -139,6 +142,7 @@ impl Agent {
         self.keeper.stop();
         self.keepsake.finish(began.mono);
         self.sentinel.stop();
+        self.core.tuning.finish(began);
         self.gate.cgroups().close();
         if orderly {
             self.history.end();
