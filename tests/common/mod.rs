@@ -7,6 +7,7 @@ pub mod clients;
 pub mod controller;
 pub mod disk;
 pub mod folders;
+pub mod gnb;
 pub mod ledger;
 pub mod mosquitto;
 pub mod netns;

@@ -91,6 +91,14 @@ impl Setup {
         self
     }
 
+    /// With another load source after the push source: its table as TOML.
+    pub fn and_source(mut self, source: &str) -> Self {
+        let source: Table = source.parse().expect("a source is TOML");
+        let load = self.0.get_mut("load").and_then(Value::as_array_mut).expect("there is a source");
+        load.push(Value::Table(source));
+        self
+    }
+
     /// Without any load source.
     pub fn without_sources(mut self) -> Self {
         self.0.remove("load");
