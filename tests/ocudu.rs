@@ -143,7 +143,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn setup(gnb: &Gnb) -> Setup {
     let (address, freshness) = (gnb.address(), FRESHNESS_MS);
-    Setup::new().and_source(&format!(
+    Setup::new().with_another_source(&format!(
         "name = \"gnb\"\nkind = \"ocudu\"\naddress = \"{address}\"\ncores = [0]\nfreshness_ms = {freshness}"
     ))
 }

@@ -131,7 +131,7 @@ impl Settings {
                 Kind::Trace { file, .. } if !file.is_file() => {
                     notes.push(format!("load {}: there is no file {}", source.name, file.display()));
                 }
-                Kind::PushUdp { .. } | Kind::Procfs { .. } | Kind::Ocudu(_) | Kind::Trace { .. } => {}
+                Kind::PushUdp { .. } | Kind::Procfs(_) | Kind::Ocudu(_) | Kind::Trace { .. } => {}
             }
         }
         notes

@@ -91,11 +91,11 @@ impl Setup {
         self
     }
 
-    /// With another load source after the push source: its table as TOML.
-    pub fn and_source(mut self, source: &str) -> Self {
-        let source: Table = source.parse().expect("a source is TOML");
-        let load = self.0.get_mut("load").and_then(Value::as_array_mut).expect("there is a source");
-        load.push(Value::Table(source));
+    /// With another source beside the push source: its section, without the heading.
+    pub fn with_another_source(mut self, section: &str) -> Self {
+        let section: Table = section.parse().expect("the section is TOML");
+        let load = self.0.get_mut("load").and_then(Value::as_array_mut).expect("there is a list of sources");
+        load.push(Value::Table(section));
         self
     }
 
