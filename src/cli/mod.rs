@@ -18,6 +18,9 @@ mod models;
 mod order;
 mod out;
 mod ransim;
+mod record;
+mod recordings;
+mod replay;
 mod result;
 mod run;
 mod session;
@@ -93,6 +96,10 @@ enum Command {
     Feed(feed::Args),
     /// Stands in for a DU: threads with real work and a deadline in every slot.
     Ransim(Box<ransim::Args>),
+    /// Records what load sources say, and turns recordings into one another.
+    Record(record::Args),
+    /// Replays recordings with governor and queue, a day in milliseconds.
+    Replay(replay::Args),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
     /// Measures on this machine how well inference gives way.
@@ -132,6 +139,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Ransim(args) => ransim::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchWorker(args) => return bench::seat::run(&args),

@@ -12,6 +12,7 @@ pub mod ocudu;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
+pub mod recording;
 pub mod sampler;
 pub mod shm;
 mod told;
