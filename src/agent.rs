@@ -9,7 +9,7 @@
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
 //! controllers, after [`trust`] has judged whether they count; [`memory`] has workers give memory back; [`privacy`] tells
 //! who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows
-//! everything on this machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
+//! everything on this machine; [`tuning`] moves thresholds; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
 pub(crate) mod appraised;
 mod bench;
@@ -41,6 +41,7 @@ mod simulation;
 mod status;
 mod telemetry;
 pub mod trust;
+mod tuning;
 mod wall;
 mod yields;
 
@@ -183,6 +184,8 @@ impl Agent {
     async fn live(mut self, mut mouths: Mouths) -> Result<(), Error> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), node = self.settings.node.topics.source(), "agent started");
         self.service.ready();
+        let now = self.clocks.now();
+        self.begin_tuning(now);
         let outcome = loop {
             if let Err(error) = self.turn() {
                 break Err(error);
@@ -247,6 +250,7 @@ impl Agent {
         for answer in self.keeper.look(now.mono) {
             self.hear_store(answer)?;
         }
+        self.tune(now);
         self.core.turn(now);
         self.perform()
     }

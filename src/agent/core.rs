@@ -17,6 +17,7 @@ use super::pressure::Relief;
 use super::probe::{self, Probe};
 use super::reports::Impairment;
 use super::telemetry::Telemetry;
+use super::tuning::Tuning;
 use crate::fault::Code;
 use crate::governor::Order;
 use crate::jobs::store::Batch;
@@ -65,6 +66,7 @@ pub(super) struct Core {
     pub(super) outbox: Outbox,
     pub(super) relief: Relief,
     pub(super) probe: Probe,
+    pub(super) tuning: Tuning,
     pub(super) acts: VecDeque<Act>,
     /// Command replies that wait for the store.
     pub(super) replies: BTreeMap<u64, Waiting>,
@@ -90,6 +92,7 @@ impl Core {
         Self {
             relief: Relief::new(terms.memory_calm),
             probe: Probe::new(terms.topics.state()),
+            tuning: Tuning::default(),
             terms,
             desk,
             courier: Courier::new(link),

@@ -60,7 +60,9 @@ impl Agent {
         match self.sentinel.set_policy(policy.clone()) {
             Ok(()) => {
                 self.core.desk.reports.set_policy(&policy);
+                self.core.tuning.reset(now, fresh.tuning, &policy);
                 self.settings.policy = policy;
+                self.settings.tuning = fresh.tuning;
             }
             Err(error) => tracing::error!(%error, "policy not reloaded"),
         }
@@ -94,6 +96,7 @@ impl Agent {
         tracing::info!("stopping");
         self.service.stopping();
         self.core.wind_down(began);
+        self.core.tuning.end(began);
         if let Err(error) = self.perform() {
             tracing::error!(%error, "while stopping");
         }
@@ -136,6 +139,7 @@ impl Agent {
         drop(mouths);
         self.keeper.stop();
         self.sentinel.stop();
+        self.core.tuning.finish(began);
         self.gate.cgroups().close();
         if orderly {
             self.history.end();

@@ -45,6 +45,7 @@ impl Core {
                 self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
             }
             Report::Load { fused, .. } => {
+                self.tuning.hear(now, &fused);
                 self.desk.reports.set_load(&fused);
                 self.telemetry.loaded(&fused);
             }

@@ -31,6 +31,7 @@ mod span;
 mod stage;
 mod submit;
 mod target;
+mod tuning;
 mod watch;
 mod worker;
 mod yields;
@@ -92,6 +93,8 @@ enum Command {
     Watch(watch::Args),
     /// Shows how fast the agent of this machine gave way, and what delayed it.
     Yields(yields::Args),
+    /// Shows which thresholds are in force on this machine, which would be better, and why.
+    Tuning(tuning::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
     /// Stands in for a DU: threads with real work and a deadline in every slot.
@@ -137,6 +140,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Sign(args) => sign::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Yields(args) => yields::run(&args),
+        Command::Tuning(args) => tuning::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Ransim(args) => ransim::run(&args),
         Command::Record(args) => record::run(&args),

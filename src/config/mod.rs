@@ -9,6 +9,7 @@ mod sections;
 mod sources;
 mod surroundings;
 mod tls;
+mod tuning;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use read::Problem;
 pub use surroundings::PasswordError;
 
+use crate::governor::tuning::Terms as TuningTerms;
 use crate::governor::{self, Policy};
 use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
@@ -47,6 +49,8 @@ pub struct Settings {
     pub policy: Policy,
     /// How careful the harm guard is.
     pub guard: governor::guard::Settings,
+    /// What thresholds should bring, and how far they may be moved for it.
+    pub tuning: TuningTerms,
     /// How the yield path runs.
     pub sentinel: Sentinel,
     /// Where load is read, in the order of the file.
@@ -271,8 +275,8 @@ impl Settings {
         }
     }
 
-    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[guard]`, the limits of
-    /// `[jobs]`, the models folder) are reloaded.
+    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[guard]`, `[tuning]`,
+    /// the limits of `[jobs]`, the models folder) are reloaded.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let limits_aside = |jobs: &Jobs| (jobs.state_dir.clone(), jobs.spool_bytes);
         let differs = [

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::read::{Document, Problem, Section};
 use super::{
     Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers, guard,
-    sources, tls,
+    sources, tls, tuning,
 };
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::feasible::DelayTerms;
@@ -66,6 +66,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
     let guard = guard::settings(root.section("guard"));
+    let tuning = tuning::terms(root.section("tuning"), &policy);
     let memory = memory(root.section("memory"));
     let cgroup = cgroup(root.section("cgroup"));
     let sandbox = sandbox(root.section("sandbox"));
@@ -80,6 +81,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         mqtt: mqtt?,
         policy,
         guard,
+        tuning,
         sentinel,
         load,
         workers,

@@ -121,6 +121,7 @@ impl News {
                 };
                 Self::happened(weight, &format!("guard: {}", event.text))
             }
+            NodeEvent::Tuning(change) => Self::happened(Weight::Warn, &change.text),
             NodeEvent::Alarm { code, message, .. } => Self::happened(Weight::Bad, &format!("alarm {code}: {message}")),
         }
     }

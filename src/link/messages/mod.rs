@@ -12,6 +12,7 @@ mod result;
 mod status;
 mod submit;
 mod time;
+mod tuning;
 mod yields;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,7 @@ pub use status::{Progress, Status};
 pub use submit::{
     Body, Draft, LimitPolicy, LimitsDraft, Rendered, Request, Submit, parse_request, parse_submit, render_submit,
 };
+pub use tuning::{TuningChange, TuningFigures, TuningState};
 pub use yields::{CauseReport, Latencies, Latency, SlowYields, Yields};
 
 use crate::fault::Fault;

@@ -216,6 +216,7 @@ impl Desk {
                 self.news.push_back(News::Note(format!("alarm {code}: {message}")));
             }
             NodeEvent::Guard(event) => self.news.push_back(News::Note(format!("guard: {}", event.text))),
+            NodeEvent::Tuning(change) => self.news.push_back(News::Note(change.text)),
             NodeEvent::Resume { .. } => {}
         }
     }
