@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod load;
 pub mod log;
 pub mod models;
+pub mod ocudu;
 pub mod reports;
 pub mod texts;
 pub mod trust;
@@ -38,6 +39,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("key_ring", trust::key_ring),
     ("load_dpdk", dpdk::load_dpdk),
     ("load_log", log::load_log),
+    ("load_ocudu", ocudu::load_ocudu),
     ("load_procfs", load::load_procfs),
     ("load_push", load::load_push),
     ("load_shm", load::load_shm),
