@@ -20,8 +20,9 @@ use crate::jobs::table::Table;
 use crate::units::outlook::Outlook;
 use crate::units::{Digest, Instant, JOBS_MAX, JobId, WallTime};
 
-/// An outlook is asked for this long after the last one.
-const OUTLOOK_EVERY: Duration = Duration::from_secs(3600);
+/// An outlook is asked for this long after the last one: less often than an agent does, because each takes as long as
+/// the samples of hours.
+const OUTLOOK_EVERY: Duration = Duration::from_secs(3 * 3600);
 /// Most jobs that are looked at to tell what goes before a new one.
 const BEFORE_MAX: usize = 64;
 
