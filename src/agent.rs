@@ -7,9 +7,9 @@
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
-//! controllers, after [`trust`] has judged whether they count; [`memory`] has workers give memory back; [`privacy`] tells
+//! controllers, after [`trust`] has judged whether they count; [`outlook`] tells of the hours to come; [`memory`] has workers give memory back; [`privacy`] tells
 //! who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows
-//! everything on this machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
+//! everything on this machine; [`tuning`] moves thresholds; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
 pub(crate) mod appraised;
 mod bench;
@@ -28,6 +28,7 @@ mod keeper;
 mod memory;
 mod models;
 mod outbox;
+mod outlook;
 mod parts;
 mod pressure;
 mod privacy;
@@ -41,6 +42,7 @@ mod simulation;
 mod status;
 mod telemetry;
 pub mod trust;
+mod tuning;
 mod wall;
 mod yields;
 
@@ -56,6 +58,7 @@ use self::core::{Act, Core};
 use self::desk::Now;
 use self::history::History;
 use self::keeper::{Answer, Keeper, Request};
+use self::outlook::Keepsake;
 use self::privacy::Privacy;
 use self::pulse::Moves;
 use self::service::Service;
@@ -177,12 +180,15 @@ struct Agent {
     service: Service,
     heartbeat: Heartbeat,
     privacy: Privacy,
+    keepsake: Keepsake,
 }
 
 impl Agent {
     async fn live(mut self, mut mouths: Mouths) -> Result<(), Error> {
         tracing::info!(version = env!("CARGO_PKG_VERSION"), node = self.settings.node.topics.source(), "agent started");
         self.service.ready();
+        let now = self.clocks.now();
+        self.begin_tuning(now);
         let outcome = loop {
             if let Err(error) = self.turn() {
                 break Err(error);
@@ -247,7 +253,9 @@ impl Agent {
         for answer in self.keeper.look(now.mono) {
             self.hear_store(answer)?;
         }
+        self.tune(now);
         self.core.turn(now);
+        self.keepsake.look(now.mono, &self.core.outlooks);
         self.perform()
     }
 

@@ -184,6 +184,35 @@ fn follower_cpu() -> Duration {
 }
 
 #[test]
+fn a_line_wakes_the_follower_and_does_not_wait_for_its_next_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, pipe) = (folder.path().join("gnb.log"), folder.path().join("gnb.pipe"));
+    append(&file, CALM);
+    make_pipe(&pipe, "0600");
+    for path in [file, pipe] {
+        let mut source = source(&path);
+        Heard::default().until(&mut *source, 0);
+        let mut writer = OpenOptions::new().append(true).open(&path).unwrap();
+        let mut waits: Vec<Duration> = Vec::new();
+        for _ in 0..101 {
+            let mut read = None;
+            let written = clock::now();
+            writer.write_all(FAILURE.as_bytes()).unwrap();
+            wait_for("the failure", String::new, || {
+                source.read(clock::now(), &mut |observation| read = observation.unwrap().stamped);
+                read
+            });
+            waits.push(read.unwrap().since(written));
+        }
+        waits.sort_unstable();
+        let (median, p99) = (waits[50], waits[99]);
+        eprintln!("written → read, {}: p50 {median:?}, p99 {p99:?}", path.display());
+        // A look at the path comes once a second; a busy machine is far below half of that most of the time.
+        assert!(median < Duration::from_millis(500), "{median:?}");
+    }
+}
+
+#[test]
 fn what_is_no_log_gives_nothing_and_harms_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("socket");

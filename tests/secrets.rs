@@ -117,7 +117,7 @@ fn no_secret_is_in_what_agent_and_commands_say_at_the_loudest_level() {
     wait_for("a refused job", || node.log(), refused);
     let told: String =
         [&["jobs"][..], &["jobs", "--json"], &["check"]].iter().map(|arguments| said(&node, arguments)).collect();
-    let pages = ["/metrics", "/yields"].map(|path| page(&node, path)).concat();
+    let pages = ["/metrics", "/yields", "/tuning"].map(|path| page(&node, path)).concat();
     let config = neap::config::Settings::read(&node.config()).expect("the configuration is right");
     node.hangup();
     let (code, _) = node.terminate_agent();

@@ -10,11 +10,13 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 pub mod dpdk;
+pub mod forecast;
 pub mod frames;
 pub mod jobs;
 pub mod load;
 pub mod log;
 pub mod models;
+pub mod ocudu;
 pub mod reports;
 pub mod texts;
 pub mod trust;
@@ -31,11 +33,13 @@ pub type Target = fn(&[u8]);
 pub const ALL: &[(&str, Target)] = &[
     ("commands", jobs::commands),
     ("config_toml", texts::config_toml),
+    ("forecast_state", forecast::forecast_state),
     ("job_binary", jobs::job_binary),
     ("job_json", jobs::job_json),
     ("key_ring", trust::key_ring),
     ("load_dpdk", dpdk::load_dpdk),
     ("load_log", log::load_log),
+    ("load_ocudu", ocudu::load_ocudu),
     ("load_procfs", load::load_procfs),
     ("load_push", load::load_push),
     ("load_shm", load::load_shm),

@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use neap::link::messages::{
-    BadMessage, ErrorBody, Info, LoadSample, Metrics, NodeEvent, NodeState, Outcome, Reply, ResultBody, ResultHead,
-    Status, Yields, parse_result, render_item, render_result,
+    BadMessage, Capacity, ErrorBody, Info, LoadSample, Metrics, NodeEvent, NodeState, Outcome, Reply, ResultBody,
+    ResultHead, Status, Yields, parse_result, render_item, render_result,
 };
 use neap::tensor::Tensor;
 use neap::units::{Digest, FAULT_TEXT_BYTES_MAX, JobId, Name};
@@ -25,6 +25,7 @@ pub fn reports(bytes: &[u8]) {
     survives(bytes, NodeEvent::parse, NodeEvent::render);
     survives(bytes, LoadSample::parse, LoadSample::render);
     survives(bytes, Metrics::parse, Metrics::render);
+    survives(bytes, Capacity::parse, Capacity::render);
     survives(bytes, Yields::parse, Yields::render);
     match bounded(bytes.len(), HELD_PER_BYTE, || parse_result(bytes)) {
         Ok(Outcome::Done(body)) => result_survives(&body),

@@ -61,6 +61,7 @@ pub fn topics(bytes: &[u8]) {
             Up::Event => theirs.event(),
             Up::Load => theirs.load(),
             Up::Metrics => theirs.metrics(),
+            Up::Outlook => theirs.outlook(),
         }
     });
     assert!(rebuilt.is_none_or(|rebuilt| rebuilt == topic), "{topic:?} was read as {up:?}");

@@ -13,10 +13,12 @@ use super::courier::Courier;
 use super::desk::{Desk, Effect, Now};
 use super::keeper::Request;
 use super::outbox::Outbox;
+use super::outlook::Outlooks;
 use super::pressure::Relief;
 use super::probe::{self, Probe};
 use super::reports::Impairment;
 use super::telemetry::Telemetry;
+use super::tuning::Tuning;
 use crate::fault::Code;
 use crate::governor::Order;
 use crate::jobs::store::Batch;
@@ -62,9 +64,12 @@ pub(super) struct Core {
     pub(super) desk: Desk,
     pub(super) courier: Courier,
     pub(super) telemetry: Telemetry,
+    /// What is expected of the hours to come; nothing until it is given a forecast.
+    pub(super) outlooks: Outlooks,
     pub(super) outbox: Outbox,
     pub(super) relief: Relief,
     pub(super) probe: Probe,
+    pub(super) tuning: Tuning,
     pub(super) acts: VecDeque<Act>,
     /// Command replies that wait for the store.
     pub(super) replies: BTreeMap<u64, Waiting>,
@@ -90,10 +95,12 @@ impl Core {
         Self {
             relief: Relief::new(terms.memory_calm),
             probe: Probe::new(terms.topics.state()),
+            tuning: Tuning::default(),
             terms,
             desk,
             courier: Courier::new(link),
             telemetry: Telemetry::new(host),
+            outlooks: Outlooks::default(),
             outbox: Outbox::default(),
             acts: VecDeque::new(),
             replies: BTreeMap::new(),
@@ -131,6 +138,7 @@ impl Core {
         self.look_at_broker(now);
         self.take_effects();
         self.deliver(now);
+        self.tell_outlook(now);
         if self.connected {
             for message in self.telemetry.due(now, &self.desk, &self.courier) {
                 if self.probe.takes(&message.topic, &message.body) {

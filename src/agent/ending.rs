@@ -60,7 +60,10 @@ impl Agent {
         match self.sentinel.set_policy(policy.clone()) {
             Ok(()) => {
                 self.core.desk.reports.set_policy(&policy);
+                self.core.outlooks.set_policy(&policy);
+                self.core.tuning.reset(now, fresh.tuning, &policy);
                 self.settings.policy = policy;
+                self.settings.tuning = fresh.tuning;
             }
             Err(error) => tracing::error!(%error, "policy not reloaded"),
         }
@@ -94,6 +97,8 @@ impl Agent {
         tracing::info!("stopping");
         self.service.stopping();
         self.core.wind_down(began);
+        self.keepsake.keep(began.mono, &self.core.outlooks);
+        self.core.tuning.end(began);
         if let Err(error) = self.perform() {
             tracing::error!(%error, "while stopping");
         }
@@ -135,7 +140,9 @@ impl Agent {
         }
         drop(mouths);
         self.keeper.stop();
+        self.keepsake.finish(began.mono);
         self.sentinel.stop();
+        self.core.tuning.finish(began);
         self.gate.cgroups().close();
         if orderly {
             self.history.end();

@@ -69,6 +69,7 @@ impl Core {
     /// The guard has something to tell.
     pub(super) fn hear_guard(&mut self, now: Now, news: News) {
         self.telemetry.guard().enter(now.wall, news);
+        self.tuning.hear_guard(&news);
         let News::Verdict(verdict) = news else { return };
         static RULED: LogLimit = LogLimit::new(20, 60);
         if let Some(suppressed) = RULED.admit(now.mono) {

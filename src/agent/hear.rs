@@ -45,8 +45,10 @@ impl Core {
                 self.desk.report(Batch { droppable: vec![event], ..Batch::default() }, None);
             }
             Report::Load { fused, .. } => {
+                self.tuning.hear(now, &fused);
                 self.desk.reports.set_load(&fused);
                 self.telemetry.loaded(&fused);
+                self.outlooks.hear(now, &fused);
             }
             Report::Guard(news) => self.hear_guard(now, news),
             Report::Killed { slot, .. } => {
@@ -124,6 +126,7 @@ impl Core {
                 self.courier.up();
                 self.courier.publish(self.desk.reports.info(now.wall));
                 self.telemetry.born();
+                self.outlooks.born();
                 self.probe.up();
             }
             // The link has logged why.

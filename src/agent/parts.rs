@@ -14,6 +14,7 @@ use super::desk::{self, Desk};
 use super::history::History;
 use super::keeper::{Found, Keeper};
 use super::models::{self, open_library};
+use super::outlook::{Keepsake, Outlooks};
 use super::pressure::{self, Watcher};
 use super::privacy::Privacy;
 use super::reports::{Impairment, Reports};
@@ -23,6 +24,7 @@ use super::trust::Trust;
 use super::{Agent, Error, Mouths, Reload, floor};
 use crate::config::{self, Settings};
 use crate::fault::{Code, Fault};
+use crate::governor::forecast::{self, Forecast};
 use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Opener, Quota};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
@@ -112,9 +114,8 @@ impl Agent {
         let pressure = Watcher::new(memory_settings(&settings));
         let mut core = Core::new(now, terms(&settings), desk, commands.clone(), HostUsage::read);
         core.set_safe_mode(now, history.safe_mode());
-        if disk.is_some() {
-            core.impair(now, Impairment::Disk, disk);
-        }
+        core.impair(now, Impairment::Disk, disk);
+        let keepsake = remember(now, &settings, &mut core);
         let service = Service::of_environment(now.mono);
         // From here on an end without a word is a crash.
         history.begun();
@@ -134,6 +135,7 @@ impl Agent {
             service,
             heartbeat,
             privacy,
+            keepsake,
         };
         Ok((agent, mouths))
     }
@@ -145,6 +147,22 @@ fn terms(settings: &Settings) -> Terms {
         topics: settings.node.topics.clone(),
         dead_man: settings.sentinel.dead_man,
         memory_calm: settings.memory.calm,
+    }
+}
+
+/// Gives the core its forecast, when one is wanted, with what an earlier run has learned.
+fn remember(now: desk::Now, settings: &Settings, core: &mut Core) -> Keepsake {
+    core.outlooks = outlooks(settings);
+    Keepsake::open(now.mono, &settings.jobs.state_dir, &mut core.outlooks)
+}
+
+fn outlooks(settings: &Settings) -> Outlooks {
+    let config::Forecast { enabled, horizon, span } = settings.forecast;
+    let forecast = forecast::Settings { policy: settings.policy.clone(), horizon, span };
+    match Forecast::new(forecast) {
+        Ok(forecast) if enabled => Outlooks::new(forecast),
+        // The policy was checked with the configuration.
+        Ok(_) | Err(_) => Outlooks::default(),
     }
 }
 

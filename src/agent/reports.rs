@@ -14,7 +14,7 @@ use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
     self, ErrorBody, GuardEvent, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress,
-    ResultHead, Status,
+    ResultHead, Status, TuningChange,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -92,7 +92,7 @@ impl Impairment {
 /// What is known of the node for its reports.
 #[derive(Debug)]
 pub(super) struct Reports {
-    topics: Topics,
+    pub(super) topics: Topics,
     session: String,
     info: Info,
     sources: Vec<String>,
@@ -328,7 +328,7 @@ impl Reports {
         self.retained("neap.node.info", self.topics.info(), self.info.render(), now)
     }
 
-    fn retained(&self, type_: &str, topic: String, body: Vec<u8>, now: WallTime) -> Publish {
+    pub(super) fn retained(&self, type_: &str, topic: String, body: Vec<u8>, now: WallTime) -> Publish {
         Publish { retain: true, expiry_s: None, ..publish(self.message(type_, topic, "", body, None, now)) }
     }
 
@@ -427,6 +427,12 @@ impl Reports {
         let jobs = jobs.iter().map(ToString::to_string).collect();
         let event = NodeEvent::Resume { workers: u32::from(workers), jobs, at: now };
         self.message("neap.node.resume", self.topics.event(), "", event.render(), None, now)
+    }
+
+    /// Thresholds were changed, or a change is suggested.
+    pub(super) fn tuned(&self, change: TuningChange) -> Message {
+        let at = change.at;
+        self.message("neap.node.tuning", self.topics.event(), "", NodeEvent::Tuning(change).render(), None, at)
     }
 
     /// The harm guard has come to a verdict.

@@ -152,6 +152,7 @@ impl Agent {
                 cpu: clock::own_cpu(),
                 resident_bytes: memory::resident_bytes(std::process::id()),
             }),
+            Page::Tuning => String::from_utf8(self.core.tuning.state().render()).unwrap_or_default(),
             Page::Yields => String::from_utf8(reports.yields(counters, since, at).render()).unwrap_or_default(),
         }
     }

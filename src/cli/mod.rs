@@ -17,6 +17,7 @@ mod key;
 mod models;
 mod order;
 mod out;
+mod outlook;
 mod ransim;
 mod record;
 mod recordings;
@@ -31,6 +32,7 @@ mod span;
 mod stage;
 mod submit;
 mod target;
+mod tuning;
 mod watch;
 mod worker;
 mod yields;
@@ -90,8 +92,12 @@ enum Command {
     Sign(sign::Args),
     /// Shows what happens on the nodes right now.
     Watch(watch::Args),
+    /// Shows how much core time a node expects to have free in the next hours.
+    Outlook(outlook::Args),
     /// Shows how fast the agent of this machine gave way, and what delayed it.
     Yields(yields::Args),
+    /// Shows which thresholds are in force on this machine, which would be better, and why.
+    Tuning(tuning::Args),
     /// Pushes load by hand, as a RAN would.
     Feed(feed::Args),
     /// Stands in for a DU: threads with real work and a deadline in every slot.
@@ -136,7 +142,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Key(args) => key::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Watch(args) => watch::run(&args),
+        Command::Outlook(args) => outlook::run(&args),
         Command::Yields(args) => yields::run(&args),
+        Command::Tuning(args) => tuning::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Ransim(args) => ransim::run(&args),
         Command::Record(args) => record::run(&args),

@@ -3,12 +3,14 @@
 //! [`Settings::read`] finds every mistake of a file at once, each with file:line:column, what is allowed and what to
 //! do. A file that is right says nothing about the machine; [`Settings::surroundings`] looks at that.
 
+mod forecast;
 mod guard;
 mod read;
 mod sections;
 mod sources;
 mod surroundings;
 mod tls;
+mod tuning;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -17,9 +19,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use forecast::Forecast;
 pub use read::Problem;
 pub use surroundings::PasswordError;
 
+use crate::governor::tuning::Terms as TuningTerms;
 use crate::governor::{self, Policy};
 use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
@@ -47,6 +51,8 @@ pub struct Settings {
     pub policy: Policy,
     /// How careful the harm guard is.
     pub guard: governor::guard::Settings,
+    /// What thresholds should bring, and how far they may be moved for it.
+    pub tuning: TuningTerms,
     /// How the yield path runs.
     pub sentinel: Sentinel,
     /// Where load is read, in the order of the file.
@@ -67,6 +73,8 @@ pub struct Settings {
     pub models_dir: PathBuf,
     /// The longest single operator of a model that is not remarked on.
     pub worst_node_max: Option<Duration>,
+    /// What is told of the hours to come.
+    pub forecast: Forecast,
     /// When the agent's crashes are too many.
     pub safe_mode: SafeMode,
     /// What can be looked at from the same machine.
@@ -271,8 +279,8 @@ impl Settings {
         }
     }
 
-    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[guard]`, the limits of
-    /// `[jobs]`, the models folder) are reloaded.
+    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[guard]`, `[tuning]`,
+    /// the limits of `[jobs]`, the models folder) are reloaded.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let limits_aside = |jobs: &Jobs| (jobs.state_dir.clone(), jobs.spool_bytes);
         let differs = [
@@ -286,6 +294,7 @@ impl Settings {
             ("sandbox", self.sandbox != new.sandbox),
             ("jobs", limits_aside(&self.jobs) != limits_aside(&new.jobs)),
             ("trust", self.trust != new.trust),
+            ("forecast", self.forecast != new.forecast),
             ("safe_mode", self.safe_mode != new.safe_mode),
             ("status", self.status != new.status),
             ("log", self.log != new.log),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
 use super::{
-    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers, guard,
-    sources, tls,
+    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers,
+    forecast, guard, sources, tls, tuning,
 };
 use crate::governor::{BadPolicy, Policy};
 use crate::jobs::feasible::DelayTerms;
@@ -66,12 +66,14 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
     let guard = guard::settings(root.section("guard"));
+    let tuning = tuning::terms(root.section("tuning"), &policy);
     let memory = memory(root.section("memory"));
     let cgroup = cgroup(root.section("cgroup"));
     let sandbox = sandbox(root.section("sandbox"));
     let jobs = jobs(root.section("jobs"));
     let trust = trust(root.section("trust"));
     let (models_dir, worst_node_max) = models(root.section("models"));
+    let forecast = forecast::settings(root.section("forecast"));
     let safe_mode = safe_mode(root.section("safe_mode"));
     let status = status(root.section("status"));
     let log = log(root.section("log"));
@@ -80,6 +82,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         mqtt: mqtt?,
         policy,
         guard,
+        tuning,
         sentinel,
         load,
         workers,
@@ -90,6 +93,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         trust,
         models_dir,
         worst_node_max,
+        forecast,
         safe_mode,
         status,
         log,

@@ -50,7 +50,7 @@ pub use days::DAYS_MAX;
 pub use methods::Method;
 pub use numbers::{STEP, STEPS_A_DAY};
 pub use scores::{HORIZONS, Score};
-pub use snapshot::{BadSnapshot, SNAPSHOT_BYTES_MAX};
+pub use snapshot::{BadSnapshot, SNAPSHOT_BYTES_MAX, sealed};
 
 use super::{BadPolicy, Policy};
 use crate::units::outlook::{Free, Outlook, SPANS_MAX};

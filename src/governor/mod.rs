@@ -15,6 +15,7 @@ pub mod guard;
 mod policy;
 #[cfg(test)]
 mod tests;
+pub mod tuning;
 
 pub use policy::{BadPolicy, Policy, SETTLE_MIN};
 

@@ -67,6 +67,8 @@ pub enum Up {
     Load,
     /// Counters.
     Metrics,
+    /// Free core time of the next hours.
+    Outlook,
 }
 
 impl Topics {
@@ -144,6 +146,11 @@ impl Topics {
     /// Counters; QoS 0.
     pub fn metrics(&self) -> String {
         self.up("metrics")
+    }
+
+    /// Free core time of the next hours; retained, expires by itself.
+    pub fn outlook(&self) -> String {
+        self.up("outlook")
     }
 
     // ---- down: written by a controller ----
@@ -245,6 +252,7 @@ impl Topics {
             ("event", None, None, None) => Up::Event,
             ("load", None, None, None) => Up::Load,
             ("metrics", None, None, None) => Up::Metrics,
+            ("outlook", None, None, None) => Up::Outlook,
             ("job", Some(id), None, None) => Up::Job(id.parse().ok()?),
             ("job", Some(id), Some("result"), None) => Up::Result(id.parse().ok()?),
             _ => return None,
@@ -321,7 +329,8 @@ mod tests {
         let node = topics.node().clone();
         assert_eq!(topics.parse_up(&topics.job(&job)), Some((node.clone(), Up::Job(job.clone()))));
         assert_eq!(topics.parse_up(&topics.result(&job)), Some((node.clone(), Up::Result(job))));
-        assert_eq!(topics.parse_up(&topics.load()), Some((node, Up::Load)));
+        assert_eq!(topics.parse_up(&topics.load()), Some((node.clone(), Up::Load)));
+        assert_eq!(topics.parse_up(&topics.outlook()), Some((node, Up::Outlook)));
     }
 
     #[test]

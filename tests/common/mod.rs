@@ -8,6 +8,7 @@ pub mod controller;
 pub mod disk;
 pub mod dpdk;
 pub mod folders;
+pub mod gnb;
 pub mod ledger;
 pub mod mosquitto;
 pub mod netns;

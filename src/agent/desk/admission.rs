@@ -73,7 +73,6 @@ impl<'a> Looked<'a> {
 
 impl Desk {
     /// Core time that is expected to be free, from now on; `None`: nothing is known of it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "nothing makes an outlook yet"))]
     pub(in crate::agent) fn set_outlook(&mut self, outlook: Option<Outlook>) {
         self.admission.supply = Supply::new(self.places(), outlook);
         self.jobs.delay_no_more();

@@ -315,7 +315,7 @@ impl World {
                 }
                 Ok(())
             }
-            Some(Up::State | Up::Info | Up::Event | Up::Load | Up::Metrics) => Ok(()),
+            Some(Up::State | Up::Info | Up::Event | Up::Load | Up::Metrics | Up::Outlook) => Ok(()),
             None => self.reply(&message),
         }
     }

@@ -12,16 +12,19 @@ pub(in crate::agent) enum Page {
     Metrics,
     /// The ledger of yields, JSON.
     Yields,
+    /// Thresholds and what was tuned, JSON.
+    Tuning,
 }
 
 impl Page {
     /// Every page.
-    pub(in crate::agent) const ALL: [Self; 2] = [Self::Metrics, Self::Yields];
+    pub(in crate::agent) const ALL: [Self; 3] = [Self::Metrics, Self::Yields, Self::Tuning];
 
     const fn path(self) -> &'static str {
         match self {
             Self::Metrics => "/metrics",
             Self::Yields => "/yields",
+            Self::Tuning => "/tuning",
         }
     }
 
@@ -29,7 +32,7 @@ impl Page {
     pub(super) const fn content_type(self) -> &'static str {
         match self {
             Self::Metrics => "text/plain; version=0.0.4; charset=utf-8",
-            Self::Yields => "application/json",
+            Self::Yields | Self::Tuning => "application/json",
         }
     }
 }
@@ -63,7 +66,7 @@ impl Refusal {
     const fn text(self) -> &'static str {
         match self {
             Self::Malformed => "this is no HTTP/1.1 request: send GET /metrics HTTP/1.1\n",
-            Self::NotFound => "there are two pages here: /metrics and /yields\n",
+            Self::NotFound => "there are three pages here: /metrics, /yields and /tuning\n",
             Self::Method => "only GET is answered here\n",
             Self::TooLong => "the request is longer than 1024 bytes: send fewer headers\n",
             Self::Unavailable => "the agent is ending\n",
@@ -134,10 +137,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_pages_are_found_with_and_without_a_query() {
+    fn the_pages_are_found_with_and_without_a_query() {
         for (request, page) in [
             (&b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"[..], Page::Metrics),
             (b"GET /yields HTTP/1.0\n\n", Page::Yields),
+            (b"GET /tuning HTTP/1.1\r\n\r\n", Page::Tuning),
             (b"GET /metrics?a=b HTTP/1.1\r\n\r\n", Page::Metrics),
         ] {
             assert_eq!(read(request), Some(Ok(page)));

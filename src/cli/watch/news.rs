@@ -51,7 +51,7 @@ impl News {
             Up::Result(id) => parse_result(body).map(|outcome| Self::outcome(id.as_str(), &outcome)),
             Up::Event => NodeEvent::parse(body).map(|event| Self::event(&event)),
             Up::Load => LoadSample::parse(body).map(|sample| Self::load(&sample)),
-            Up::Info | Up::Metrics => Ok(Self::Nothing),
+            Up::Info | Up::Metrics | Up::Outlook => Ok(Self::Nothing),
         };
         read.unwrap_or_else(|error| Self::happened(Weight::Bad, &error.to_string()))
     }
@@ -121,6 +121,7 @@ impl News {
                 };
                 Self::happened(weight, &format!("guard: {}", event.text))
             }
+            NodeEvent::Tuning(change) => Self::happened(Weight::Warn, &change.text),
             NodeEvent::Alarm { code, message, .. } => Self::happened(Weight::Bad, &format!("alarm {code}: {message}")),
         }
     }
@@ -144,6 +145,7 @@ pub(super) const fn kind(up: &Up) -> &'static str {
         Up::Event => "event",
         Up::Load => "load",
         Up::Metrics => "metrics",
+        Up::Outlook => "outlook",
     }
 }
 
@@ -151,7 +153,7 @@ pub(super) const fn kind(up: &Up) -> &'static str {
 pub(super) fn job(up: &Up) -> Option<&str> {
     match up {
         Up::Job(id) | Up::Result(id) => Some(id.as_str()),
-        Up::State | Up::Info | Up::Event | Up::Load | Up::Metrics => None,
+        Up::State | Up::Info | Up::Event | Up::Load | Up::Metrics | Up::Outlook => None,
     }
 }
 

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When nobody listens, the socket may not be used, or the answer is not a page.
-pub(super) fn get(socket: &Path, page: &str) -> Result<Vec<u8>, Failure> {
+pub(in crate::cli) fn get(socket: &Path, page: &str) -> Result<Vec<u8>, Failure> {
     let mut stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
     let failed = |error: io::Error| unreachable(socket, &error);
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;

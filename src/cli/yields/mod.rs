@@ -1,6 +1,6 @@
 //! How fast does a node give way? `neap yields`, from the status socket of the agent on this machine.
 
-mod fetch;
+pub(super) mod fetch;
 mod guarding;
 mod picture;
 

@@ -67,7 +67,7 @@ impl Tally {
     }
 
     fn ratio(&self) -> Option<f64> {
-        (self.floor > 0.0).then(|| self.error / self.floor)
+        (self.floor > 0.0).then(|| self.error / self.floor).filter(|ratio| ratio.is_finite())
     }
 
     /// Its ratio, when it may be used at all.

@@ -69,12 +69,7 @@ impl Forecast {
                 words.iter().for_each(|word| body.extend(word.to_le_bytes()));
             }
         }
-        let mut whole = Vec::with_capacity(HEAD_BYTES + body.len());
-        whole.extend(MAGIC);
-        whole.extend(VERSION.to_le_bytes());
-        whole.extend(crc32fast::hash(&body).to_le_bytes());
-        whole.extend(body);
-        whole
+        sealed(&body)
     }
 
     /// Takes over what another run has learned, in place of all that this one has.
@@ -121,6 +116,16 @@ impl Forecast {
         self.profile.work_out_all(&self.days);
         Ok(())
     }
+}
+
+/// A snapshot of this version with that body, whatever it is: the head and a checksum that is right.
+pub fn sealed(body: &[u8]) -> Vec<u8> {
+    let mut whole = Vec::with_capacity(HEAD_BYTES + body.len());
+    whole.extend(MAGIC);
+    whole.extend(VERSION.to_le_bytes());
+    whole.extend(crc32fast::hash(body).to_le_bytes());
+    whole.extend(body);
+    whole
 }
 
 /// What the free shares depend on.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
 use super::guard::GuardEvent;
+use super::tuning::TuningChange;
 use super::yields::CauseReport;
 use super::{BadMessage, parse, render, time};
 use crate::units::{Utilization, WallTime};
@@ -33,6 +34,8 @@ pub enum NodeEvent {
     },
     /// The harm guard has come to a verdict.
     Guard(GuardEvent),
+    /// Thresholds were changed, or a change is suggested.
+    Tuning(TuningChange),
 }
 
 /// One yield, from the ledger.
@@ -91,6 +94,7 @@ enum Wire {
         at: WallTime,
     },
     Guard(GuardEvent),
+    Tuning(TuningChange),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,6 +145,7 @@ impl NodeEvent {
             Self::Resume { workers, jobs, at } => Wire::Resume { workers, jobs, at },
             Self::Alarm { code, message, at } => Wire::Alarm { code, message, at },
             Self::Guard(event) => Wire::Guard(event),
+            Self::Tuning(change) => Wire::Tuning(change),
         })
     }
 
@@ -154,6 +159,7 @@ impl NodeEvent {
             Wire::Resume { workers, jobs, at } => Self::Resume { workers, jobs, at },
             Wire::Alarm { code, message, at } => Self::Alarm { code, message, at },
             Wire::Guard(event) => Self::Guard(event),
+            Wire::Tuning(change) => Self::Tuning(change),
         })
     }
 }

@@ -7,11 +7,13 @@ mod event;
 mod guard;
 mod metrics;
 mod node;
+mod outlook;
 mod reply;
 mod result;
 mod status;
 mod submit;
 mod time;
+mod tuning;
 mod yields;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,7 @@ pub use event::{LoadSample, NodeEvent, YieldEvent};
 pub use guard::{GuardComparison, GuardEvent, GuardState};
 pub use metrics::Metrics;
 pub use node::{Info, InfoCertificate, InfoLimits, InfoModel, InfoRefused, NodeState, OpenJob, OpenJobs};
+pub use outlook::{Capacity, ForecastError};
 pub use reply::{JobSummary, JobsPage, Pong, Reply};
 pub use result::{
     Outcome, ResultBody, ResultHead, is_item_error, parse_result, render_item, render_item_error, render_result,
@@ -29,6 +32,7 @@ pub use status::{Progress, Status};
 pub use submit::{
     Body, Draft, LimitPolicy, LimitsDraft, Rendered, Request, Submit, parse_request, parse_submit, render_submit,
 };
+pub use tuning::{TuningChange, TuningFigures, TuningState};
 pub use yields::{CauseReport, Latencies, Latency, SlowYields, Yields};
 
 use crate::fault::Fault;

@@ -37,8 +37,9 @@ const REST_MIN: Duration = Duration::from_millis(200);
 const REST_MAX: Duration = Duration::from_secs(10);
 /// A connection that lived for so long was a good one.
 const LASTING: Duration = Duration::from_secs(10);
-/// Frames a second, pings included; a large DU sends a few hundred.
+/// Frames and bytes a second, pings included; a large DU sends a few hundred of a few hundred kilobytes.
 const FRAMES_MAX: u32 = 20_000;
+const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Listens until the mailbox is gone.
 pub(super) fn run(poster: &Poster, address: SocketAddr, mut reports: Reports) {
@@ -69,7 +70,9 @@ fn session(poster: &Poster, address: SocketAddr, reports: &mut Reports, notes: &
     notes.on_begin(clock::now());
     let mut frames = Frames::default();
     while !poster.is_over() {
-        match socket.read() {
+        let read = socket.read();
+        let bytes = read.as_ref().map_or(0, Message::len);
+        match read {
             Ok(Message::Text(text)) => notes.on_message(clock::now(), text.as_bytes(), reports, poster),
             Ok(Message::Binary(bytes)) => notes.on_message(clock::now(), &bytes, reports, poster),
             // The answer to a ping leaves with the next read. Frames as such are never handed out.
@@ -89,9 +92,9 @@ fn session(poster: &Poster, address: SocketAddr, reports: &mut Reports, notes: &
             }
             Err(error) => return Some(error.to_string()),
         }
-        if frames.are_too_many(clock::now()) {
+        if frames.are_too_many(clock::now(), bytes) {
             poster.post(reports.senseless("a flood of frames"));
-            return Some(format!("more than {FRAMES_MAX} frames in a second"));
+            return Some(format!("more than {FRAMES_MAX} frames or {BYTES_MAX} bytes in a second"));
         }
     }
     None
@@ -163,15 +166,17 @@ fn wait(poster: &Poster, stream: &TcpStream, ready: PollFlags, span: Duration) -
 struct Frames {
     began: Option<Instant>,
     count: u32,
+    bytes: usize,
 }
 
 impl Frames {
-    fn are_too_many(&mut self, now: Instant) -> bool {
+    fn are_too_many(&mut self, now: Instant, bytes: usize) -> bool {
         let began = *self.began.get_or_insert(now);
         if now.since(began) >= Duration::from_secs(1) {
-            *self = Self { began: Some(now), count: 0 };
+            *self = Self { began: Some(now), ..Self::default() };
         }
         self.count += 1;
-        self.count > FRAMES_MAX
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.count > FRAMES_MAX || self.bytes > BYTES_MAX
     }
 }

@@ -188,7 +188,7 @@ impl Desk {
             Up::Job(id) => Status::parse(body).map(|status| self.status(&id, &status)),
             Up::Result(id) => parse_result(body).map(|outcome| self.result(&id, outcome)),
             Up::Event => NodeEvent::parse(body).map(|event| self.event(event)),
-            Up::Info | Up::Load | Up::Metrics => Ok(()),
+            Up::Info | Up::Load | Up::Metrics | Up::Outlook => Ok(()),
         };
         if let Err(error) = understood {
             self.book.contradicted();
@@ -216,6 +216,7 @@ impl Desk {
                 self.news.push_back(News::Note(format!("alarm {code}: {message}")));
             }
             NodeEvent::Guard(event) => self.news.push_back(News::Note(format!("guard: {}", event.text))),
+            NodeEvent::Tuning(change) => self.news.push_back(News::Note(change.text)),
             NodeEvent::Resume { .. } => {}
         }
     }
