@@ -7,7 +7,7 @@
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
-//! controllers, after [`trust`] has judged whether they count; [`memory`] has workers give memory back; [`privacy`] tells
+//! controllers, after [`trust`] has judged whether they count; [`planning`] judges their load reports; [`memory`] has workers give memory back; [`privacy`] tells
 //! who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows
 //! everything on this machine; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
@@ -28,6 +28,7 @@ mod memory;
 mod models;
 mod outbox;
 mod parts;
+mod planning;
 mod pressure;
 mod privacy;
 mod probe;
@@ -316,6 +317,11 @@ impl Agent {
                 Act::Token { slot, token } => self.gate.set_job(slot, token),
                 Act::MayStart { slot, may_start } => self.handles[slot].set_may_start(may_start),
                 Act::Order(order) => self.sentinel.order(order),
+                Act::Plan(heard) => {
+                    if let Some(inbox) = self.sentinel.inbox() {
+                        heard.cells.iter().for_each(|(cell, said)| inbox.post(heard.at, *cell, *said));
+                    }
+                }
             }
         }
         Ok(())

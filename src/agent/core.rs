@@ -13,6 +13,7 @@ use super::courier::Courier;
 use super::desk::{Desk, Effect, Now};
 use super::keeper::Request;
 use super::outbox::Outbox;
+use super::planning::{self, Planning};
 use super::pressure::Relief;
 use super::probe::{self, Probe};
 use super::reports::Impairment;
@@ -42,6 +43,8 @@ pub(super) enum Act {
     MayStart { slot: usize, may_start: bool },
     /// Tell the sentinel.
     Order(Order),
+    /// Hand a controller's load report to its source.
+    Plan(planning::Heard),
 }
 
 /// What the core knows of the configuration; the desk has its own part.
@@ -65,6 +68,7 @@ pub(super) struct Core {
     pub(super) outbox: Outbox,
     pub(super) relief: Relief,
     pub(super) probe: Probe,
+    pub(super) planning: Planning,
     pub(super) acts: VecDeque<Act>,
     /// Command replies that wait for the store.
     pub(super) replies: BTreeMap<u64, Waiting>,
@@ -90,6 +94,7 @@ impl Core {
         Self {
             relief: Relief::new(terms.memory_calm),
             probe: Probe::new(terms.topics.state()),
+            planning: Planning::default(),
             terms,
             desk,
             courier: Courier::new(link),

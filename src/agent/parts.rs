@@ -27,6 +27,7 @@ use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Opener, Quota};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
+use crate::load;
 use crate::load::host::{Host, HostFacts};
 use crate::model::library::Library;
 use crate::sentinel::{self, Sentinel};
@@ -112,6 +113,7 @@ impl Agent {
         let pressure = Watcher::new(memory_settings(&settings));
         let mut core = Core::new(now, terms(&settings), desk, commands.clone(), HostUsage::read);
         core.set_safe_mode(now, history.safe_mode());
+        core.set_planning(sentinel.inbox().map(load::mqtt::Inbox::max_age));
         if disk.is_some() {
             core.impair(now, Impairment::Disk, disk);
         }

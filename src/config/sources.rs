@@ -1,5 +1,7 @@
 //! Which load sources are there, and which keys has each kind?
 
+mod mqtt;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,12 +14,13 @@ use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 5] = [
+pub(super) const KINDS: [(&str, Word); 6] = [
     ("push", Word::Push),
     ("push_udp", Word::PushUdp),
     ("shm", Word::Shm),
     ("procfs", Word::Procfs),
     ("trace", Word::Trace),
+    ("mqtt", Word::Mqtt),
 ];
 
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,7 @@ pub(super) enum Word {
     Shm,
     Procfs,
     Trace,
+    Mqtt,
 }
 
 /// Reads every `[[load]]`.
@@ -47,6 +51,12 @@ pub(super) fn settings(root: &mut Section<'_, '_>) -> Settings {
             if is_shm(&source) && sources.iter().any(is_shm) {
                 section.complain("kind", "is a second page in shared memory, and the sentinel waits at one: give the other RAN process a push source");
             }
+            if source.kind == Kind::Mqtt && sources.iter().any(|earlier| earlier.kind == Kind::Mqtt) {
+                section.complain(
+                    "kind",
+                    "is a second source of reports over MQTT, and a report names none: one takes them all",
+                );
+            }
             check(&section, &source);
             sources.push(source);
         }
@@ -61,17 +71,22 @@ fn is_shm(source: &SourceSettings) -> bool {
 
 fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.one_of("kind", &KINDS);
-    let word = section.require("kind", word, "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"trace\")");
+    let word = section.require("kind", word, "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"trace\", \"mqtt\")");
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
-    let freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
-    let required = section.flag("required", true);
+    let mut freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
+    let mut required = section.flag("required", true);
     let kind = match word {
         Some(Word::Push) => push(section),
         Some(Word::PushUdp) => push_udp(section),
         Some(Word::Shm) => shm(section),
         Some(Word::Procfs) => procfs(section),
         Some(Word::Trace) => trace(section),
+        Some(Word::Mqtt) => {
+            let (kind, max_age) = mqtt::mqtt(section);
+            (freshness, required) = (max_age, false);
+            Some(kind)
+        }
         None => None,
     };
     let record = record(section);

@@ -131,7 +131,12 @@ impl Settings {
                 Kind::Trace { file, .. } if !file.is_file() => {
                     notes.push(format!("load {}: there is no file {}", source.name, file.display()));
                 }
-                Kind::PushUdp { .. } | Kind::Procfs { .. } | Kind::Trace { .. } => {}
+                Kind::Mqtt if self.load.sources.iter().all(|other| other.kind.is_planning()) => notes.push(format!(
+                    "load {}: reports of a controller can only make the node busier, and there is no other source: it \
+                     will be blind and run nothing; add one that hears the RAN",
+                    source.name
+                )),
+                Kind::PushUdp { .. } | Kind::Procfs { .. } | Kind::Trace { .. } | Kind::Mqtt => {}
             }
         }
         notes

@@ -6,6 +6,7 @@ mod command;
 mod event;
 mod metrics;
 mod node;
+mod plan;
 mod reply;
 mod result;
 mod status;
@@ -19,6 +20,7 @@ pub use command::{Command, JOBS_IN_REPLY_MAX, JobsQuery, Listing, parse_command,
 pub use event::{LoadSample, NodeEvent, YieldEvent};
 pub use metrics::Metrics;
 pub use node::{Info, InfoCertificate, InfoLimits, InfoModel, InfoRefused, NodeState, OpenJob, OpenJobs};
+pub use plan::{LoadPlan, PLAN_BYTES_MAX, PlannedCell, PlannedUsage};
 pub use reply::{JobSummary, JobsPage, Pong, Reply};
 pub use result::{
     Outcome, ResultBody, ResultHead, is_item_error, parse_result, render_item, render_item_error, render_result,

@@ -211,7 +211,7 @@ impl Watched {
         let parts = Parts {
             policy: policy(crew.members.len())?,
             sources: vec![Box::new(source)],
-            fusion: Fusion::new(&[Trust { freshness: FRESHNESS, required: true }]),
+            fusion: Fusion::new(&[Trust { freshness: FRESHNESS, required: true, planning: false }]),
             grace: FRESHNESS,
             priority,
             signal_again: SIGNAL_AGAIN,
