@@ -9,6 +9,7 @@
 //! * The settle time doubles when a trough ended soon after it began, and halves when troughs last.
 //! * Time that runs backwards counts as time that stands still: it grants nothing.
 
+pub mod forecast;
 mod policy;
 #[cfg(test)]
 mod tests;
