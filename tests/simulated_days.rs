@@ -335,8 +335,11 @@ fn every_planted_mistake_is_noticed_within_a_few_days() {
     }
 }
 
+/// Changes what a node takes a source for.
+type Mistaking = fn(&mut Trust);
+
 /// A mistake that a node could make about what it hears from a controller.
-const MISTAKEN_PLANS: [(&str, fn(&mut Trust)); 3] = [
+const MISTAKEN_PLANS: [(&str, Mistaking); 3] = [
     ("believes a plan as it believes the RAN", |trust| trust.planning = false),
     ("stops when plans stay away", |trust| {
         (trust.required, trust.planning) = (trust.required || trust.planning, false);

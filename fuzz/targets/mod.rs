@@ -13,6 +13,7 @@ pub mod frames;
 pub mod jobs;
 pub mod load;
 pub mod models;
+pub mod planning;
 pub mod reports;
 pub mod texts;
 pub mod trust;
@@ -32,6 +33,8 @@ pub const ALL: &[(&str, Target)] = &[
     ("job_binary", jobs::job_binary),
     ("job_json", jobs::job_json),
     ("key_ring", trust::key_ring),
+    ("load_mqtt", planning::load_mqtt),
+    ("load_pm", planning::load_pm),
     ("load_procfs", load::load_procfs),
     ("load_push", load::load_push),
     ("load_shm", load::load_shm),

@@ -56,6 +56,8 @@ pub(super) struct Terms {
     pub(super) dead_man: Duration,
     /// Memory must not have been short for so long before workers start again.
     pub(super) memory_calm: Duration,
+    /// Age at which a controller's load report is no longer believed; `None`: no source takes any.
+    pub(super) plan_age_max: Option<Duration>,
 }
 
 /// The agent's logic and everything it remembers.
@@ -94,7 +96,7 @@ impl Core {
         Self {
             relief: Relief::new(terms.memory_calm),
             probe: Probe::new(terms.topics.state()),
-            planning: Planning::default(),
+            planning: Planning::new(terms.plan_age_max),
             terms,
             desk,
             courier: Courier::new(link),

@@ -27,7 +27,6 @@ use crate::jobs::queue::Capacity;
 use crate::jobs::store::{Opened, Opener, Quota};
 use crate::link::messages::{Info, InfoLimits, LimitPolicy};
 use crate::link::{Publish, mqtt};
-use crate::load;
 use crate::load::host::{Host, HostFacts};
 use crate::model::library::Library;
 use crate::sentinel::{self, Sentinel};
@@ -113,7 +112,6 @@ impl Agent {
         let pressure = Watcher::new(memory_settings(&settings));
         let mut core = Core::new(now, terms(&settings), desk, commands.clone(), HostUsage::read);
         core.set_safe_mode(now, history.safe_mode());
-        core.set_planning(sentinel.inbox().map(load::mqtt::Inbox::max_age));
         if disk.is_some() {
             core.impair(now, Impairment::Disk, disk);
         }
@@ -147,6 +145,7 @@ fn terms(settings: &Settings) -> Terms {
         topics: settings.node.topics.clone(),
         dead_man: settings.sentinel.dead_man,
         memory_calm: settings.memory.calm,
+        plan_age_max: settings.load.sources.iter().find(|source| source.kind.is_planning()).map(|it| it.freshness),
     }
 }
 

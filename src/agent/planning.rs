@@ -44,6 +44,11 @@ pub(super) struct Planning {
 }
 
 impl Planning {
+    /// No report heard yet.
+    pub(super) fn new(max_age: Option<Duration>) -> Self {
+        Self { max_age, ..Self::default() }
+    }
+
     /// Judges one report.
     ///
     /// # Errors
@@ -99,11 +104,6 @@ impl Planning {
 }
 
 impl Core {
-    /// From now on reports of at most that age are believed.
-    pub(super) fn set_planning(&mut self, max_age: Option<Duration>) {
-        self.planning.max_age = max_age;
-    }
-
     /// A controller has reported the load.
     pub(super) fn hear_plan(&mut self, now: Now, message: &Publish, ack: Option<AckToken>) {
         match self.planning.judge(now, message) {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn judge() -> Planning {
-        Planning { max_age: Some(MAX_AGE), ..Planning::default() }
+        Planning::new(Some(MAX_AGE))
     }
 
     fn ago(seconds: i64) -> WallTime {

@@ -7,6 +7,7 @@ pub mod fusion;
 pub mod host;
 pub mod mailbox;
 pub mod mqtt;
+pub mod pm;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
@@ -277,7 +278,7 @@ pub fn open(
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
         }
-        Kind::Mqtt => mqtt::Mqtt::open(id, settings.freshness).map(|source| Box::new(source) as _),
+        Kind::Mqtt => mqtt::Mqtt::open(id).map(|source| Box::new(source) as _),
     };
     let recorded = opened.and_then(|source| match &settings.record {
         Some(record) => Ok(Box::new(recorder::Recorded::start(source, record, now)?) as _),

@@ -22,7 +22,6 @@ const WAITING_MAX: usize = 4 * CELLS_MAX;
 #[derive(Clone, Debug)]
 pub struct Inbox {
     source: SourceId,
-    max_age: Duration,
     poster: Poster,
 }
 
@@ -43,8 +42,8 @@ pub enum Said {
 }
 
 impl Mqtt {
-    /// A source that is heard through its [`Inbox`]. `max_age` is its freshness.
-    pub(super) fn open(id: SourceId, max_age: Duration) -> Result<Self, Problem> {
+    /// A source that is heard through its [`Inbox`].
+    pub(super) fn open(id: SourceId) -> Result<Self, Problem> {
         let failed = |error: io::Error| Problem::Io {
             attempt: "make a mailbox for",
             place: "reports over MQTT".to_owned(),
@@ -52,7 +51,7 @@ impl Mqtt {
             remedy: "raise the limit of open files of the agent's service",
         };
         let (mailbox, poster) = Mailbox::pair(WAITING_MAX).map_err(failed)?;
-        Ok(Self { mailbox, inbox: Inbox { source: id, max_age, poster } })
+        Ok(Self { mailbox, inbox: Inbox { source: id, poster } })
     }
 }
 
@@ -75,11 +74,6 @@ impl Source for Mqtt {
 }
 
 impl Inbox {
-    /// Age at which a report is no longer believed.
-    pub fn max_age(&self) -> Duration {
-        self.max_age
-    }
-
     /// Hands on what was said of a cell, measured at `at`.
     pub fn post(&self, at: Instant, cell: CellId, said: Said) {
         let observed = match said {
@@ -96,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_is_posted_is_read_with_its_stamp_and_its_source() {
-        let mut source = Mqtt::open(SourceId(2), MAX_AGE_DEFAULT).unwrap();
+        let mut source = Mqtt::open(SourceId(2)).unwrap();
         let inbox = source.inbox().unwrap();
         let (at, now) = (Instant::from_nanos(5), Instant::from_nanos(9));
         let level = Utilization::from_percent(71).unwrap();
@@ -107,12 +101,11 @@ mod tests {
         let reading = |cell, observed| Reading { source: SourceId(2), cell: CellId(cell), stamped: Some(at), observed };
         let expected = Observed::Level { metric: Metric::PrbTotUl, level, late: None };
         assert_eq!(heard, [reading(1, expected), reading(2, Observed::Gone)]);
-        assert_eq!(inbox.max_age(), MAX_AGE_DEFAULT);
     }
 
     #[test]
     fn a_flood_is_bounded_and_its_end_survives() {
-        let mut source = Mqtt::open(SourceId(0), MAX_AGE_DEFAULT).unwrap();
+        let mut source = Mqtt::open(SourceId(0)).unwrap();
         let inbox = source.inbox().unwrap();
         let most = WAITING_MAX as u64;
         (0..2 * most).for_each(|cell| inbox.post(Instant::default(), CellId(cell), Said::Gone));
