@@ -40,6 +40,8 @@ codes! {
     JobIdConflict = "job.id_conflict", false;
     /// The deadline has passed, or passed before the job arrived.
     JobExpired = "job.expired", false;
+    /// The deadline cannot be met, given what the model costs and how much core time is expected to be free.
+    JobInfeasible = "job.infeasible", false;
     /// A limit asks for more than the node allows.
     JobLimitExceedsPolicy = "job.limit_exceeds_policy", false;
     /// A field or feature that this version does not serve.

@@ -90,7 +90,7 @@ fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
         .map(|line| if is_key(line) { line.trim_start_matches('#') } else { line })
         .fold(String::new(), |text, line| text + line + "\n");
     let settings = Settings::parse("neap.toml", &text).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(settings.load.sources.len(), 6);
+    assert_eq!(settings.load.sources.len(), 7);
     assert_eq!(settings.sentinel.priority, Some(20));
     assert_eq!(settings.workers.cores, [3]);
     assert_eq!(settings.workers.reserved, [0]);

@@ -3,8 +3,9 @@
 //! No I/O: inputs are methods that carry `now`, outputs are [`Effect`]s that the shell carries out in order. A state
 //! change and the messages that tell of it are always one batch of the store, and a submit is acknowledged to the
 //! broker only after its batch is durable. [`intake`] hears the controller, [`outcome`] the workers, [`due`] the
-//! clock; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
+//! clock; [`admission`] judges whether there is time; [`relief`] gives memory back; this file holds the state and hears store and sentinel.
 
+mod admission;
 mod adopt;
 mod damage;
 mod due;
@@ -23,6 +24,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::admission::Admission;
+pub(super) use self::admission::Terms as AdmissionTerms;
 pub(super) use self::damage::Damage;
 use self::suspects::Suspects;
 use self::unsettled::{Later, Unsettled};
@@ -91,6 +94,8 @@ pub(super) struct Settings {
     pub evict_after: Duration,
     /// Ended jobs and their results are kept this long.
     pub retention: Duration,
+    /// When work is refused or delayed for want of time.
+    pub admission: AdmissionTerms,
 }
 
 /// What the shell has to do, in order.
@@ -144,6 +149,7 @@ pub(super) struct Desk {
     /// What arrived for jobs that the store may still refuse.
     later: BTreeMap<JobId, Vec<Later>>,
     suspects: Suspects,
+    admission: Admission,
     /// When ended jobs are next looked through for those that may be forgotten.
     forget_at: Instant,
     effects: VecDeque<Effect>,
@@ -179,6 +185,7 @@ impl Desk {
             unsettled: Unsettled::default(),
             later: BTreeMap::new(),
             suspects: Suspects::default(),
+            admission: Admission::new(workers),
             forget_at: now.mono,
             effects: VecDeque::new(),
             mark: None,
@@ -272,6 +279,7 @@ impl Desk {
 
     /// The models folder was read again.
     pub(super) fn set_library(&mut self, library: Arc<Library>) {
+        self.admission.keep(&library);
         self.library = library;
         self.suspects = Suspects::default();
     }

@@ -201,6 +201,7 @@ pub(super) fn job_settings(settings: &Settings) -> desk::Settings {
         limits: LimitPolicy { defaults: jobs.limits, maxima: jobs.limits_max, body_bytes_max: PACKET_BYTES_MAX },
         evict_after: settings.workers.evict_after,
         retention: jobs.retention,
+        admission: desk::AdmissionTerms { refuse: jobs.refuse_infeasible, delay: jobs.delay },
     }
 }
 

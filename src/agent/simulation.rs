@@ -95,6 +95,7 @@ fn settings(scenario: &Scenario) -> Settings {
         limits: LimitPolicy { defaults: limits, maxima, body_bytes_max: PACKET_BYTES_MAX },
         evict_after: scenario.evict_after,
         retention: 24 * 3600 * S,
+        admission: scenario.admission,
     }
 }
 

@@ -17,6 +17,7 @@ mod key;
 mod models;
 mod order;
 mod out;
+mod pm;
 mod ransim;
 mod result;
 mod run;
@@ -93,6 +94,8 @@ enum Command {
     Feed(feed::Args),
     /// Stands in for a DU: threads with real work and a deadline in every slot.
     Ransim(Box<ransim::Args>),
+    /// Shows what measurement files of a base station say about its load.
+    Pm(pm::Args),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
     /// Measures on this machine how well inference gives way.
@@ -132,6 +135,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Ransim(args) => ransim::run(&args),
+        Command::Pm(args) => pm::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchWorker(args) => return bench::seat::run(&args),

@@ -20,6 +20,7 @@ pub use read::Problem;
 pub use surroundings::PasswordError;
 
 use crate::governor::Policy;
+use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
 use crate::link;
 use crate::link::topics::Topics;
@@ -162,6 +163,10 @@ pub struct Jobs {
     pub retention: Duration,
     /// Most bytes of inputs, results and undelivered messages on disk.
     pub spool_bytes: u64,
+    /// Whether a job is refused whose deadline cannot be met.
+    pub refuse_infeasible: bool,
+    /// Which work waits for a better moment.
+    pub delay: DelayTerms,
     /// Limits of a job that names none.
     pub limits: Limits,
     /// Limits that no job may exceed.

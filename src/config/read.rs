@@ -4,7 +4,7 @@
 //! whatever was never asked for is an unknown key. Problems are collected; a bad value reads as its default meanwhile.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeTable, DeValue};
 
 use crate::fault::plain;
 use crate::units::{FAULT_TEXT_BYTES_MAX, Utilization};
@@ -215,6 +215,31 @@ impl<'d, 't> Section<'d, 't> {
             let distinct: BTreeSet<u64> = numbers.iter().copied().collect();
             let fits = numbers.iter().all(|number| range.contains(number));
             (fits && numbers.len() <= max && distinct.len() == numbers.len()).then_some(numbers)
+        };
+        self.read(key, &rule, read).unwrap_or_default()
+    }
+
+    /// A table of integers by integers, such as `{ 1 = 51 }`, at most `max` entries; empty when it is left out.
+    pub(super) fn integer_table(
+        &mut self,
+        key: &'static str,
+        max: usize,
+        names: RangeInclusive<u64>,
+        range: RangeInclusive<u64>,
+    ) -> BTreeMap<u64, u64> {
+        let rule = format!(
+            "must be a table such as {{ 1 = 51 }}, at most {max} keys {}, each {}",
+            between(&names),
+            between(&range)
+        );
+        let entry = |(name, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+            let name = name.get_ref().parse().ok().filter(|name| names.contains(name))?;
+            Some((name, integer(value.get_ref()).filter(|number| range.contains(number))?))
+        };
+        let read = |value: &DeValue<'_>| {
+            let table = value.as_table()?;
+            let entries: BTreeMap<u64, u64> = table.iter().map(entry).collect::<Option<_>>()?;
+            (table.len() <= max && entries.len() == table.len()).then_some(entries)
         };
         self.read(key, &rule, read).unwrap_or_default()
     }

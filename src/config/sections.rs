@@ -12,6 +12,7 @@ use super::{
     sources, tls,
 };
 use crate::governor::{BadPolicy, Policy};
+use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
 use crate::link::settings::{PLAIN_PORT, TLS_PORT};
 use crate::link::topics::{RESERVED, Topics};
@@ -260,6 +261,17 @@ fn jobs(mut section: Section<'_, '_>) -> Jobs {
         open_max: usize::try_from(open_max).unwrap_or(JOBS_MAX),
         retention: Duration::from_secs(retention_h * 3600),
         spool_bytes: section.integer("spool_mib", 64, 1..=1_048_576, "MiB") * MIB,
+        refuse_infeasible: section.flag("refuse_infeasible", true),
+        delay: DelayTerms {
+            stretch_above: Duration::from_secs(section.integer(
+                "delay_above_s",
+                60,
+                1..=86_400,
+                "seconds for one item",
+            )),
+            wait_max: HOUR
+                * u32::try_from(section.integer("delay_max_h", 12, 0..=168, "hours (0: no delay)")).unwrap_or(0),
+        },
         limits,
         limits_max,
     };

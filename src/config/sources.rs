@@ -1,6 +1,7 @@
 //! Which load sources are there, and which keys has each kind?
 
 mod mqtt;
+mod ocudu;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,11 +15,13 @@ use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 6] = [
+pub(super) const KINDS: [(&str, Word); 8] = [
     ("push", Word::Push),
     ("push_udp", Word::PushUdp),
     ("shm", Word::Shm),
     ("procfs", Word::Procfs),
+    ("ocudu", Word::Ocudu),
+    ("ocudu_udp", Word::OcuduUdp),
     ("trace", Word::Trace),
     ("mqtt", Word::Mqtt),
 ];
@@ -29,6 +32,8 @@ pub(super) enum Word {
     PushUdp,
     Shm,
     Procfs,
+    Ocudu,
+    OcuduUdp,
     Trace,
     Mqtt,
 }
@@ -71,7 +76,11 @@ fn is_shm(source: &SourceSettings) -> bool {
 
 fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.one_of("kind", &KINDS);
-    let word = section.require("kind", word, "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"trace\", \"mqtt\")");
+    let word = section.require(
+        "kind",
+        word,
+        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"ocudu\", \"ocudu_udp\", \"trace\", \"mqtt\")",
+    );
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
     let mut freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
@@ -81,6 +90,8 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
         Some(Word::PushUdp) => push_udp(section),
         Some(Word::Shm) => shm(section),
         Some(Word::Procfs) => procfs(section),
+        Some(Word::Ocudu) => ocudu::ocudu(section),
+        Some(Word::OcuduUdp) => ocudu::ocudu_udp(section),
         Some(Word::Trace) => trace(section),
         Some(Word::Mqtt) => {
             let (kind, max_age) = mqtt::mqtt(section);

@@ -61,6 +61,11 @@ fn start_ahead(job: &Job, now: WallTime) -> Option<WallTime> {
     job.earliest_start().filter(|start| *start > now)
 }
 
+/// Whether `job` is started before `other` when both may start.
+pub(super) fn goes_before(job: &Job, other: &Job) -> bool {
+    rank(job) < rank(other)
+}
+
 /// Smaller goes first. The id makes the order total.
 fn rank(job: &Job) -> (Reverse<u8>, bool, Option<WallTime>, WallTime, &JobId) {
     (Reverse(job.priority), job.deadline.is_none(), job.deadline, job.received, &job.id)
@@ -110,10 +115,13 @@ pub struct Surroundings<'a> {
     pub free_workers: usize,
 }
 
+/// The code of a job that waits for a moment which is expected to be better, see [`Delay`](super::feasible::Delay).
+pub const OUTLOOK: &str = "outlook";
+
 /// Why a job waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Stable code: `deadline`, `not_before`, `mode`, `behind`, `no_worker` or `next`.
+    /// Stable code: `deadline`, `not_before`, `outlook`, `mode`, `behind`, `no_worker` or `next`.
     pub code: &'static str,
     /// The same in one sentence.
     pub sentence: String,

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use self::ended::{Ended, Models};
 use self::ranks::Ranks;
+use super::feasible::Delay;
 use super::job::{Event, IllegalMove, Job, State};
 use super::queue::{self, Ahead, Surroundings, Waiting};
 use crate::units::{JobId, WallTime};
@@ -38,6 +39,8 @@ pub struct Table {
     early: BTreeSet<(WallTime, Rank)>,
     /// Deadlines of open jobs.
     deadlines: BTreeSet<(WallTime, JobId)>,
+    /// Jobs in `early` that wait for a better moment instead, and why.
+    delayed: BTreeMap<JobId, Delay>,
     /// Up to here `early` has been emptied.
     looked: WallTime,
 }
@@ -319,6 +322,7 @@ impl Table {
         while self.early.first().is_some_and(|(start, _)| *start <= now)
             && let Some((_, rank)) = self.early.pop_first()
         {
+            self.delayed.remove(&rank.id);
             self.ready.insert(rank);
         }
     }
@@ -348,9 +352,42 @@ impl Table {
         deadline.into_iter().chain(start).min()
     }
 
-    /// Why a job is not running, as [`queue::why_waiting`] has it.
+    /// Why a job is not running, as [`queue::why_waiting`] has it, or that it waits for a better moment.
     pub fn why_waiting(&self, job: &Job, surroundings: Surroundings<'_>) -> Option<Waiting> {
-        queue::waiting(job, surroundings, self.looked, || self.ahead_of(job))
+        let delayed = self.delayed.get(&job.id).filter(|_| !job.is_overdue(self.looked));
+        let delayed = delayed.map(|delay| Waiting { code: queue::OUTLOOK, sentence: delay.to_string() });
+        delayed.or_else(|| queue::waiting(job, surroundings, self.looked, || self.ahead_of(job)))
+    }
+
+    /// At most `max` of the jobs that go before this one: those that wait, and those that the store may still refuse.
+    pub fn before<'a>(&'a self, job: &'a Job, max: usize) -> impl Iterator<Item = &'a Job> {
+        let mine = Rank::of(job);
+        let is_first = move |rank: &&Rank| **rank < mine;
+        let ready = self.ready.iter().take_while(is_first).filter_map(|rank| self.get_open(&rank.id));
+        let undecided = self.undecided.iter().filter_map(|id| self.get_open(id));
+        ready.chain(undecided.filter(move |other| queue::goes_before(other, job))).take(max)
+    }
+
+    /// A job that waits for a worker waits for a better moment instead.
+    pub fn delay(&mut self, id: &JobId, delay: Delay) {
+        let Some(rank) = self.get_open(id).map(Rank::of) else { return };
+        if delay.until > self.looked && self.ready.iter().any(|ready| *ready == rank) {
+            self.ready.remove(&rank);
+            self.early.insert((delay.until, rank));
+            self.delayed.insert(id.clone(), delay);
+        }
+    }
+
+    /// Whatever waits for a better moment waits for a worker again: more is known of the moments to come.
+    pub fn delay_no_more(&mut self) {
+        for (id, delay) in std::mem::take(&mut self.delayed) {
+            let Some((rank, start)) = self.get_open(&id).map(|job| (Rank::of(job), job.earliest_start())) else {
+                continue;
+            };
+            if self.early.remove(&(delay.until, rank.clone())) {
+                self.line_up(rank, start);
+            }
+        }
     }
 
     fn ahead_of(&self, job: &Job) -> Ahead {
@@ -360,7 +397,8 @@ impl Table {
         // Those that are overdue stand in the line and are not waited for.
         let is_in_line = |job: &&Job| {
             let may_start = job.earliest_start().is_none_or(|start| start <= self.looked);
-            job.state == State::Queued && may_start && !self.undecided.contains(&job.id)
+            let is_there = !self.undecided.contains(&job.id) && !self.delayed.contains_key(&job.id);
+            job.state == State::Queued && may_start && is_there
         };
         let overdue = self.overdue().filter_map(|id| self.get_open(id)).filter(is_in_line);
         for rank in overdue.map(Rank::of).filter(|rank| *rank < mine) {
@@ -403,8 +441,9 @@ impl Table {
         self.queued -= 1;
         let rank = Rank::of(job);
         self.ready.remove(&rank);
-        if let Some(start) = job.not_before {
-            self.early.remove(&(start, rank));
+        let delay = self.delayed.remove(&job.id).map(|delay| delay.until);
+        for start in job.not_before.into_iter().chain(delay) {
+            self.early.remove(&(start, rank.clone()));
         }
     }
 

@@ -7,6 +7,7 @@ pub mod fusion;
 pub mod host;
 pub mod mailbox;
 pub mod mqtt;
+pub mod ocudu;
 pub mod pm;
 pub mod procfs;
 pub mod push;
@@ -80,6 +81,8 @@ pub enum Metric {
     Cpu,
     /// Count of late or missed slots.
     Late,
+    /// Share of the highest bit rate.
+    BitRate,
     /// None: nothing readable was heard.
     Unknown,
 }
@@ -92,6 +95,7 @@ impl Metric {
             Self::PrbTotUl => "RRU.PrbTotUl",
             Self::Cpu => "cpu",
             Self::Late => "late",
+            Self::BitRate => "bit_rate",
             Self::Unknown => "unknown",
         }
     }
@@ -202,6 +206,8 @@ pub enum Kind {
         /// Time between two looks.
         period: Duration,
     },
+    /// JSON metrics of an OCUDU or srsRAN Project gNB.
+    Ocudu(ocudu::Settings),
     /// Replay of a recording.
     Trace {
         /// CSV or NDJSON.
@@ -220,9 +226,12 @@ impl Kind {
     pub const fn is_planning(&self) -> bool {
         match self {
             Self::Mqtt => true,
-            Self::Push { .. } | Self::PushUdp { .. } | Self::Shm { .. } | Self::Procfs { .. } | Self::Trace { .. } => {
-                false
-            }
+            Self::Push { .. }
+            | Self::PushUdp { .. }
+            | Self::Shm { .. }
+            | Self::Procfs { .. }
+            | Self::Ocudu(_)
+            | Self::Trace { .. } => false,
         }
     }
 }
@@ -235,6 +244,7 @@ impl SourceSettings {
             Kind::PushUdp { listen } => push::check_listen(*listen),
             Kind::Shm { path, mode } => shm::check(path, *mode),
             Kind::Procfs { what, period, .. } => procfs::check(what, *period, self.freshness),
+            Kind::Ocudu(settings) => ocudu::check(settings),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
             Kind::Mqtt => Ok(()),
         };
@@ -275,6 +285,7 @@ pub fn open(
         Kind::Procfs { root, what, period } => {
             procfs::open(id, root, what, *period, own_workers).map(|source| Box::new(source) as _)
         }
+        Kind::Ocudu(settings) => ocudu::open(id, settings).map(|source| Box::new(source) as _),
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
         }

@@ -151,3 +151,6 @@ impl<D: Decider> Judge<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,15 @@ impl Setup {
         self
     }
 
+    /// With one more source, which needs no other keys.
+    pub fn with_another_source(mut self, name: &str, kind: &str) -> Self {
+        if let Some(sources) = self.0.get_mut("load").and_then(Value::as_array_mut) {
+            let keys = [("name", name), ("kind", kind)].map(|(key, value)| (key.to_owned(), Value::from(value)));
+            sources.push(Value::Table(Table::from_iter(keys)));
+        }
+        self
+    }
+
     /// Without any load source.
     pub fn without_sources(mut self) -> Self {
         self.0.remove("load");

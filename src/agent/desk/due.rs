@@ -36,8 +36,12 @@ impl Desk {
         self.forget_old(now);
         while !self.draining && self.reports.may_start() && self.budget > 0 {
             let Some(slot) = self.bench.free(self.budget) else { break };
-            let Some(id) = self.jobs.next().map(|job| job.id.clone()) else { break };
-            self.start(now, slot, &id);
+            let Some(job) = self.jobs.next() else { break };
+            let (id, delay) = (job.id.clone(), self.delay_of(now, job));
+            match delay {
+                Some(delay) => self.jobs.delay(&id, delay),
+                None => self.start(now, slot, &id),
+            }
         }
     }
 

@@ -30,7 +30,11 @@ impl Desk {
                 let text = format!("job {id} is known with another body; send the new one under a new id");
                 let judged = self.trust.judge_harmless(now, order::SUBMIT, id.as_str(), &message);
                 let fault = judged.err().unwrap_or_else(|| Fault::new(Code::JobIdConflict, text));
-                self.refuse_event(now, id.as_str(), &fault, ack);
+                if self.jobs.is_undecided(&id) {
+                    self.later.entry(id).or_default().push(Later::Conflict(fault, ack));
+                } else {
+                    self.refuse_event(now, id.as_str(), &fault, ack);
+                }
             }
             return;
         }
@@ -115,7 +119,9 @@ impl Desk {
             traceparent: messages::traceparent(&message.properties).map(str::to_owned),
             items: u32::try_from(submit.items.len()).unwrap_or(u32::MAX),
         };
-        Ok((Job::new(spec, now.wall), header_bytes))
+        let job = Job::new(spec, now.wall);
+        self.check_feasible(now, &job, &entry)?;
+        Ok((job, header_bytes))
     }
 
     /// The acknowledgement of an order about a job, when the order counts; else it is refused.

@@ -55,8 +55,10 @@ impl Desk {
             return;
         }
         let wanted = run.requests.get(run.bodies.len()).and_then(|request| request.outputs.as_deref());
-        if outcome.is_ok() {
-            self.suspects.ran(run.model.manifest.digest);
+        if let Ok(output) = &outcome {
+            let digest = run.model.manifest.digest;
+            self.suspects.ran(digest);
+            self.admission.ran(digest, output.cpu);
         }
         let picked = outcome.and_then(|output| {
             let cpu = output.cpu + output.load_cpu.unwrap_or_default();

@@ -60,6 +60,7 @@ impl Desk {
             match later {
                 // Whether it was taken has just been told.
                 Later::Again(ack) => self.acknowledge(ack),
+                Later::Conflict(fault, ack) => self.refuse_event(now, id.as_str(), &fault, ack),
                 Later::Cancel(ack) => self.cancel(now, id, ack),
             }
         }

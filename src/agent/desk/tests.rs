@@ -1,6 +1,7 @@
 //! The desk against a store that answers when the test says so.
 
 mod acks;
+mod admission;
 mod damage;
 mod doubt;
 mod durable;

@@ -7,15 +7,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crate::fault::Fault;
 use crate::jobs::job::Job;
 use crate::link::AckToken;
 use crate::units::JobId;
 
 /// What arrived for a job that the store has not decided about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Later {
     /// The submit again.
     Again(Option<AckToken>),
+    /// Another body under its id, and what is wrong with that.
+    Conflict(Fault, Option<AckToken>),
     /// It is to be taken back.
     Cancel(Option<AckToken>),
 }

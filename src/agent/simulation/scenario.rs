@@ -4,9 +4,12 @@
 
 use std::time::Duration;
 
+use crate::agent::desk::AdmissionTerms;
 use crate::governor::Policy;
+use crate::jobs::feasible::DelayTerms;
 use crate::jobs::queue::Capacity;
 use crate::sim::day::Random;
+use crate::units::outlook::{Free, Outlook};
 use crate::units::{JobId, Utilization, WallTime};
 
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -80,10 +83,12 @@ pub(super) enum Fault {
     WorkerDies,
     /// An old Will is published.
     OldWill,
+    /// A forecast comes that has nothing to do with what will be.
+    WrongOutlook,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Kill,
         Self::Stop,
         Self::Disconnect,
@@ -98,6 +103,7 @@ impl Fault {
         Self::LoadSilence,
         Self::WorkerDies,
         Self::OldWill,
+        Self::WrongOutlook,
     ];
 }
 
@@ -148,6 +154,7 @@ pub(super) struct Scenario {
     pub(super) policy: Policy,
     pub(super) sample_every: Duration,
     pub(super) evict_after: Duration,
+    pub(super) admission: AdmissionTerms,
     pub(super) faults: Vec<(Fault, Duration)>,
     pub(super) shares: Shares,
     pub(super) jobs: Vec<JobPlan>,
@@ -204,6 +211,11 @@ impl Scenario {
             policy: policy(random, workers),
             sample_every: between(random, 200 * MS, S),
             evict_after: between(random, S, 10 * S),
+            // Items take a few hundred milliseconds here.
+            admission: AdmissionTerms {
+                refuse: chance(random, 800),
+                delay: DelayTerms { stretch_above: 20 * MS, wait_max: between(random, Duration::ZERO, 20 * S) },
+            },
             faults,
             shares,
             jobs,
@@ -261,4 +273,16 @@ fn job(random: &mut Random, index: u64, storm: Duration) -> JobPlan {
         retained: chance(random, 30),
         conflict: chance(random, 60).then(|| at + between(random, Duration::ZERO, 15 * S)),
     }
+}
+
+/// What a forecast may say that knows nothing.
+pub(super) fn wrong_outlook(random: &mut Random, now: WallTime) -> Outlook {
+    let span = between(random, S, 20 * S);
+    let free = |random: &mut Random| {
+        let p10 = between(random, Duration::ZERO, span);
+        let p50 = p10 + between(random, Duration::ZERO, span);
+        Free { p10, p50, p90: p50 + between(random, Duration::ZERO, span) }
+    };
+    let spans = 1 + random.below(12);
+    Outlook::new(now, span, (0..spans).map(|_| free(random)).collect())
 }

@@ -12,10 +12,10 @@ use super::crew::Crew;
 use super::disk::Disk;
 use super::node::{Input, Node};
 use super::radio::Radio;
-use super::scenario::{Fault, MS, Mutation, S, Scenario, about, between};
+use super::scenario::{Fault, MS, Mutation, S, Scenario, about, between, wrong_outlook};
 use super::trace::{Trace, Words, digest};
 use super::wire::Wire;
-use super::{BEGIN, since_begin, tail, topics};
+use super::{BEGIN, since_begin, tail, topics, wall};
 use crate::link::Publish;
 use crate::link::messages::{NodeState, Reply};
 use crate::link::topics::Up;
@@ -261,6 +261,12 @@ impl World {
             Fault::LoadStorm => self.radio.storm_until = until(&mut self.random, 10 * S),
             Fault::LoadSilence => self.radio.silent_until = until(&mut self.random, 8 * S),
             Fault::WorkerDies => self.crew.lose(now),
+            Fault::WrongOutlook => {
+                let outlook = wrong_outlook(&mut self.random, wall(now));
+                if let Some(node) = &mut self.node {
+                    node.core.desk.set_outlook((self.random.below(8) > 0).then_some(outlook));
+                }
+            }
             Fault::OldWill => self.wire.borrow_mut().broker.publish_old_will(now),
         }
         Ok(())

@@ -43,6 +43,9 @@ enum Step {
     Apply(JobId, Event),
     Ran(JobId),
     Acknowledge(JobId),
+    /// The next one waits for a better moment, so many seconds from now.
+    Delay(i64),
+    DelayNoMore,
     Clock(i64),
 }
 
@@ -77,6 +80,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         8 => (any_id(), any_event()).prop_map(|(id, event)| Step::Apply(id, event)),
         1 => any_id().prop_map(Step::Ran),
         2 => any_id().prop_map(Step::Acknowledge),
+        2 => (-3i64..20).prop_map(Step::Delay),
+        1 => Just(Step::DelayNoMore),
         3 => (-30i64..60).prop_map(Step::Clock),
         1 => (-30i64..60).prop_map(|late| Step::Clock(24 * 3600 + late)),
     ]
@@ -87,9 +92,15 @@ fn any_step() -> impl Strategy<Value = Step> {
 struct Plain {
     jobs: BTreeMap<JobId, Job>,
     undecided: BTreeSet<JobId>,
+    delayed: BTreeMap<JobId, WallTime>,
 }
 
 impl Plain {
+    /// Durable jobs that do not wait for a better moment.
+    fn undelayed(&self) -> impl Iterator<Item = &Job> + Clone {
+        self.durable().filter(|job| !self.delayed.contains_key(&job.id))
+    }
+
     fn durable(&self) -> impl Iterator<Item = &Job> + Clone {
         self.jobs.values().filter(|job| !self.undecided.contains(&job.id))
     }
@@ -99,11 +110,13 @@ impl Plain {
             Step::Insert(job) => {
                 table.insert(job.clone());
                 self.undecided.remove(&job.id);
+                self.delayed.remove(&job.id);
                 self.jobs.insert(job.id.clone(), job);
             }
             Step::InsertUndecided(job) => {
                 table.insert_undecided(job.clone());
                 self.undecided.insert(job.id.clone());
+                self.delayed.remove(&job.id);
                 self.jobs.insert(job.id.clone(), job);
             }
             Step::Decide(id) => {
@@ -134,8 +147,20 @@ impl Plain {
                     job.acknowledged = true;
                 }
             }
+            Step::Delay(by) => {
+                let delay = Delay { until: at(*now + by), stretch: Duration::ZERO, now: Duration::ZERO };
+                let Some(next) = table.next().map(|job| job.id.clone()) else { return Ok(()) };
+                table.delay(&next, delay);
+                self.delayed.insert(next, delay.until);
+            }
+            Step::DelayNoMore => {
+                table.delay_no_more();
+                self.delayed.clear();
+            }
             Step::Clock(to) => *now = to,
         }
+        let waits = |job: &Job| job.state == State::Queued;
+        self.delayed.retain(|id, until| *until > at(*now) && self.jobs.get(id).is_some_and(waits));
         Ok(())
     }
 
@@ -145,16 +170,38 @@ impl Plain {
         prop_assert_eq!(table.open(), all().filter(|job| !job.is_terminal()).count());
         prop_assert_eq!(table.queued(), all().filter(|job| job.state == State::Queued).count());
         prop_assert_eq!(table.unacknowledged(), all().filter(|job| job.keeps_result()).count());
-        prop_assert_eq!(table.next(), queue::next(self.durable(), now));
+        prop_assert_eq!(table.next(), queue::next(self.undelayed(), now));
         // A job that is not durable neither expires nor wakes anybody: its times count when the store has decided.
         prop_assert_eq!(table.expired(), queue::expired(self.durable(), now));
-        prop_assert_eq!(table.next_moment(), queue::next_moment(self.durable(), now));
+        // What waits for a better moment has had its start, even if the clock is set back then.
+        let started = |job: &Job| Job {
+            not_before: job.not_before.filter(|_| !self.delayed.contains_key(&job.id)),
+            ..job.clone()
+        };
+        let jobs: Vec<Job> = self.durable().map(started).collect();
+        let moment = queue::next_moment(&jobs, now).into_iter().chain(self.delayed.values().copied()).min();
+        prop_assert_eq!(table.next_moment(), moment);
         prop_assert_eq!(table.forgettable(KEEP, usize::MAX), queue::forgettable(all(), now, KEEP));
         for (closed, free_workers) in [(None, 0), (None, 2), (Some("mode busy"), 1)] {
             let surroundings = Surroundings { closed, free_workers };
             for job in all() {
-                let expected = queue::why_waiting(job, self.durable(), surroundings, now);
-                prop_assert_eq!(table.why_waiting(job, surroundings), expected);
+                let waiting = table.why_waiting(job, surroundings);
+                if self.delayed.contains_key(&job.id) && !job.is_overdue(now) {
+                    prop_assert_eq!(waiting.map(|waiting| waiting.code), Some(queue::OUTLOOK));
+                    continue;
+                }
+                prop_assert_eq!(waiting, queue::why_waiting(job, self.undelayed(), surroundings, now));
+                let before: BTreeSet<&JobId> = table.before(job, 99).map(|other| &other.id).collect();
+                let is_before = |other: &&Job| {
+                    let is_undecided = self.undecided.contains(&other.id) && !other.is_terminal();
+                    let is_ready =
+                        queue::next([*other], now).is_some() || other.state == State::Queued && other.is_overdue(now);
+                    let is_ready = is_ready
+                        && !self.delayed.contains_key(&other.id)
+                        && other.earliest_start().is_none_or(|start| start <= now);
+                    (is_undecided || is_ready) && queue::goes_before(other, job)
+                };
+                prop_assert_eq!(before, all().filter(is_before).map(|job| &job.id).collect());
             }
         }
         let mut newest: Vec<&Job> = all().collect();

@@ -11,6 +11,7 @@ use super::super::*;
 use crate::agent::keeper::Fetched;
 use crate::fault::Fault;
 use crate::governor::Policy;
+use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
 use crate::jobs::store::{Message, Payload};
 use crate::link::messages::Info;
@@ -79,6 +80,10 @@ pub(super) fn settings() -> Settings {
         limits: LimitPolicy { defaults: limits, maxima, body_bytes_max: PACKET_BYTES_MAX },
         evict_after: 5 * S,
         retention: 3600 * S,
+        admission: AdmissionTerms {
+            refuse: true,
+            delay: DelayTerms { stretch_above: 60 * S, wait_max: 12 * 3600 * S },
+        },
     }
 }
 
