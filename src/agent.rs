@@ -21,6 +21,7 @@ mod crashes;
 mod desk;
 mod ending;
 pub mod floor;
+mod guard;
 mod hear;
 mod history;
 mod keeper;

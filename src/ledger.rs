@@ -31,7 +31,7 @@ impl Origin {
     pub fn of(record: &YieldRecord) -> Self {
         match Why::of(&record.reason) {
             Why::Above | Why::Late | Why::Malformed | Why::Stale => Self::Source(record.source),
-            Why::Held | Why::Draining => Self::Order,
+            Why::Held | Why::Draining | Why::Guarded => Self::Order,
         }
     }
 
@@ -65,11 +65,14 @@ pub enum Why {
     Held,
     /// By order, or at the end.
     Draining,
+    /// The RAN fared worse while inference ran, or it was to be seen whether it does.
+    Guarded,
 }
 
 impl Why {
     /// Every word.
-    pub const ALL: [Self; 6] = [Self::Above, Self::Late, Self::Malformed, Self::Stale, Self::Held, Self::Draining];
+    pub const ALL: [Self; 7] =
+        [Self::Above, Self::Late, Self::Malformed, Self::Stale, Self::Held, Self::Draining, Self::Guarded];
 
     /// The word for a reason.
     pub const fn of(reason: &Reason) -> Self {
@@ -82,6 +85,7 @@ impl Why {
             Reason::Stale(_) | Reason::NoSource | Reason::NoSampleYet => Self::Stale,
             Reason::Held => Self::Held,
             Reason::Draining => Self::Draining,
+            Reason::Guarded(_) | Reason::Comparing(_) => Self::Guarded,
         }
     }
 
@@ -94,6 +98,7 @@ impl Why {
             Self::Stale => "stale",
             Self::Held => "held",
             Self::Draining => "draining",
+            Self::Guarded => "guarded",
         }
     }
 }
@@ -288,7 +293,7 @@ mod tests {
         assert_eq!((ledger.all().total.count(), ledger.all().total.figures().max_us), (3, 90));
         assert_eq!((ledger.all().detect.figures().max_us, ledger.all().stop.figures().max_us), (45, 44));
         let reasons: Vec<u64> = ledger.reasons().map(|(_, count)| count).collect();
-        assert_eq!(reasons, [1, 1, 0, 0, 1, 0]);
+        assert_eq!(reasons, [1, 1, 0, 0, 1, 0, 0]);
         assert_eq!((ledger.slow(), ledger.cpu_after()), (0, Duration::from_micros(9)));
     }
 

@@ -43,6 +43,7 @@ use std::{fmt, io};
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::governor::guard::{self, BadSettings, News};
 use crate::governor::{BadPolicy, Decision, Governor, Order, Policy, Reason};
 use crate::ledger::cause::Deltas;
 use crate::load::fusion::{self, Fused, Fusion};
@@ -63,6 +64,8 @@ pub const REPORTS_MAX: usize = 512;
 pub struct Settings {
     /// How to decide.
     pub policy: Policy,
+    /// How careful the harm guard is.
+    pub guard: guard::Settings,
     /// Where load is read.
     pub load: load::Settings,
     /// SCHED_FIFO priority to ask for, 1 to 99; below that of the RAN's threads.
@@ -102,6 +105,8 @@ pub enum Report {
         /// What is known.
         fused: Fused,
     },
+    /// The harm guard has something to tell.
+    Guard(News),
     /// A worker did not stop in time and was killed.
     Killed {
         /// When.
@@ -227,6 +232,8 @@ pub enum Error {
 pub(crate) struct Parts {
     /// How to decide.
     pub(crate) policy: Policy,
+    /// How careful the harm guard is.
+    pub(crate) guard: guard::Settings,
     /// Sources by id.
     pub(crate) sources: Vec<Box<dyn Source>>,
     /// Made for the same sources.
@@ -252,6 +259,8 @@ struct Shared {
     leave: AtomicBool,
     /// The latest policy wanted.
     policy: ArrayQueue<Policy>,
+    /// The latest settings of the guard wanted.
+    guard: ArrayQueue<guard::Settings>,
     reports: ArrayQueue<Report>,
     /// Rings when reports wait.
     report_bell: Doorbell,
@@ -280,7 +289,7 @@ pub struct Sentinel {
 /// # Errors
 /// A policy that cannot work, a source that cannot be opened, or a system that is out of descriptors.
 pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
-    let Settings { policy, load, priority, signal_again, confirm_kill } = settings;
+    let Settings { policy, guard, load, priority, signal_again, confirm_kill } = settings;
     let now = clock::now();
     let open = |(id, source)| load::open(source, SourceId(id), now, own_workers(&gate));
     if load.sources.len() > SOURCES_MAX {
@@ -291,7 +300,7 @@ pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     let grace = fusion::grace(&load.trust());
     memory::shed();
     let memory_locked = memory::lock_all().is_ok();
-    let parts = Parts { policy, sources, fusion, grace, priority, signal_again, confirm_kill };
+    let parts = Parts { policy, guard, sources, fusion, grace, priority, signal_again, confirm_kill };
     let mut sentinel = start_with(parts, gate)?;
     sentinel.memory_locked = memory_locked;
     Ok(sentinel)
@@ -320,7 +329,7 @@ fn own_workers(gate: &Gate) -> load::OwnWorkers {
 pub(crate) fn start_with(parts: Parts, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     let system = |what| move |source| Error::System { what, source };
     let shared = Arc::new(Shared::new().map_err(system("make an eventfd"))?);
-    let governor = Governor::new(parts.policy.clone())?;
+    let governor = Governor::guarded(parts.policy.clone(), parts.guard.clone())?;
     let priority = parts.priority;
     let inbox = parts.sources.iter().find_map(|source| source.inbox());
     let watch =
@@ -371,6 +380,17 @@ impl Sentinel {
     pub fn set_policy(&self, policy: Policy) -> Result<(), BadPolicy> {
         policy.check()?;
         self.shared.policy.force_push(policy);
+        self.shared.doorbell.ring();
+        Ok(())
+    }
+
+    /// Replaces the settings of the harm guard.
+    ///
+    /// # Errors
+    /// Settings that cannot work; the old ones stay.
+    pub fn set_guard(&self, settings: guard::Settings) -> Result<(), BadSettings> {
+        settings.check()?;
+        self.shared.guard.force_push(settings);
         self.shared.doorbell.ring();
         Ok(())
     }
@@ -446,6 +466,7 @@ impl Shared {
             worker_changed: AtomicBool::new(false),
             leave: AtomicBool::new(false),
             policy: ArrayQueue::new(1),
+            guard: ArrayQueue::new(1),
             reports: ArrayQueue::new(REPORTS_MAX),
             report_bell: Doorbell::new()?,
             untold: AtomicBool::new(false),

@@ -81,8 +81,8 @@ fn neap_toml_shows_every_key() {
 
 #[test]
 fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
-    // One of cgroup, process and pids at a time: the later ones stay comments.
-    let keep = |line: &&str| !line.starts_with("#process") && !line.starts_with("#pids");
+    // One of cgroup, unit, process and pids at a time: the later ones stay comments, and what needs them.
+    let keep = |line: &&str| !["#unit", "#process", "#pids", "#hottest"].iter().any(|key| line.starts_with(key));
     let is_key = |line: &str| line.starts_with("#[") || line.split(' ').nth(1) == Some("=");
     let text: String = shipped("neap.toml")
         .lines()
@@ -165,7 +165,22 @@ const BAD: &[(&str, &str, &[&str])] = &[
     (
         "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nprocess = \"gnb\"\npids = [1]",
         "11:8",
-        &["only one of cgroup, process and pids"],
+        &["only one of cgroup, unit, process and pids"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nunit = \"ocudu\"",
+        "10:8",
+        &["load[0].unit = \"ocudu\"", "whole name of a systemd unit"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nhottest = true",
+        "10:11",
+        &["load[0].hottest = true", "needs process or pids"],
+    ),
+    (
+        "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\npressure = \"hots\"",
+        "10:12",
+        &["load[0].pressure = \"hots\"", "\"cgroup\", \"host\", \"off\""],
     ),
     (
         "[[load]]\nkind = \"procfs\"\nname = \"du\"\ncores = [0]\nfreshness_ms = 100",

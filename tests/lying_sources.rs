@@ -22,7 +22,7 @@ const WATCHED: Duration = Duration::from_millis(1500);
 const REPORT_EVERY: Duration = Duration::from_millis(150);
 
 fn setup() -> Setup {
-    Setup::new().with_another_source("planned", "mqtt")
+    Setup::new().with_another_source("name = \"planned\"\nkind = \"mqtt\"")
 }
 
 fn report_of(controller: &Controller, at: WallTime, percent: u8) {

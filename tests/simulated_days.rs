@@ -10,11 +10,12 @@ use std::ops::Range;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use neap::governor::guard::News;
 use neap::governor::{BadPolicy, Decision, Governor, Load, Mode, Order, Policy, Sample};
 use neap::load::fusion::Trust;
 use neap::sentinel::Decider;
 use neap::sim::world::{Curves, DAY, Failure, Summary, Timer, play, play_with};
-use neap::units::{Instant, WORKERS_MAX};
+use neap::units::{Health, Instant, WORKERS_MAX};
 
 const DAYS: u64 = 1000;
 const FIRST_SEED: u64 = 20_261_122;
@@ -140,6 +141,18 @@ impl Decider for Eager {
     fn set_policy(&mut self, now: Instant, policy: Policy) -> Result<Option<Decision>, BadPolicy> {
         self.1 = now;
         self.0.set_policy(now, policy)
+    }
+
+    fn on_health(&mut self, now: Instant, figure: Health, value: u32) {
+        self.0.on_health(now, figure, value);
+    }
+
+    fn on_work(&mut self, now: Instant, busy: u8) -> Option<Decision> {
+        self.0.on_work(now, busy)
+    }
+
+    fn take_news(&mut self) -> Option<News> {
+        self.0.take_news()
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -304,6 +317,19 @@ impl Decider for Mistaken {
         }
         let decision = self.inner.set_policy(now, Self::bent(self.mistake, policy))?;
         Ok(self.give(now, decision))
+    }
+
+    fn on_health(&mut self, now: Instant, figure: Health, value: u32) {
+        self.inner.on_health(now, figure, value);
+    }
+
+    fn on_work(&mut self, now: Instant, busy: u8) -> Option<Decision> {
+        let decision = self.inner.on_work(now, busy);
+        self.give(now, decision)
+    }
+
+    fn take_news(&mut self) -> Option<News> {
+        self.inner.take_news()
     }
 
     fn next_timeout(&self) -> Option<Instant> {

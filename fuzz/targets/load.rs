@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use neap::load::procfs::{self, Procfs, Select, What};
+use neap::load::procfs::{self, Group, Pressure, Procfs, Select, What};
 use neap::load::push::{self, Line};
 use neap::load::shm::Shm;
 use neap::load::trace::Trace;
-use neap::load::{Observation, Observed, OwnWorkers, Source as _};
+use neap::load::{Observation, Observed, OwnWorkers, Reading, Source as _};
 use neap::sys::alloc;
-use neap::units::{Instant, SourceId, Utilization};
+use neap::units::{Health, Instant, SourceId, Utilization};
 
 use super::{bounded, is_plain};
 
@@ -109,7 +109,7 @@ pub fn load_trace(bytes: &[u8]) {
 /// Contents of the kernel's counter files, one after the other: every file has the same.
 pub fn load_procfs(bytes: &[u8]) {
     let folder = Folder::new();
-    for path in ["proc/7/task/7", "proc/8/task/9", "v1", "v2"] {
+    for path in ["proc/7/task/7", "proc/8/task/9", "proc/pressure", "v1", "v2", "sys/fs/cgroup/a.slice/gnb.service"] {
         fs::create_dir_all(folder.0.join(path)).expect("a folder can be made");
     }
     let files = [
@@ -119,8 +119,15 @@ pub fn load_procfs(bytes: &[u8]) {
         "proc/8/comm",
         "proc/8/task/9/comm",
         "proc/8/task/9/schedstat",
+        "proc/8/schedstat",
+        "proc/8/stat",
+        "proc/pressure/cpu",
         "v1/cpuacct.usage",
+        "v1/tasks",
         "v2/cpu.stat",
+        "v2/cpu.pressure",
+        "v2/cgroup.threads",
+        "sys/fs/cgroup/a.slice/gnb.service/cpu.stat",
     ];
     let own: OwnWorkers = Arc::new(|pids| {
         pids[0] = 7;
@@ -131,22 +138,33 @@ pub fn load_procfs(bytes: &[u8]) {
     for content in split(bytes, BETWEEN).take(4) {
         files.iter().for_each(|file| drop(folder.write(file, content)));
         if meters.is_empty() {
-            let cgroup = |path: &str| What::Cgroup { path: folder.0.join(path), cores: 2 };
-            let threads = |select| What::Threads { select, cores: 2 };
+            let cgroup = |path: &str| What::Cgroup { group: Group::Folder(Path::new("/").join(path)), cores: 2 };
+            let threads = |select| What::Threads { select, cores: 2, hottest: true };
             let whats = [
                 What::Cores(vec![0, 1]),
                 cgroup("v1"),
                 cgroup("v2"),
+                What::Cgroup { group: Group::Unit("gnb.service".to_owned()), cores: 2 },
                 threads(Select::Pids(vec![8])),
                 threads(Select::Name("gnb*".to_owned())),
             ];
-            let open = |what: &What| Procfs::open(SOURCE, &folder.0, what, procfs::PERIOD_DEFAULT, Arc::clone(&own));
+            let open = |what: &What| {
+                let pressure = if matches!(what, What::Cgroup { .. }) { Pressure::Own } else { Pressure::Host };
+                let (root, what, period) = (folder.0.clone(), what.clone(), procfs::PERIOD_DEFAULT);
+                Procfs::open(SOURCE, &procfs::Settings { root, what, pressure, period }, Arc::clone(&own))
+            };
             meters = whats.iter().filter_map(|what| open(what).ok()).collect();
         }
         for meter in &mut meters {
-            now.set(now.get().after(Duration::from_millis(100)));
-            let observation = meter.observe(&|| now.get());
-            observation.iter().for_each(is_sane);
+            // A second: health is told no more often.
+            now.set(now.get().after(Duration::from_secs(1)));
+            meter.observe(&|| now.get(), &mut |observation| {
+                is_sane(&observation);
+                if let Ok(Reading { observed: Observed::Health { figure: Health::Pressure, value }, .. }) = observation
+                {
+                    assert!(value <= 1000, "a pressure of {value} permille");
+                }
+            });
         }
     }
 }

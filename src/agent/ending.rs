@@ -64,6 +64,10 @@ impl Agent {
             }
             Err(error) => tracing::error!(%error, "policy not reloaded"),
         }
+        match self.sentinel.set_guard(fresh.guard.clone()) {
+            Ok(()) => self.settings.guard = fresh.guard.clone(),
+            Err(error) => tracing::error!(%error, "guard not reloaded"),
+        }
         let kept = self.settings.needs_restart(&fresh);
         if !kept.is_empty() {
             tracing::warn!(sections = kept.join(", "), "changed, but only a restart brings it into force");
@@ -76,7 +80,7 @@ impl Agent {
         self.settings.jobs = fresh.jobs;
         self.settings.jobs.state_dir = state_dir;
         self.settings.jobs.spool_bytes = spool_bytes;
-        tracing::info!("configuration reloaded: governor, limits of jobs, models, keys");
+        tracing::info!("configuration reloaded: governor, guard, limits of jobs, models, keys");
         if self.core.is_connected() {
             let now = self.clocks.now();
             self.core.courier.publish(self.core.desk.reports.info(now.wall));

@@ -48,6 +48,7 @@ impl Core {
                 self.desk.reports.set_load(&fused);
                 self.telemetry.loaded(&fused);
             }
+            Report::Guard(news) => self.hear_guard(now, news),
             Report::Killed { slot, .. } => {
                 self.telemetry.killed();
                 tracing::error!(slot, "worker did not stop in time and was killed");

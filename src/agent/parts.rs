@@ -208,6 +208,7 @@ pub(super) fn job_settings(settings: &Settings) -> desk::Settings {
 fn sentinel_settings(settings: &Settings) -> sentinel::Settings {
     sentinel::Settings {
         policy: settings.policy.clone(),
+        guard: settings.guard.clone(),
         load: settings.load.clone(),
         priority: settings.sentinel.priority,
         signal_again: settings.sentinel.signal_again,

@@ -7,12 +7,14 @@ use super::desk::Now;
 use super::models;
 use super::telemetry::Counters;
 use crate::fault::{Code, Fault};
+use crate::governor::guard::Figure;
 use crate::governor::{Decision, Mode, Policy, Reason};
 use crate::jobs::job::{Job, State};
 use crate::jobs::store::Message;
 use crate::ledger::cause::Causes;
 use crate::link::messages::{
-    self, ErrorBody, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress, ResultHead, Status,
+    self, ErrorBody, GuardEvent, Info, InfoCertificate, LoadSample, NodeEvent, NodeState, OpenJobs, Progress,
+    ResultHead, Status,
 };
 use crate::link::topics::Topics;
 use crate::link::{Publish, Qos};
@@ -259,6 +261,10 @@ impl Reports {
             Reason::Low { source, level, limit } => {
                 format!("{metric} {level} < {limit} for {} s ({})", self.settle.as_secs_f64(), self.source(source))
             }
+            Reason::Guarded(figure) => {
+                format!("the radio fares worse while inference runs ({})", figure.map_or("late", Figure::as_str))
+            }
+            Reason::Comparing(_) => "a short stop, to see how the radio fares without inference".to_owned(),
             Reason::Held => "held by order".to_owned(),
             Reason::Draining => "draining by order".to_owned(),
         }
@@ -421,6 +427,12 @@ impl Reports {
         let jobs = jobs.iter().map(ToString::to_string).collect();
         let event = NodeEvent::Resume { workers: u32::from(workers), jobs, at: now };
         self.message("neap.node.resume", self.topics.event(), "", event.render(), None, now)
+    }
+
+    /// The harm guard has come to a verdict.
+    pub(super) fn guard_message(&self, event: &GuardEvent, now: WallTime) -> Message {
+        let body = NodeEvent::Guard(event.clone()).render();
+        self.message("neap.node.guard", self.topics.event(), "", body, None, now)
     }
 
     /// The load that decides, once there is one.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::courier::Courier;
 use super::desk::{Desk, Now};
+use super::guard::GuardBook;
 use crate::ledger::Ledger;
 use crate::ledger::cause::{Causes, HostDeltas, SLOW};
 use crate::link::Publish;
@@ -42,6 +43,8 @@ pub(super) struct Counters {
     pub overflowed: u64,
     /// How often workers stopped themselves because the sentinel was silent.
     pub parked: u64,
+    /// What the harm guard has said.
+    pub guard: GuardBook,
 }
 
 /// Paces of everything told unasked.
@@ -123,6 +126,11 @@ impl Telemetry {
     /// A worker did not stop in time and was killed.
     pub(super) fn killed(&mut self) {
         self.counters.killed += 1;
+    }
+
+    /// What the harm guard has said.
+    pub(super) fn guard(&mut self) -> &mut GuardBook {
+        &mut self.counters.guard
     }
 
     /// Everything counted so far, up to date.

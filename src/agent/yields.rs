@@ -98,6 +98,7 @@ impl Reports {
             telemetry_dropped: counters.dropped,
             reports_overflowed: counters.overflowed,
             workers_parked: counters.parked,
+            guard: counters.guard.state(),
             at,
         }
     }

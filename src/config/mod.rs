@@ -3,6 +3,7 @@
 //! [`Settings::read`] finds every mistake of a file at once, each with file:line:column, what is allowed and what to
 //! do. A file that is right says nothing about the machine; [`Settings::surroundings`] looks at that.
 
+mod guard;
 mod read;
 mod sections;
 mod sources;
@@ -19,7 +20,7 @@ use std::time::Duration;
 pub use read::Problem;
 pub use surroundings::PasswordError;
 
-use crate::governor::Policy;
+use crate::governor::{self, Policy};
 use crate::jobs::feasible::DelayTerms;
 use crate::jobs::job::Limits;
 use crate::link;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub mqtt: Mqtt,
     /// When inference may run; `workers` comes from `[workers] count`.
     pub policy: Policy,
+    /// How careful the harm guard is.
+    pub guard: governor::guard::Settings,
     /// How the yield path runs.
     pub sentinel: Sentinel,
     /// Where load is read, in the order of the file.
@@ -268,7 +271,7 @@ impl Settings {
         }
     }
 
-    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, the limits of
+    /// Sections of `new` that differ and take effect only after a restart. The others (`[governor]`, `[guard]`, the limits of
     /// `[jobs]`, the models folder) are reloaded.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let limits_aside = |jobs: &Jobs| (jobs.state_dir.clone(), jobs.spool_bytes);

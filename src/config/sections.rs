@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::read::{Document, Problem, Section};
 use super::{
-    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers,
+    Cgroup, Jobs, Log, Memory, Mqtt, Node, STATUS_SOCKET, SafeMode, Sentinel, Settings, Status, Trust, Workers, guard,
     sources, tls,
 };
 use crate::governor::{BadPolicy, Policy};
@@ -65,6 +65,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
     let load = sources::settings(root);
     let workers = workers(root.section("workers"));
     let policy = policy(governor, workers.count);
+    let guard = guard::settings(root.section("guard"));
     let memory = memory(root.section("memory"));
     let cgroup = cgroup(root.section("cgroup"));
     let sandbox = sandbox(root.section("sandbox"));
@@ -78,6 +79,7 @@ fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {
         node: node?,
         mqtt: mqtt?,
         policy,
+        guard,
         sentinel,
         load,
         workers,
@@ -163,7 +165,8 @@ fn policy(mut section: Section<'_, '_>, workers: u8) -> Policy {
         raise_every: section.seconds("raise_every_s", Duration::from_secs(1), span(0, HOUR)),
     };
     match policy.check() {
-        Ok(()) | Err(BadPolicy::Workers(_) | BadPolicy::NeverIdle | BadPolicy::SettleTooShort(_)) => {
+        Ok(())
+        | Err(BadPolicy::Workers(_) | BadPolicy::NeverIdle | BadPolicy::SettleTooShort(_) | BadPolicy::Guard(_)) => {
             // The ranges of the keys have seen to these.
         }
         Err(BadPolicy::LimitsCrossed { busy_above, .. }) => {

@@ -2,14 +2,13 @@
 
 mod mqtt;
 mod ocudu;
+mod procfs;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::read::Section;
 use super::sections::NAME_RULE;
-use crate::load::procfs::{CORES_MAX, PERIOD_DEFAULT, Select, What};
 use crate::load::shm::MODE_DEFAULT;
 use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
@@ -89,7 +88,7 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
         Some(Word::Push) => push(section),
         Some(Word::PushUdp) => push_udp(section),
         Some(Word::Shm) => shm(section),
-        Some(Word::Procfs) => procfs(section),
+        Some(Word::Procfs) => procfs::procfs(section),
         Some(Word::Ocudu) => ocudu::ocudu(section),
         Some(Word::OcuduUdp) => ocudu::ocudu_udp(section),
         Some(Word::Trace) => trace(section),
@@ -119,7 +118,6 @@ fn check(section: &Section<'_, '_>, source: &SourceSettings) {
             let key = match key {
                 "freshness" => "freshness_ms",
                 "period" => "period_ms",
-                "name" => "process",
                 key => key,
             };
             section.complain(key, &format!("must be {limit}"));
@@ -155,35 +153,6 @@ fn shm(section: &mut Section<'_, '_>) -> Option<Kind> {
         section.complain("mode", "lets every user of the machine write load: use 0o660 and a group");
     }
     Some(Kind::Shm { path, mode: u32::try_from(mode).ok()? })
-}
-
-fn procfs(section: &mut Section<'_, '_>) -> Option<Kind> {
-    let cores = section.integers("cores", CORES_MAX, 0..=CORES_MAX as u64 - 1);
-    let cgroup = section.path("cgroup");
-    let process = section.text("process", 64);
-    let pids = section.integers("pids", 64, 1..=4_194_304);
-    let default_ms = u64::try_from(PERIOD_DEFAULT.as_millis()).unwrap_or(100);
-    let period: Duration = section.millis("period_ms", default_ms, 1..=60_000);
-    let given: Vec<&str> = ["cgroup", "process", "pids"].into_iter().filter(|key| section.has(key)).collect();
-    if let [_, second, ..] = given[..] {
-        section.complain(second, "only one of cgroup, process and pids may say whose CPU time is load");
-    }
-    let found = (!cores.is_empty()).then_some(cores);
-    let cores: Vec<usize> = section
-        .require("cores", found, "[0, 1] (the RAN's cores: all of them in use is 100 %)")?
-        .into_iter()
-        .filter_map(|core| usize::try_from(core).ok())
-        .collect();
-    let threads = |select| What::Threads { select, cores: cores.len() };
-    let what = match (cgroup, process) {
-        (Some(path), _) => What::Cgroup { path, cores: cores.len() },
-        (None, Some(name)) => threads(Select::Name(name)),
-        (None, None) if !pids.is_empty() => {
-            threads(Select::Pids(pids.into_iter().filter_map(|pid| i32::try_from(pid).ok()).collect()))
-        }
-        (None, None) => What::Cores(cores),
-    };
-    Some(Kind::Procfs { root: PathBuf::from("/"), what, period })
 }
 
 fn trace(section: &mut Section<'_, '_>) -> Option<Kind> {

@@ -136,7 +136,7 @@ impl Settings {
                      will be blind and run nothing; add one that hears the RAN",
                     source.name
                 )),
-                Kind::PushUdp { .. } | Kind::Procfs { .. } | Kind::Ocudu(_) | Kind::Trace { .. } | Kind::Mqtt => {}
+                Kind::PushUdp { .. } | Kind::Procfs(_) | Kind::Ocudu(_) | Kind::Trace { .. } | Kind::Mqtt => {}
             }
         }
         notes

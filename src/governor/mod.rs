@@ -8,15 +8,18 @@
 //! * Between the two limits a trough goes on, and a settling starts over.
 //! * The settle time doubles when a trough ended soon after it began, and halves when troughs last.
 //! * Time that runs backwards counts as time that stands still: it grants nothing.
+//! * What harms the RAN although its load is low is held down by the [`guard`].
 
 pub mod forecast;
+pub mod guard;
 mod policy;
 #[cfg(test)]
 mod tests;
 
 pub use policy::{BadPolicy, Policy, SETTLE_MIN};
 
-use crate::units::{Instant, SourceId, Utilization};
+use crate::units::{Health, Instant, SourceId, Utilization};
+use guard::{BadSettings, Figure, Guard, News};
 use policy::Settle;
 
 /// The load of the node at one moment, already fused over all sources.
@@ -140,6 +143,10 @@ pub enum Reason {
         /// The limit that it is below: `idle_below`, or `busy_above` once the trough has begun.
         limit: Utilization,
     },
+    /// The RAN fares worse while inference runs, by this figure.
+    Guarded(Option<Figure>),
+    /// Inference stands for a moment, to see how the RAN fares without it.
+    Comparing(Option<Figure>),
     /// By order.
     Held,
     /// By order.
@@ -169,6 +176,7 @@ pub struct Governor {
     held: bool,
     draining: bool,
     decision: Decision,
+    guard: Guard,
 }
 
 /// Where the load stands, orders aside.
@@ -183,13 +191,22 @@ enum Phase {
 }
 
 impl Governor {
-    /// A governor that has heard nothing and lets nothing run.
+    /// A governor that has heard nothing and lets nothing run, without a harm guard.
     ///
     /// # Errors
     /// A policy that cannot work.
     pub fn new(policy: Policy) -> Result<Self, BadPolicy> {
+        Self::guarded(policy, guard::Settings::off())
+    }
+
+    /// The same with a harm guard.
+    ///
+    /// # Errors
+    /// A policy that cannot work, or settings of the guard that cannot.
+    pub fn guarded(policy: Policy, guard: guard::Settings) -> Result<Self, BadPolicy> {
         policy.check()?;
         Ok(Self {
+            guard: Guard::new(guard, policy.workers)?,
             settle: Settle::new(&policy),
             policy,
             clock: Instant::default(),
@@ -208,8 +225,28 @@ impl Governor {
         if self.low_level(now).is_err() {
             self.leave(now);
         }
+        self.tell_guard(now, sample);
         self.latest = Some(sample);
         self.update(now)
+    }
+
+    /// Takes in how the RAN fares. What follows from it is found by the next [`Governor::on_work`].
+    pub fn on_health(&mut self, now: Instant, figure: Health, value: u32) {
+        let now = self.advance(now);
+        self.guard.on_health(now, figure, value);
+    }
+
+    /// Takes in how many workers have a job running; the guard draws its conclusions. To be called often. Returns the
+    /// decision when its budget or mode has changed.
+    pub fn on_work(&mut self, now: Instant, busy: u8) -> Option<Decision> {
+        let now = self.advance(now);
+        self.guard.on_work(now, busy);
+        self.pass_guard(now).then(|| self.update(now)).flatten()
+    }
+
+    /// What the guard has to tell; to be taken until it is empty.
+    pub fn take_news(&mut self) -> Option<News> {
+        self.guard.take_news()
     }
 
     /// Takes in an order. Returns the decision when its budget or mode has changed.
@@ -228,6 +265,7 @@ impl Governor {
     /// Returns the decision when its budget or mode has changed.
     pub fn on_timeout(&mut self, now: Instant) -> Option<Decision> {
         let now = self.advance(now);
+        self.pass_guard(now);
         self.update(now)
     }
 
@@ -238,8 +276,19 @@ impl Governor {
     /// A policy that cannot work; the old one stays.
     pub fn set_policy(&mut self, now: Instant, policy: Policy) -> Result<Option<Decision>, BadPolicy> {
         policy.check()?;
+        self.guard.set_workers(policy.workers);
         self.policy = policy;
         self.settle.limit(&self.policy);
+        let now = self.advance(now);
+        Ok(self.update(now))
+    }
+
+    /// Replaces the settings of the guard. Returns the decision when its budget or mode has changed.
+    ///
+    /// # Errors
+    /// Settings that cannot work; the old ones stay.
+    pub fn set_guard(&mut self, now: Instant, settings: guard::Settings) -> Result<Option<Decision>, BadSettings> {
+        self.guard.set_settings(settings)?;
         let now = self.advance(now);
         Ok(self.update(now))
     }
@@ -250,10 +299,13 @@ impl Governor {
         let step = match self.phase {
             Phase::High => None,
             Phase::Low { since } => (!self.forbidden()).then(|| since.after(self.settle.current())),
-            Phase::Trough { since } => (self.decision.budget < self.policy.workers)
-                .then(|| since.after(self.policy.raise_every.saturating_mul(u32::from(self.decision.budget)))),
+            Phase::Trough { since } => {
+                let raised = self.raised(self.clock.since(since));
+                (raised < self.policy.workers && !self.forbidden())
+                    .then(|| since.after(self.policy.raise_every.saturating_mul(u32::from(raised))))
+            }
         };
-        expiry.into_iter().chain(step).min()
+        expiry.into_iter().chain(step).chain(self.guard.next_moment()).min()
     }
 
     /// The decision in force.
@@ -269,6 +321,28 @@ impl Governor {
     fn advance(&mut self, now: Instant) -> Instant {
         self.clock = self.clock.max(now);
         self.clock
+    }
+
+    /// Whether the guard allows another number of workers than before.
+    fn pass_guard(&mut self, now: Instant) -> bool {
+        let before = (self.guard.ceiling(), self.guard.is_comparing());
+        self.guard.pass(now);
+        before != (self.guard.ceiling(), self.guard.is_comparing())
+    }
+
+    /// A load as the guard takes it: a level that allows to run, or nothing; and a moment in which slots were late,
+    /// once.
+    fn tell_guard(&mut self, now: Instant, sample: Sample) {
+        let level = match sample.load {
+            Load::Level(_, level) => Some(level).filter(|level| *level < self.policy.busy_above),
+            Load::Late(_) | Load::Malformed(_) | Load::Stale(_) | Load::Unheard => None,
+        };
+        // The end of the hold moves with each further late slot, and with nothing else.
+        let late = matches!(sample.load, Load::Late(_));
+        if late && self.latest != Some(sample) {
+            self.guard.on_late(now);
+        }
+        self.guard.on_load(now, level);
     }
 
     fn forbidden(&self) -> bool {
@@ -339,16 +413,27 @@ impl Governor {
 
     /// The decision by phase, with a level that is below `busy_above`.
     fn judge(&self, now: Instant, source: SourceId, level: Utilization) -> (u8, Mode, Reason) {
-        let Policy { idle_below, busy_above, workers, raise_every, .. } = self.policy;
+        let Policy { idle_below, busy_above, .. } = self.policy;
         match self.phase {
             Phase::High => (0, Mode::Busy, Reason::NotBelow { source, level, limit: idle_below }),
             Phase::Low { since } => (0, Mode::Settling, Reason::Settling { until: since.after(self.settle.current()) }),
             Phase::Trough { since } => {
-                let raises = now.since(since).as_nanos().checked_div(raise_every.as_nanos());
-                let raised = raises.map_or(u8::MAX, |raises| u8::try_from(raises).unwrap_or(u8::MAX).saturating_add(1));
+                let budget = self.raised(now.since(since)).min(self.guard.ceiling());
+                let figure = self.guard.figure();
                 let limit = if level < idle_below { idle_below } else { busy_above };
-                (raised.min(workers), Mode::Trough, Reason::Low { source, level, limit })
+                match budget {
+                    0 if self.guard.is_comparing() => (0, Mode::Busy, Reason::Comparing(figure)),
+                    0 => (0, Mode::Busy, Reason::Guarded(figure)),
+                    _ => (budget, Mode::Trough, Reason::Low { source, level, limit }),
+                }
             }
         }
+    }
+
+    /// How many workers may run so long after the begin of a trough, the guard aside.
+    fn raised(&self, running: std::time::Duration) -> u8 {
+        let raises = running.as_nanos().checked_div(self.policy.raise_every.as_nanos());
+        let raised = raises.map_or(u8::MAX, |raises| u8::try_from(raises).unwrap_or(u8::MAX).saturating_add(1));
+        raised.min(self.policy.workers)
     }
 }

@@ -47,6 +47,9 @@ pub enum BadPolicy {
     /// Every dip would start inference.
     #[error("settle is {} µs, but must be at least {} µs", .0.as_micros(), SETTLE_MIN.as_micros())]
     SettleTooShort(Duration),
+    /// Settings of the guard that cannot work.
+    #[error(transparent)]
+    Guard(#[from] super::guard::BadSettings),
     /// The longest settle time is shorter than the calm one.
     #[error("settle_max is {} ms, but must be at least settle, which is {} ms", .settle_max.as_millis(), .settle.as_millis())]
     SettleCrossed {

@@ -197,15 +197,8 @@ pub enum Kind {
         /// Its permission bits, such as 0o660.
         mode: u32,
     },
-    /// CPU time of the RAN.
-    Procfs {
-        /// `/` on a node; a folder of fixtures in tests.
-        root: PathBuf,
-        /// Whose CPU time.
-        what: procfs::What,
-        /// Time between two looks.
-        period: Duration,
-    },
+    /// CPU time of the RAN, by the kernel.
+    Procfs(procfs::Settings),
     /// JSON metrics of an OCUDU or srsRAN Project gNB.
     Ocudu(ocudu::Settings),
     /// Replay of a recording.
@@ -229,7 +222,7 @@ impl Kind {
             Self::Push { .. }
             | Self::PushUdp { .. }
             | Self::Shm { .. }
-            | Self::Procfs { .. }
+            | Self::Procfs(_)
             | Self::Ocudu(_)
             | Self::Trace { .. } => false,
         }
@@ -243,7 +236,7 @@ impl SourceSettings {
             Kind::Push { socket, mode } => push::check_socket(socket, *mode),
             Kind::PushUdp { listen } => push::check_listen(*listen),
             Kind::Shm { path, mode } => shm::check(path, *mode),
-            Kind::Procfs { what, period, .. } => procfs::check(what, *period, self.freshness),
+            Kind::Procfs(settings) => procfs::check(settings, self.freshness),
             Kind::Ocudu(settings) => ocudu::check(settings),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
             Kind::Mqtt => Ok(()),
@@ -282,9 +275,7 @@ pub fn open(
         Kind::Shm { path, mode } => {
             shm::Shm::open(id, path, *mode, settings.freshness, now).map(|source| Box::new(source) as _)
         }
-        Kind::Procfs { root, what, period } => {
-            procfs::open(id, root, what, *period, own_workers).map(|source| Box::new(source) as _)
-        }
+        Kind::Procfs(procfs) => procfs::open(id, procfs, own_workers).map(|source| Box::new(source) as _),
         Kind::Ocudu(settings) => ocudu::open(id, settings).map(|source| Box::new(source) as _),
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)

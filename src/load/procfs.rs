@@ -1,33 +1,44 @@
-//! How much CPU time does the RAN use? For RAN software that says nothing about itself.
+//! How much CPU time does the RAN use, and how long do its threads wait for a core? For RAN software that says nothing
+//! about itself.
 //!
-//! Readings are the higher of two shares: that of the last period, which rises at once, and that of the last
-//! [`rate::LONG_WINDOW`], because a core without its tick accounts run time only once a second.
+//! Levels are the higher of two shares: that of the last period, which rises at once, and that of the last
+//! [`rate::LONG_WINDOW`], because a core without its tick accounts run time only once a second. Beside them come, once
+//! a second, readings of
+//! [`Health`](crate::units::Health): run-queue delay of the RAN's threads and pressure (PSI) of its cgroup.
 //!
 //! Which kind to take:
 //! * [`What::Cgroup`]: cheapest and exact. Take it when the RAN has a cgroup or a systemd unit of its own.
 //! * [`What::Threads`]: exact, and may leave out threads that poll. A thread that ends costs two periods of *busy*;
 //!   RAN software that starts and ends threads all the time wants `Cgroup`.
 //! * [`What::Cores`]: the last resort. `/proc/stat` counts in ticks of 10 ms, so one core at 100 ms is known to 10 %,
-//!   and sampled ticks can be far off (6 % where run time said 33 %).
+//!   and sampled ticks can be far off (6 % where run time said 33 %). No thread is named, so no run-queue delay is known.
 //!
 //! A RAN that polls uses its cores fully without any traffic: none of these sees its troughs.
 
 mod cgroup;
 mod cores;
+mod delay;
 mod files;
+mod group;
+mod health;
+mod pressure;
 pub mod rate;
 mod threads;
 mod workers;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::mailbox::Mailbox;
 use super::sampler::{self, Probe};
 use super::{Malformed, Metric, Observation, Observed, OwnWorkers, Problem, Reading};
-use crate::units::{CellId, Instant, SourceId};
+use crate::units::{CellId, Instant, SourceId, Utilization};
 use rate::Rate;
 
+pub use group::Group;
+pub use health::HEALTH_PERIOD;
+pub use pressure::Pressure;
 pub use threads::Select;
 
 /// Time between two looks unless configured.
@@ -36,10 +47,23 @@ pub const PERIOD_DEFAULT: Duration = Duration::from_millis(100);
 pub const PERIOD_MIN: Duration = Duration::from_millis(50);
 /// Longest period: a source that looks less often is of no use for yielding.
 pub const PERIOD_MAX: Duration = Duration::from_secs(10);
-/// Observations that wait for the sentinel at most.
-const WAITING_MAX: usize = 4;
+/// Observations that wait for the sentinel at most: those of four looks.
+const WAITING_MAX: usize = 12;
 /// Most cores of a host.
 pub const CORES_MAX: usize = 1024;
+
+/// What is read, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `/` on a node; a folder of fixtures in tests.
+    pub root: PathBuf,
+    /// Whose CPU time.
+    pub what: What,
+    /// Whose pressure.
+    pub pressure: Pressure,
+    /// Time between two looks.
+    pub period: Duration,
+}
 
 /// Whose CPU time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +72,8 @@ pub enum What {
     Cores(Vec<usize>),
     /// A cgroup, as a share of this many cores.
     Cgroup {
-        /// Its folder, such as `/sys/fs/cgroup/ran.slice` (version 2 or the `cpuacct` folder of version 1).
-        path: PathBuf,
+        /// Which cgroup.
+        group: Group,
         /// Cores that are 100 %.
         cores: usize,
     },
@@ -59,7 +83,22 @@ pub enum What {
         select: Select,
         /// Cores that are 100 %.
         cores: usize,
+        /// Whether the level is at least the share that the busiest thread uses of one core. For RAN software with one
+        /// thread that everything waits for. Wrong where a thread polls, which is at 100 % without any traffic.
+        hottest: bool,
     },
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cores(cores) => write!(f, "cores {cores:?}"),
+            Self::Cgroup { group: Group::Folder(path), .. } => write!(f, "cgroup {}", path.display()),
+            Self::Cgroup { group: Group::Unit(name), .. } => write!(f, "unit {name}"),
+            Self::Threads { select: Select::Name(name), .. } => write!(f, "process {name}"),
+            Self::Threads { select: Select::Pids(pids), .. } => write!(f, "pids {pids:?}"),
+        }
+    }
 }
 
 /// Reads counters once a period.
@@ -68,6 +107,7 @@ pub struct Procfs {
     id: SourceId,
     meter: Meter,
     rate: Rate,
+    vitals: health::Vitals,
     /// A look that took longer was interrupted: its counters and its time do not belong together.
     look_max: Duration,
 }
@@ -80,7 +120,8 @@ enum Meter {
 }
 
 /// Checks the settings.
-pub(super) fn check(what: &What, period: Duration, freshness: Duration) -> Result<(), Problem> {
+pub(super) fn check(settings: &Settings, freshness: Duration) -> Result<(), Problem> {
+    let period = settings.period;
     if period < PERIOD_MIN || period > PERIOD_MAX {
         return Err(Problem::setting("period", format_args!("{period:?}"), "50 ms to 10 s"));
     }
@@ -88,7 +129,8 @@ pub(super) fn check(what: &What, period: Duration, freshness: Duration) -> Resul
         let limit = "at least twice the period, or every reading is stale before the next one comes";
         return Err(Problem::setting("freshness", format_args!("{freshness:?}"), limit));
     }
-    let capacity = match what {
+    settings.pressure.check()?;
+    let capacity = match &settings.what {
         What::Cores(cores) => {
             let repeated = (1..cores.len()).any(|i| cores[..i].contains(&cores[i]));
             if cores.is_empty() || repeated || cores.iter().any(|core| *core >= CORES_MAX) {
@@ -100,13 +142,11 @@ pub(super) fn check(what: &What, period: Duration, freshness: Duration) -> Resul
             }
             cores.len()
         }
-        What::Cgroup { path, cores } => {
-            if !path.is_absolute() {
-                return Err(Problem::setting("cgroup", path.display(), "an absolute path below /sys/fs/cgroup"));
-            }
+        What::Cgroup { group, cores } => {
+            group.check()?;
             *cores
         }
-        What::Threads { select, cores } => {
+        What::Threads { select, cores, hottest: _ } => {
             select.check()?;
             *cores
         }
@@ -119,61 +159,95 @@ pub(super) fn check(what: &What, period: Duration, freshness: Duration) -> Resul
 
 /// Opens the counters and starts the thread that reads them. Cores must exist; a cgroup or a thread may come later
 /// and until then means busy.
-pub(super) fn open(
-    id: SourceId,
-    root: &Path,
-    what: &What,
-    period: Duration,
-    own_workers: OwnWorkers,
-) -> Result<Mailbox, Problem> {
-    sampler::start("neap-procfs", Procfs::open(id, root, what, period, own_workers)?, period, WAITING_MAX)
+pub(super) fn open(id: SourceId, settings: &Settings, own_workers: OwnWorkers) -> Result<Mailbox, Problem> {
+    sampler::start("neap-procfs", Procfs::open(id, settings, own_workers)?, settings.period, WAITING_MAX)
 }
 
 impl Procfs {
     /// Opens the counters; call [`Procfs::observe`] once a period.
-    pub fn open(
-        id: SourceId,
-        root: &Path,
-        what: &What,
-        period: Duration,
-        own_workers: OwnWorkers,
-    ) -> Result<Self, Problem> {
-        let (meter, capacity) = match what {
+    ///
+    /// # Errors
+    /// When the cores are not there.
+    pub fn open(id: SourceId, settings: &Settings, own_workers: OwnWorkers) -> Result<Self, Problem> {
+        let root: &Path = &settings.root;
+        let (meter, capacity) = match &settings.what {
             What::Cores(list) => (Meter::Cores(cores::Cores::open(root, list, own_workers)?), list.len()),
-            What::Cgroup { path, cores } => (Meter::Cgroup(cgroup::Cgroup::new(root, path)), *cores),
-            What::Threads { select, cores } => {
-                (Meter::Threads(threads::Threads::new(root, select.clone(), own_workers)), *cores)
+            What::Cgroup { group, cores } => (Meter::Cgroup(cgroup::Cgroup::new(root, group)), *cores),
+            What::Threads { select, cores, hottest } => {
+                (Meter::Threads(threads::Threads::new(root, select.clone(), *hottest, own_workers)), *cores)
             }
         };
-        Ok(Self { id, meter, rate: Rate::new(capacity), look_max: period / 4 })
+        let vitals = health::Vitals::new(root, &settings.what, &settings.pressure);
+        Ok(Self { id, meter, rate: Rate::new(capacity), vitals, look_max: settings.period / 4 })
     }
 
-    /// What a look says; `None` while there is nothing to compare with, and when it was interrupted.
-    pub fn observe(&mut self, clock: &dyn Fn() -> Instant) -> Option<Observation> {
+    /// Looks, and hands over what the look says: no level while there is nothing to compare with, nor when it was
+    /// interrupted.
+    pub fn observe(&mut self, clock: &dyn Fn() -> Instant, sink: &mut dyn FnMut(Observation)) {
+        // Searches take long, so they come before the time that the counters are read at.
+        let searched = self.search(clock());
         let at = clock();
-        let busy = match &mut self.meter {
-            Meter::Cores(meter) => meter.busy_ns(),
-            Meter::Cgroup(meter) => meter.busy_ns(),
-            Meter::Threads(meter) => meter.busy_ns(at),
-        };
-        match busy {
+        let counted = searched.and_then(|()| self.count());
+        let is_interrupted = clock().since(at) > self.look_max;
+        match counted {
             Err(why) => {
                 self.rate = Rate::new(self.rate.cores());
-                Some(Err(Malformed { source: self.id, why }))
+                sink(Err(Malformed { source: self.id, why }));
             }
-            Ok(_) if clock().since(at) > self.look_max => None,
-            Ok(busy) => {
-                let level = self.rate.level(at, busy)?;
-                let observed = Observed::Level { metric: Metric::Cpu, level, late: None };
-                Some(Ok(Reading { source: self.id, cell: CellId(0), stamped: Some(at), observed }))
+            Ok(_) if is_interrupted => {}
+            Ok(totals) => {
+                let hottest = self.hottest(at);
+                let level = self.rate.level(at, totals.busy_ns).map(|level| level.max(hottest));
+                let observed = level.map(|level| Observed::Level { metric: Metric::Cpu, level, late: None });
+                observed.into_iter().for_each(|observed| sink(Ok(self.reading(at, observed))));
             }
         }
+        let watched = match &self.meter {
+            Meter::Threads(_) => Some(
+                counted.and_then(|totals| totals.delay_ns.ok_or("threads that have no run-queue delay in schedstat")),
+            ),
+            Meter::Cores(_) | Meter::Cgroup(_) => None,
+        };
+        let source = self.id;
+        self.vitals.look(clock, watched, &mut |at, figure, value| {
+            let observed = Observed::Health { figure, value };
+            sink(Ok(Reading { source, cell: CellId(0), stamped: Some(at), observed }));
+        });
+    }
+
+    fn search(&mut self, now: Instant) -> Result<(), &'static str> {
+        match &mut self.meter {
+            Meter::Cores(_) => Ok(()),
+            Meter::Cgroup(meter) => meter.search(now),
+            Meter::Threads(meter) => meter.search(now),
+        }
+    }
+
+    fn count(&mut self) -> Result<threads::Totals, &'static str> {
+        let busy_ns = match &mut self.meter {
+            Meter::Cores(meter) => meter.busy_ns()?,
+            Meter::Cgroup(meter) => meter.busy_ns()?,
+            Meter::Threads(meter) => return meter.count(),
+        };
+        Ok(threads::Totals { busy_ns, delay_ns: None })
+    }
+
+    /// The share of the busiest thread, where it counts.
+    fn hottest(&mut self, at: Instant) -> Utilization {
+        match &mut self.meter {
+            Meter::Threads(meter) => meter.hottest(at).unwrap_or_default(),
+            Meter::Cores(_) | Meter::Cgroup(_) => Utilization::default(),
+        }
+    }
+
+    fn reading(&self, at: Instant, observed: Observed) -> Reading {
+        Reading { source: self.id, cell: CellId(0), stamped: Some(at), observed }
     }
 }
 
 impl Probe for Procfs {
     fn look(&mut self, clock: &dyn Fn() -> Instant, sink: &mut dyn FnMut(Observation)) {
-        self.observe(clock).into_iter().for_each(sink);
+        self.observe(clock, sink);
     }
 }
 

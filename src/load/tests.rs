@@ -19,11 +19,12 @@ fn every_kind_opens() {
         Kind::Push { socket: folder.path().join("load.sock"), mode: push::SOCKET_MODE_DEFAULT },
         Kind::PushUdp { listen: "127.0.0.1:0".parse().unwrap() },
         Kind::Shm { path: folder.path().join("load.shm"), mode: shm::MODE_DEFAULT },
-        Kind::Procfs {
+        Kind::Procfs(procfs::Settings {
             root: "/".into(),
-            what: procfs::What::Cgroup { path: "/sys/fs/cgroup/nothing".into(), cores: 1 },
+            what: procfs::What::Cgroup { group: procfs::Group::Folder("/sys/fs/cgroup/nothing".into()), cores: 1 },
+            pressure: procfs::Pressure::Own,
             period: procfs::PERIOD_DEFAULT,
-        },
+        }),
         Kind::Trace { file, speed: 1.0, repeat: false },
     ];
     for kind in kinds {

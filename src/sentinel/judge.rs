@@ -4,10 +4,14 @@
 
 use std::time::Duration;
 
+use crate::governor::guard::{self, BadSettings, News};
 use crate::governor::{BadPolicy, Decision, Governor, Load, Order, Policy, Sample};
-use crate::load::Observation;
-use crate::load::fusion::{Fused, FusedLoad, Fusion};
-use crate::units::Instant;
+use crate::load::fusion::{Fused, FusedLoad, Fusion, STAMP_AHEAD_MAX};
+use crate::load::{Observation, Observed, Reading};
+use crate::units::{Health, Instant};
+
+/// How old a reading of health may be: what is older says nothing about what we do now.
+const HEALTH_AGE_MAX: Duration = Duration::from_secs(2);
 
 /// What the sentinel asks of a [`Governor`]. A simulation can put a broken one in its place, to prove that it would
 /// notice.
@@ -23,6 +27,12 @@ pub trait Decider {
     /// # Errors
     /// A policy that cannot work; the old one stays.
     fn set_policy(&mut self, now: Instant, policy: Policy) -> Result<Option<Decision>, BadPolicy>;
+    /// See [`Governor::on_health`].
+    fn on_health(&mut self, now: Instant, figure: Health, value: u32);
+    /// See [`Governor::on_work`].
+    fn on_work(&mut self, now: Instant, busy: u8) -> Option<Decision>;
+    /// See [`Governor::take_news`].
+    fn take_news(&mut self) -> Option<News>;
     /// See [`Governor::next_timeout`].
     fn next_timeout(&self) -> Option<Instant>;
     /// See [`Governor::decision`].
@@ -48,6 +58,18 @@ impl Decider for Governor {
         self.set_policy(now, policy)
     }
 
+    fn on_health(&mut self, now: Instant, figure: Health, value: u32) {
+        self.on_health(now, figure, value);
+    }
+
+    fn on_work(&mut self, now: Instant, busy: u8) -> Option<Decision> {
+        self.on_work(now, busy)
+    }
+
+    fn take_news(&mut self) -> Option<News> {
+        self.take_news()
+    }
+
     fn next_timeout(&self) -> Option<Instant> {
         self.next_timeout()
     }
@@ -71,6 +93,20 @@ pub(crate) struct Judge<D = Governor> {
     blind_at: Option<Instant>,
 }
 
+impl Judge {
+    /// Takes in new settings of the guard.
+    ///
+    /// # Errors
+    /// Settings that cannot work; the old ones stay.
+    pub(crate) fn set_guard(
+        &mut self,
+        now: Instant,
+        settings: guard::Settings,
+    ) -> Result<Option<Decision>, BadSettings> {
+        self.governor.set_guard(now, settings)
+    }
+}
+
 impl<D: Decider> Judge<D> {
     /// Nothing heard. `grace` is how long the mode is `starting` while no source is heard.
     pub(crate) fn new(now: Instant, fusion: Fusion, governor: D, grace: Duration) -> Self {
@@ -81,7 +117,23 @@ impl<D: Decider> Judge<D> {
     /// gives the decision when its budget or mode has changed.
     pub(crate) fn on_observation(&mut self, now: Instant, observation: Observation) -> Option<Decision> {
         self.fusion.on_observation(now, observation);
+        if let Ok(Reading { stamped, observed: Observed::Health { figure, value }, .. }) = observation
+            && stamped
+                .is_none_or(|stamped| stamped <= now.after(STAMP_AHEAD_MAX) && now.since(stamped) <= HEALTH_AGE_MAX)
+        {
+            self.governor.on_health(now, figure, value);
+        }
         self.on_load(now)
+    }
+
+    /// Takes in how many workers have a job running.
+    pub(crate) fn on_work(&mut self, now: Instant, busy: u8) -> Option<Decision> {
+        self.governor.on_work(now, busy)
+    }
+
+    /// What the guard has to tell.
+    pub(crate) fn take_news(&mut self) -> Option<News> {
+        self.governor.take_news()
     }
 
     /// Asks the fusion again and decides. To be called when [`Judge::load_is_due`].

@@ -133,6 +133,11 @@ impl Reflex {
         }
         let decision = self.judge.on_timeout(now);
         self.carry_out(now, decision);
+        let decision = self.judge.on_work(now, self.gate.busy());
+        self.carry_out(now, decision);
+        while let Some(news) = self.judge.take_news() {
+            self.shared.report(Report::Guard(news));
+        }
     }
 
     /// Takes up what the handle asks for.
@@ -149,6 +154,11 @@ impl Reflex {
         }
         if let Some(policy) = self.shared.policy.pop()
             && let Ok(decision) = self.judge.set_policy(now, policy)
+        {
+            self.carry_out(now, decision);
+        }
+        if let Some(settings) = self.shared.guard.pop()
+            && let Ok(decision) = self.judge.set_guard(now, settings)
         {
             self.carry_out(now, decision);
         }
@@ -292,6 +302,7 @@ fn source(reason: Reason) -> Option<SourceId> {
     match reason {
         Reason::Stale(source) | Reason::Malformed(source) | Reason::Late(source) => Some(source),
         Reason::Above { source, .. } | Reason::NotBelow { source, .. } | Reason::Low { source, .. } => Some(source),
-        Reason::NoSampleYet | Reason::NoSource | Reason::Settling { .. } | Reason::Held | Reason::Draining => None,
+        Reason::NoSampleYet | Reason::NoSource | Reason::Settling { .. } => None,
+        Reason::Guarded(_) | Reason::Comparing(_) | Reason::Held | Reason::Draining => None,
     }
 }

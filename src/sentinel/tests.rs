@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
 use crate::governor::Mode;
+use crate::governor::guard;
 use crate::load::fusion::Trust;
 use crate::load::shm::Shm;
 use crate::load::{Malformed, Observation, Observed, Reading};
@@ -163,6 +164,7 @@ fn parts(waits: Waits, policy: Policy, freshness: Duration, priority: Option<u8>
     }
     let parts = Parts {
         policy,
+        guard: guard::Settings::default(),
         sources,
         fusion: Fusion::new(&trust),
         grace: FOREVER,
@@ -226,14 +228,18 @@ impl World {
         self.wait_for(mode.as_str(), |report| match report {
             Report::Mode { decision, .. } if decision.mode == mode => Some(decision),
             Report::Mode { .. } | Report::Yield(_) | Report::Resumed { .. } => None,
-            Report::Load { .. } | Report::Killed { .. } => None,
+            Report::Load { .. } | Report::Guard(_) | Report::Killed { .. } => None,
         })
     }
 
     fn wait_for_yield(&self) -> YieldRecord {
         self.wait_for("yield", |report| match report {
             Report::Yield(record) => Some(record),
-            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => None,
+            Report::Mode { .. }
+            | Report::Resumed { .. }
+            | Report::Load { .. }
+            | Report::Guard(_)
+            | Report::Killed { .. } => None,
         })
     }
 
@@ -295,7 +301,7 @@ fn load_above_the_limit_stops_the_worker_and_low_load_lets_it_go_on(waits: Waits
     world.feed(60);
     let jobs = world.wait_for("resume", |report| match report {
         Report::Resumed { workers, jobs, .. } => Some((workers, jobs[0])),
-        Report::Mode { .. } | Report::Yield(_) | Report::Load { .. } | Report::Killed { .. } => None,
+        Report::Mode { .. } | Report::Yield(_) | Report::Load { .. } | Report::Guard(_) | Report::Killed { .. } => None,
     });
     assert_eq!(jobs, (1, 100));
     world.workers[0].wait_until_it_computes();
@@ -399,7 +405,7 @@ fn a_worker_that_gets_no_core_is_displaced_and_not_killed(waits: Waits) {
         let record = world.wait_for("yield", |report| match report {
             Report::Yield(record) => Some(record),
             Report::Killed { .. } => panic!("it was killed, though it did not run"),
-            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } => None,
+            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } | Report::Guard(_) => None,
         });
         assert!(world.workers[0].stands_still());
         if record.displaced == 1 {
@@ -469,6 +475,7 @@ fn more_sources_than_the_tables_hold_are_refused() {
         load::SourceSettings { name: "du".into(), freshness: FOREVER, required: true, kind: listen, record: None };
     let settings = Settings {
         policy: policy(1),
+        guard: guard::Settings::default(),
         load: load::Settings { sources: vec![source; SOURCES_MAX + 1] },
         priority: None,
         signal_again: FOREVER,

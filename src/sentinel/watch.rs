@@ -71,7 +71,7 @@ pub(super) fn run_or_abort(mut watch: Watch, gate: &Gate) {
 
 impl Watch {
     pub(super) fn new(parts: Parts, governor: Governor, gate: Arc<Gate>, shared: Arc<Shared>) -> io::Result<Self> {
-        let Parts { policy, fusion, grace, signal_again, confirm_kill, sources, priority } = parts;
+        let Parts { policy, guard: _, fusion, grace, signal_again, confirm_kill, sources, priority } = parts;
         let wait = Wait::new(priority, &shared, &sources)?;
         let stops = Stops::new(signal_again, confirm_kill);
         let parts = ReflexParts { fusion, governor, stops, grace };

@@ -261,6 +261,13 @@ impl Gate {
         Ok(())
     }
 
+    /// Workers that run and have a job.
+    pub(crate) fn busy(&self) -> u8 {
+        let runs = |slot: &&Slot| slot.job.load(SeqCst) != 0 && slot.state.load(SeqCst) == RUNS;
+        let busy = self.slots.iter().take(usize::from(self.budget.load(SeqCst))).filter(runs).count();
+        u8::try_from(busy).unwrap_or(u8::MAX)
+    }
+
     /// The pause flag: whether the worker of `slot` may run by the decision in force. To start work it need not be
     /// asked: a worker that may not run is stopped.
     pub fn may_run(&self, slot: usize) -> bool {

@@ -91,12 +91,11 @@ impl Setup {
         self
     }
 
-    /// With one more source, which needs no other keys.
-    pub fn with_another_source(mut self, name: &str, kind: &str) -> Self {
-        if let Some(sources) = self.0.get_mut("load").and_then(Value::as_array_mut) {
-            let keys = [("name", name), ("kind", kind)].map(|(key, value)| (key.to_owned(), Value::from(value)));
-            sources.push(Value::Table(Table::from_iter(keys)));
-        }
+    /// With another source beside the push source: its section, without the heading.
+    pub fn with_another_source(mut self, section: &str) -> Self {
+        let section: Table = section.parse().expect("the section is TOML");
+        let load = self.0.get_mut("load").and_then(Value::as_array_mut).expect("there is a list of sources");
+        load.push(Value::Table(section));
         self
     }
 

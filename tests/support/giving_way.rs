@@ -113,6 +113,7 @@ impl GivingWay {
         };
         let settings = sentinel::Settings {
             policy: policy(),
+            guard: neap::governor::guard::Settings::default(),
             load: load::Settings { sources },
             priority,
             signal_again: Duration::from_millis(50),
@@ -189,14 +190,18 @@ impl GivingWay {
         self.wait_for(|report| match report {
             Report::Mode { decision, .. } if decision.mode == Mode::Trough => Some(()),
             Report::Mode { .. } | Report::Yield(_) | Report::Resumed { .. } => None,
-            Report::Load { .. } | Report::Killed { .. } => None,
+            Report::Load { .. } | Report::Guard(_) | Report::Killed { .. } => None,
         });
     }
 
     pub(crate) fn wait_for_yield(&self) -> YieldRecord {
         self.wait_for(|report| match report {
             Report::Yield(record) => Some(*record),
-            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => None,
+            Report::Mode { .. }
+            | Report::Resumed { .. }
+            | Report::Load { .. }
+            | Report::Guard(_)
+            | Report::Killed { .. } => None,
         })
     }
 }

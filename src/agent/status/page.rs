@@ -6,6 +6,7 @@ use super::exposition::{Exposition, Kind};
 use crate::agent::reports::{Impairment, Reports};
 use crate::agent::telemetry::Counters;
 use crate::governor::Mode;
+use crate::governor::guard::Figure;
 use crate::ledger::Ledger;
 use crate::ledger::distribution::Distribution;
 use crate::link::tls::certificates::Certificate;
@@ -60,6 +61,7 @@ pub(in crate::agent) fn metrics(scene: &Scene<'_>) -> String {
     load_and_jobs(&mut text, scene);
     latencies(&mut text, scene);
     yields(&mut text, &scene.counters.yields);
+    guard(&mut text, scene);
     losses(&mut text, scene);
     text.finish()
 }
@@ -202,8 +204,33 @@ fn yields(text: &mut Exposition, ledger: &Ledger) {
     text.count(name, &[], ledger.frozen());
 }
 
+fn guard(text: &mut Exposition, scene: &Scene<'_>) {
+    let book = &scene.counters.guard;
+    text.family("neap_guard_ceiling", Kind::Gauge, "Most workers that the harm guard lets run.");
+    let ceiling = book.ceiling.unwrap_or(scene.workers).min(scene.workers);
+    text.count("neap_guard_ceiling", &[], u64::from(ceiling));
+    let name = "neap_guard_verdicts_total";
+    text.family(name, Kind::Counter, "Verdicts of the harm guard, by what they came to and the figure they rest on.");
+    for ((ruling, figure), count) in &book.verdicts {
+        let labels = [("ruling", ruling.as_str()), ("figure", figure.map_or("none", Figure::as_str))];
+        text.count(name, &labels, *count);
+    }
+    if book.compared.is_empty() {
+        return;
+    }
+    let name = "neap_guard_figure";
+    text.family(name, Kind::Gauge, "How the RAN fared while inference ran and while it did not, at like load.");
+    for comparison in book.compared.values() {
+        let quantile = (f64::from(comparison.quantile_permille) / 1000.0).to_string();
+        for (side, value) in [("running", comparison.running), ("stopped", comparison.stopped)] {
+            let labels = [("figure", comparison.figure.as_str()), ("side", side), ("quantile", quantile.as_str())];
+            text.count(name, &labels, u64::from(value));
+        }
+    }
+}
+
 fn losses(text: &mut Exposition, scene: &Scene<'_>) {
-    let Counters { yields: _, killed, refused, dropped, overflowed, parked } = scene.counters;
+    let Counters { yields: _, killed, refused, dropped, overflowed, parked, guard: _ } = scene.counters;
     for (name, help, count) in [
         ("neap_workers_killed_total", "Workers that did not stop in time and were killed.", killed),
         ("neap_messages_refused_total", "Messages that the broker refused.", refused),

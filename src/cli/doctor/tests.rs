@@ -24,7 +24,7 @@ const SERVER: Tree = &[
     ),
     ("proc/sys/kernel/seccomp/actions_avail", "kill_process kill_thread trap errno user_notif trace log allow\n"),
     ("proc/sys/user/max_user_namespaces", "127500\n"),
-    ("proc/sys/kernel/sched_rt_runtime_us", "950000\n"),
+    ("proc/sys/kernel/sched_rt_runtime_us", "-1\n"),
     ("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"),
     ("proc/meminfo", "MemTotal:       32573924 kB\nMemFree:        20000000 kB\nMemAvailable:   28000000 kB\n"),
     ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory hugetlb pids rdma misc\n"),
@@ -126,6 +126,14 @@ fn what_is_switched_off_is_told_apart_from_what_is_not_there() {
     assert_eq!(verdict(&none, &[], "user namespaces").1, "not available");
     let poor = facts(SERVER, &[("sys/fs/cgroup/cgroup.controllers", "memory pids\n")]);
     assert_eq!(verdict(&poor, &[], "cgroups").0, Verdict::Weaker);
+}
+
+#[test]
+fn real_time_threads_that_can_be_throttled_are_told() {
+    for (runtime, expected) in [("950000", Verdict::Weaker), ("1000000", Verdict::Ok), ("-1", Verdict::Ok)] {
+        let machine = facts(SERVER, &[("proc/sys/kernel/sched_rt_runtime_us", runtime)]);
+        assert_eq!(verdict(&machine, &[], "RT throttling").0, expected, "{runtime}");
+    }
 }
 
 #[test]

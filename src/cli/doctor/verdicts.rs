@@ -9,6 +9,8 @@ const CAP_SYS_NICE: u32 = 23;
 /// Oldest kernels: with `cgroup.kill` and cpu.idle, with short slices.
 const KERNEL_GOOD: (u32, u32) = (5, 15);
 const KERNEL_MIN: (u32, u32) = (5, 4);
+/// The kernel's period of real-time threads, unless somebody changed it.
+const RT_PERIOD_US: i64 = 1_000_000;
 /// Memory below which a worker with a model hardly fits, in KiB.
 const MEMORY_MIN_KIB: u64 = 256 * 1024;
 
@@ -70,6 +72,7 @@ pub(super) fn judge(facts: &Facts, harvest: &[usize]) -> Vec<Finding> {
         kernel(facts),
         preemption(facts),
         real_time(facts),
+        throttling(facts),
         locked_memory(facts),
         isolation(facts, harvest),
         siblings(facts, harvest),
@@ -144,6 +147,25 @@ fn real_time(facts: &Facts) -> Finding {
             "the sentinel is an ordinary thread: yields of 10 ms and more happen on a busy core",
             "LimitRTPRIO=98 in the unit, as config/neap.service has it, and [sentinel] priority",
         ),
+    }
+}
+
+/// What the kernel takes from real-time threads that never sleep, which those of a RAN on isolated cores do not.
+fn throttling(facts: &Facts) -> Finding {
+    let item = "RT throttling";
+    match facts.rt_runtime_us {
+        Some(..0) => Finding::ok(item, "off: sched_rt_runtime_us is -1"),
+        Some(RT_PERIOD_US..) => Finding::ok(item, "off: the whole period is theirs"),
+        Some(runtime_us) => Finding::lesser(
+            item,
+            Verdict::Weaker,
+            format!("sched_rt_runtime_us is {runtime_us}"),
+            "a SCHED_FIFO thread of the RAN that does not sleep loses its core for the rest of each second as soon as \
+             something waits there, and a worker that waits there gets that time",
+            "no worker on the RAN's cores ([workers] cores and reserved); sysctl kernel.sched_rt_runtime_us=-1, and \
+             from Linux 6.12 on 0 in /sys/kernel/debug/sched/fair_server/cpu*/runtime",
+        ),
+        None => Finding::ok(item, "not known: no sched_rt_runtime_us"),
     }
 }
 

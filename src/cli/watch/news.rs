@@ -113,6 +113,14 @@ impl News {
             NodeEvent::Resume { workers, jobs, .. } => {
                 Self::happened(Weight::Good, &format!("{workers} workers run again, {} jobs go on", jobs.len()))
             }
+            NodeEvent::Guard(event) => {
+                let weight = match event.ruling.as_str() {
+                    "harm" => Weight::Bad,
+                    "suspected" | "silent" => Weight::Warn,
+                    _ => Weight::Plain,
+                };
+                Self::happened(weight, &format!("guard: {}", event.text))
+            }
             NodeEvent::Alarm { code, message, .. } => Self::happened(Weight::Bad, &format!("alarm {code}: {message}")),
         }
     }

@@ -1,6 +1,7 @@
 //! How fast does a node give way? `neap yields`, from the status socket of the agent on this machine.
 
 mod fetch;
+mod guarding;
 mod picture;
 
 use std::env;

@@ -1,5 +1,6 @@
 //! How does the ledger look on a terminal? A table by source, a histogram, the worst case in words. Pure; 80 columns.
 
+use super::guarding;
 use crate::cli::out::{Out, Tone, clean};
 use crate::ledger::cause::Kind;
 use crate::ledger::distribution::BOUNDS_US;
@@ -33,6 +34,7 @@ pub(super) fn draw(out: &Out, yields: &Yields, glyphs: Glyphs) -> Vec<String> {
 
 fn lines(out: &Out, yields: &Yields, glyphs: Glyphs) -> Vec<String> {
     let mut lines = headline(out, yields);
+    lines.extend(yields.metrics.guard.iter().flat_map(|state| guarding::lines(out, state)));
     if yields.all.yields == 0 {
         lines.push("no yield yet: no worker has had to stop since the agent started".to_owned());
         return lines;
@@ -54,8 +56,8 @@ fn headline(out: &Out, yields: &Yields) -> Vec<String> {
         [&yields.node, &yields.version, &yields.yield_class].map(|text| clean(text, TEXT_CHARS_MAX));
     let locked = if yields.memory_locked { "memory locked" } else { "memory not locked" };
     let tone = if class.starts_with("fifo") && yields.memory_locked { Tone::Good } else { Tone::Warn };
-    // The node knows six words.
-    let reasons = yields.metrics.reasons.iter().take(6);
+    // The node knows seven words.
+    let reasons = yields.metrics.reasons.iter().take(7);
     let reasons: Vec<String> = reasons.map(|(reason, count)| format!("{count} {}", clean(reason, 9))).collect();
     let (count, slow) = (yields.all.yields, yields.metrics.slow);
     let mut lines = vec![
@@ -266,6 +268,7 @@ mod tests {
             telemetry_dropped: 0,
             reports_overflowed: 0,
             workers_parked: 0,
+            guard: None,
             at: WallTime::default(),
         };
         Yields {

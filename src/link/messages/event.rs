@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Number;
 
+use super::guard::GuardEvent;
 use super::yields::CauseReport;
 use super::{BadMessage, parse, render, time};
 use crate::units::{Utilization, WallTime};
@@ -30,6 +31,8 @@ pub enum NodeEvent {
         /// When.
         at: WallTime,
     },
+    /// The harm guard has come to a verdict.
+    Guard(GuardEvent),
 }
 
 /// One yield, from the ledger.
@@ -87,6 +90,7 @@ enum Wire {
         #[serde(with = "time::required")]
         at: WallTime,
     },
+    Guard(GuardEvent),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,6 +140,7 @@ impl NodeEvent {
             Self::Yield(event) => Wire::Yield(event.into_wire()),
             Self::Resume { workers, jobs, at } => Wire::Resume { workers, jobs, at },
             Self::Alarm { code, message, at } => Wire::Alarm { code, message, at },
+            Self::Guard(event) => Wire::Guard(event),
         })
     }
 
@@ -148,6 +153,7 @@ impl NodeEvent {
             Wire::Yield(wire) => Self::Yield(YieldEvent::from_wire("event", wire)?),
             Wire::Resume { workers, jobs, at } => Self::Resume { workers, jobs, at },
             Wire::Alarm { code, message, at } => Self::Alarm { code, message, at },
+            Wire::Guard(event) => Self::Guard(event),
         })
     }
 }

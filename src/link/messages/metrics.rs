@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::event::YieldEvent;
+use super::guard::GuardState;
 use super::yields::{self, Latencies, SlowYields};
 use super::{BadMessage, parse, render, time};
 use crate::units::WallTime;
@@ -54,6 +55,9 @@ pub struct Metrics {
     /// How often workers stopped themselves because the sentinel was silent. Older nodes do not tell.
     #[serde(default)]
     pub workers_parked: u64,
+    /// Where the harm guard stands. Older nodes do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardState>,
     /// When.
     #[serde(with = "time::required")]
     pub at: WallTime,
@@ -103,6 +107,7 @@ mod tests {
             telemetry_dropped: 1,
             reports_overflowed: 2,
             workers_parked: 3,
+            guard: None,
             at: WallTime::from_millis(1_000),
         };
         assert_eq!(Metrics::parse(&metrics.render()).unwrap(), metrics);

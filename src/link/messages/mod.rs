@@ -4,6 +4,7 @@
 
 mod command;
 mod event;
+mod guard;
 mod metrics;
 mod node;
 mod plan;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Command, JOBS_IN_REPLY_MAX, JobsQuery, Listing, parse_command, parse_hold};
 pub use event::{LoadSample, NodeEvent, YieldEvent};
+pub use guard::{GuardComparison, GuardEvent, GuardState};
 pub use metrics::Metrics;
 pub use node::{Info, InfoCertificate, InfoLimits, InfoModel, InfoRefused, NodeState, OpenJob, OpenJobs};
 pub use plan::{LoadPlan, PLAN_BYTES_MAX, PlannedCell, PlannedUsage};

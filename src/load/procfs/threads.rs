@@ -6,25 +6,30 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::files::{advance, run_time_ns};
+use super::files::{advance, numbers, sched_stat};
+use super::rate::Rate;
 use crate::load::{OwnWorkers, Problem};
-use crate::units::{Instant, WORKERS_MAX};
+use crate::units::{Instant, Utilization, WORKERS_MAX};
 
 /// Most threads watched; each keeps a file open.
-const THREADS_MAX: usize = 512;
+pub(super) const THREADS_MAX: usize = 512;
+/// Most threads of the host whose names are looked at in a search.
+const NAMES_MAX: usize = 16 * 1024;
 /// Most processes named by id.
 const PIDS_MAX: usize = 64;
 /// Longest pattern, in characters; names of threads have at most 15.
 const PATTERN_CHARS_MAX: usize = 64;
 /// Time between two searches for new threads; a search walks through all of `/proc`.
-const SEARCH_PERIOD: Duration = Duration::from_secs(2);
+pub(super) const SEARCH_PERIOD: Duration = Duration::from_secs(2);
+/// Position of the start time in `/proc/PID/stat`, counted from the field after the name.
+const START_TIME_FIELD: usize = 19;
 
 const NONE_FOUND: &str = "no such thread";
 
 /// Which threads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Select {
-    /// All threads of these processes.
+    /// All threads of these processes, as long as they live: the ids of processes that ended may become those of others.
     Pids(Vec<i32>),
     /// All threads of processes with such a name, and single threads with such a name. `*` stands for any characters,
     /// `?` for one; names have at most 15 characters.
@@ -38,7 +43,7 @@ impl Select {
                 Err(Problem::setting("pids", format_args!("{pids:?}"), "1 to 64 process ids"))
             }
             Self::Name(name) if name.is_empty() || name.chars().count() > PATTERN_CHARS_MAX => {
-                Err(Problem::setting("threads", format_args!("{name:?}"), "a name of 1 to 64 characters, such as gnb*"))
+                Err(Problem::setting("process", format_args!("{name:?}"), "a name of 1 to 64 characters, such as gnb*"))
             }
             Self::Pids(_) | Self::Name(_) => Ok(()),
         }
@@ -50,15 +55,31 @@ pub(super) struct Threads {
     select: Select,
     own_workers: OwnWorkers,
     watched: Vec<Watched>,
+    /// When each process that was named by id was started.
+    started: Vec<(i32, u64)>,
+    /// Whether each thread's own share is of interest.
+    hottest: bool,
     search_at: Instant,
-    total_ns: i128,
+    totals: Totals,
+}
+
+/// What the threads used and waited since the start, as far as they were watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    /// Time on a core, in nanoseconds.
+    pub(super) busy_ns: i128,
+    /// Time that they waited for a core, in nanoseconds; `None` where the kernel does not tell it.
+    pub(super) delay_ns: Option<u64>,
 }
 
 #[derive(Debug)]
 struct Watched {
     id: ThreadId,
     schedstat: File,
-    last: Option<u64>,
+    last_run: Option<u64>,
+    last_delay: Option<u64>,
+    total_ns: i128,
+    rate: Option<Rate>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,43 +89,52 @@ struct ThreadId {
 }
 
 impl Threads {
-    pub(super) fn new(root: &Path, select: Select, own_workers: OwnWorkers) -> Self {
-        let (folder, watched) = (root.join("proc"), Vec::new());
-        Self { folder, select, own_workers, watched, search_at: Instant::default(), total_ns: 0 }
+    pub(super) fn new(root: &Path, select: Select, hottest: bool, own_workers: OwnWorkers) -> Self {
+        let (folder, watched, started) = (root.join("proc"), Vec::new(), Vec::new());
+        let totals = Totals { busy_ns: 0, delay_ns: Some(0) };
+        Self { folder, select, own_workers, watched, started, hottest, search_at: Instant::default(), totals }
     }
 
-    /// CPU time of the threads since the start, as far as they were watched.
-    pub(super) fn busy_ns(&mut self, now: Instant) -> Result<i128, &'static str> {
+    /// Looks for new threads when it is time to.
+    pub(super) fn search(&mut self, now: Instant) -> Result<(), &'static str> {
         if now >= self.search_at {
             self.search_at = now.after(SEARCH_PERIOD);
-            self.search()?;
+            self.refresh()?;
         }
-        if self.watched.is_empty() {
-            return Err(NONE_FOUND);
-        }
+        if self.watched.is_empty() { Err(NONE_FOUND) } else { Ok(()) }
+    }
+
+    /// Reads every thread's counters.
+    pub(super) fn count(&mut self) -> Result<Totals, &'static str> {
         let mut any_ran = false;
         for thread in &mut self.watched {
-            let counted = run_time_ns(&thread.schedstat).and_then(|ns| {
-                any_ran |= ns > 0;
-                advance(&mut thread.last, ns)
-            });
+            let counted = thread.count().inspect(|counted| any_ran |= counted.has_run);
             match counted {
-                Ok(advanced_ns) => self.total_ns += i128::from(advanced_ns),
+                Ok(counted) => {
+                    self.totals.busy_ns += i128::from(counted.run_ns);
+                    let both = self.totals.delay_ns.zip(counted.delay_ns);
+                    self.totals.delay_ns = both.map(|(total, delay)| total.saturating_add(delay));
+                }
                 Err(why) => {
                     // What it ran since the last look is not known, and its successor has to be found.
-                    self.search_at = now;
+                    self.search_at = Instant::default();
                     return Err(why);
                 }
             }
         }
         // A kernel without scheduler statistics writes zeros for every thread.
-        if any_ran { Ok(self.total_ns) } else { Err("threads that have no run time in schedstat") }
+        if any_ran { Ok(self.totals) } else { Err("threads that have no run time in schedstat") }
     }
 
-    fn search(&mut self) -> Result<(), &'static str> {
+    /// The highest share that one thread used of one core up to `at`, by the last count; `None` unless it is wanted.
+    pub(super) fn hottest(&mut self, at: Instant) -> Option<Utilization> {
+        self.watched.iter_mut().filter_map(|thread| thread.rate.as_mut()?.level(at, thread.total_ns)).max()
+    }
+
+    fn refresh(&mut self) -> Result<(), &'static str> {
         let found = match &self.select {
-            Select::Pids(pids) => self.search_by_pid(pids)?,
-            Select::Name(pattern) => self.search_by_name(pattern),
+            Select::Pids(pids) => search_by_pid(&self.folder, pids, &mut self.started)?,
+            Select::Name(pattern) => self.search_by_name(pattern)?,
         };
         let watched_before = self.watched.len();
         self.watched.retain(|thread| found.contains(&thread.id));
@@ -122,53 +152,94 @@ impl Threads {
         for id in found.difference(&known) {
             let path = self.folder.join(format!("{}/task/{}/schedstat", id.pid, id.tid));
             let schedstat = File::open(path).map_err(|_| "a thread whose schedstat cannot be opened")?;
-            self.watched.push(Watched { id: *id, schedstat, last: None });
+            let rate = self.hottest.then(|| Rate::new(1));
+            self.watched.push(Watched { id: *id, schedstat, last_run: None, last_delay: None, total_ns: 0, rate });
         }
         Ok(())
     }
 
-    fn search_by_pid(&self, pids: &[i32]) -> Result<HashSet<ThreadId>, &'static str> {
-        let mut found = HashSet::new();
-        for pid in pids {
-            let before = found.len();
-            found.extend(numbers(&self.folder.join(format!("{pid}/task"))).map(|tid| ThreadId { pid: *pid, tid }));
-            if found.len() == before {
-                return Err("a process that is not there");
-            }
-        }
-        Ok(found)
-    }
-
-    fn search_by_name(&self, pattern: &str) -> HashSet<ThreadId> {
+    fn search_by_name(&self, pattern: &str) -> Result<HashSet<ThreadId>, &'static str> {
         let mut own = [0; WORKERS_MAX];
         let own_count = (self.own_workers)(&mut own).min(WORKERS_MAX);
         let mut found = HashSet::new();
+        let mut looked_at = 0;
         for pid in numbers(&self.folder).filter(|pid| !own[..own_count].contains(pid)) {
             let process = self.folder.join(pid.to_string());
             let whole = has_name(&process, pattern);
             for tid in numbers(&process.join("task")) {
+                looked_at += 1;
+                if looked_at > NAMES_MAX {
+                    return Err(
+                        "more than 16384 threads on this host: give the RAN a cgroup, or name its processes by id",
+                    );
+                }
                 if whole || has_name(&process.join(format!("task/{tid}")), pattern) {
                     found.insert(ThreadId { pid, tid });
                 }
                 if found.len() > THREADS_MAX {
-                    return found;
+                    return Ok(found);
                 }
             }
         }
-        found
+        Ok(found)
     }
+}
+
+/// What a thread did since it was last counted.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    run_ns: u64,
+    delay_ns: Option<u64>,
+    has_run: bool,
+}
+
+impl Watched {
+    fn count(&mut self) -> Result<Counted, &'static str> {
+        let stat = sched_stat(&self.schedstat)?;
+        let run_ns = advance(&mut self.last_run, stat.run_ns)?;
+        let delay_ns = stat.delay_ns.map(|delay_ns| advance(&mut self.last_delay, delay_ns)).transpose()?;
+        self.total_ns += i128::from(run_ns);
+        Ok(Counted { run_ns, delay_ns, has_run: stat.run_ns > 0 })
+    }
+}
+
+/// Threads of those processes. `started` keeps when each was started: an id outlives its process.
+fn search_by_pid(
+    folder: &Path,
+    pids: &[i32],
+    started: &mut Vec<(i32, u64)>,
+) -> Result<HashSet<ThreadId>, &'static str> {
+    let mut found = HashSet::new();
+    for pid in pids {
+        let process = folder.join(pid.to_string());
+        let before = found.len();
+        found.extend(numbers(&process.join("task")).map(|tid| ThreadId { pid: *pid, tid }).take(THREADS_MAX + 1));
+        if found.len() == before {
+            return Err("a process that is not there");
+        }
+        let Some(time) = start_time(&process) else { continue };
+        match started.iter().find(|(known, _)| known == pid) {
+            Some((_, before)) if *before != time => return Err("a process id that another process has now"),
+            Some(_) => {}
+            None => started.push((*pid, time)),
+        }
+    }
+    Ok(found)
+}
+
+/// When a process was started, in ticks since the machine was; `None` when it cannot be told.
+fn start_time(process: &Path) -> Option<u64> {
+    let stat = fs::read(process.join("stat")).ok()?;
+    // The name is in parentheses and may have any character.
+    let after_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let fields = std::str::from_utf8(&stat[after_name + 1..]).ok()?;
+    fields.split_ascii_whitespace().nth(START_TIME_FIELD)?.parse().ok()
 }
 
 impl fmt::Debug for Threads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Threads").field("select", &self.select).field("watched", &self.watched).finish_non_exhaustive()
     }
-}
-
-/// Entries of a folder whose names are numbers; none when it is not there.
-fn numbers(folder: &Path) -> impl Iterator<Item = i32> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 fn has_name(folder: &Path, pattern: &str) -> bool {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::files::{advance, run_time_ns};
+use super::files::{advance, sched_stat};
 use crate::load::OwnWorkers;
 use crate::units::WORKERS_MAX;
 
@@ -55,7 +55,7 @@ impl Workers {
         }
         let mut total_ns = 0_u64;
         self.known.retain_mut(|worker| {
-            let advanced = run_time_ns(&worker.schedstat).and_then(|ns| advance(&mut worker.last, ns));
+            let advanced = sched_stat(&worker.schedstat).and_then(|stat| advance(&mut worker.last, stat.run_ns));
             if worker.inside {
                 total_ns = total_ns.saturating_add(advanced.unwrap_or(0));
             }

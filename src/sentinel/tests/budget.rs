@@ -31,7 +31,11 @@ fn a_trough_begins_with_one_worker_adds_one_at_a_time_in_order_and_ends_for_all_
                     assert!(usize::from(decision.budget) < budget, "round {round}: {decision:?} before {budget}");
                     None
                 }
-                Report::Yield(_) | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => None,
+                Report::Yield(_)
+                | Report::Resumed { .. }
+                | Report::Load { .. }
+                | Report::Guard(_)
+                | Report::Killed { .. } => None,
             }));
             world.workers[budget - 1].wait_until_it_computes();
             // By the time of the look more may have been let run, but never one without all those before it.

@@ -215,6 +215,7 @@ impl Desk {
             NodeEvent::Alarm { code, message, .. } => {
                 self.news.push_back(News::Note(format!("alarm {code}: {message}")));
             }
+            NodeEvent::Guard(event) => self.news.push_back(News::Note(format!("guard: {}", event.text))),
             NodeEvent::Resume { .. } => {}
         }
     }

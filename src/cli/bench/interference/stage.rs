@@ -13,7 +13,7 @@ use super::super::crew::{Class, Crew, Model, Plan};
 use super::super::latency::Latencies;
 use super::judge::{Method, Sample};
 use crate::cli::failure::{Class as FailureClass, Failure};
-use crate::governor::Policy;
+use crate::governor::{Policy, guard};
 use crate::load::fusion::{Fusion, Trust};
 use crate::load::push::Push;
 use crate::sentinel::{self, Parts, Report, Sentinel, YieldClass};
@@ -187,7 +187,11 @@ impl Yields {
     fn note(&mut self, report: &Report) {
         match report {
             Report::Yield(record) => self.latencies.record(record.total()),
-            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => {}
+            Report::Mode { .. }
+            | Report::Resumed { .. }
+            | Report::Load { .. }
+            | Report::Guard(_)
+            | Report::Killed { .. } => {}
         }
     }
 }
@@ -210,6 +214,7 @@ impl Watched {
         let address = source.udp_address().ok_or_else(nowhere)?;
         let parts = Parts {
             policy: policy(crew.members.len())?,
+            guard: guard::Settings::off(),
             sources: vec![Box::new(source)],
             fusion: Fusion::new(&[Trust { freshness: FRESHNESS, required: true, planning: false }]),
             grace: FRESHNESS,

@@ -10,7 +10,7 @@ use rustix::time::Timespec;
 
 use super::ways::{Feed, Opened, Way};
 use crate::cli::failure::{Class, Failure};
-use crate::governor::{Mode, Policy};
+use crate::governor::{Mode, Policy, guard};
 use crate::load;
 use crate::sentinel::{self, Report, Sentinel, YieldClass};
 use crate::sys::{clock, process};
@@ -70,7 +70,11 @@ impl Heard {
         self.feed.calm(clock::now()).map_err(not_sent)?;
         self.wait("let the process run", |report| match report {
             Report::Mode { decision, .. } => (decision.mode == Mode::Trough).then_some(()),
-            Report::Yield(_) | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => None,
+            Report::Yield(_)
+            | Report::Resumed { .. }
+            | Report::Load { .. }
+            | Report::Guard(_)
+            | Report::Killed { .. } => None,
         })
     }
 
@@ -83,7 +87,11 @@ impl Heard {
         self.feed.rise(sent).map_err(not_sent)?;
         let record = self.wait("decide", |report| match report {
             Report::Yield(record) => Some(record),
-            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => None,
+            Report::Mode { .. }
+            | Report::Resumed { .. }
+            | Report::Load { .. }
+            | Report::Guard(_)
+            | Report::Killed { .. } => None,
         })?;
         if record.stamped.is_some_and(|stamped| stamped != sent) || record.decided < sent {
             let text = format!("the sentinel stopped for something else than the event: {:?}", record.reason);
@@ -150,5 +158,6 @@ fn settings(kind: load::Kind, priority: Option<u8>) -> Result<sentinel::Settings
     let source =
         load::SourceSettings { name: "bench".to_owned(), freshness: FRESHNESS, required: true, record: None, kind };
     let load = load::Settings { sources: vec![source] };
-    Ok(sentinel::Settings { policy, load, priority, signal_again: SIGNAL_AGAIN, confirm_kill: CONFIRM_KILL })
+    let guard = guard::Settings::off();
+    Ok(sentinel::Settings { policy, guard, load, priority, signal_again: SIGNAL_AGAIN, confirm_kill: CONFIRM_KILL })
 }

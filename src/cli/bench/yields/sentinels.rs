@@ -14,7 +14,7 @@ use super::super::crew::{Crew, Member};
 use super::method::Method;
 use super::stage::{SETTLE, Stopper, is_stopped, out_of_time};
 use crate::cli::failure::{Class, Failure};
-use crate::governor::{Mode, Policy};
+use crate::governor::{Mode, Policy, guard};
 use crate::load::{self, push, shm};
 use crate::sentinel::{self, Report, Sentinel, YieldClass, YieldRecord};
 use crate::sys::clock;
@@ -154,7 +154,11 @@ impl Stopper for Watched {
         self.send(Load::Idle)?;
         let begun = |report| match report {
             Report::Mode { decision, .. } => (decision.mode == Mode::Trough).then_some(()),
-            Report::Yield(_) | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => None,
+            Report::Yield(_)
+            | Report::Resumed { .. }
+            | Report::Load { .. }
+            | Report::Guard(_)
+            | Report::Killed { .. } => None,
         };
         self.wait(TROUGH_MAX, begun).ok_or_else(|| out_of_time("let run by the sentinel", TROUGH_MAX))
     }
@@ -170,7 +174,11 @@ impl Stopper for Watched {
     fn record(&mut self) -> Option<YieldRecord> {
         self.wait(RECORD_MAX, |report| match report {
             Report::Yield(record) => Some(record),
-            Report::Mode { .. } | Report::Resumed { .. } | Report::Load { .. } | Report::Killed { .. } => None,
+            Report::Mode { .. }
+            | Report::Resumed { .. }
+            | Report::Load { .. }
+            | Report::Guard(_)
+            | Report::Killed { .. } => None,
         })
     }
 }
@@ -247,5 +255,6 @@ fn settings(kind: load::Kind, priority: Option<u8>, workers: u8) -> Result<senti
     let source =
         load::SourceSettings { name: "bench".to_owned(), freshness: FRESHNESS, required: true, record: None, kind };
     let load = load::Settings { sources: vec![source] };
-    Ok(sentinel::Settings { policy, load, priority, signal_again: SIGNAL_AGAIN, confirm_kill: CONFIRM_KILL })
+    let guard = guard::Settings::off();
+    Ok(sentinel::Settings { policy, guard, load, priority, signal_again: SIGNAL_AGAIN, confirm_kill: CONFIRM_KILL })
 }

@@ -1,0 +1,65 @@
+//! What does a node say of its harm guard? In `up/event` and `up/metrics`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::time;
+use crate::units::WallTime;
+
+/// A verdict of the harm guard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardEvent {
+    /// What it came to: `harm calm suspected cleared unheard silent heard`.
+    pub ruling: String,
+    /// Most workers that might run before.
+    pub from: u32,
+    /// Most workers that may run from now on.
+    pub to: u32,
+    /// The same as a sentence: `budget 2 → 1, enqueue p99 +38 % while running`.
+    pub text: String,
+    /// What it rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<GuardComparison>,
+    /// When.
+    #[serde(with = "time::required")]
+    pub at: WallTime,
+}
+
+/// One figure while inference ran and while it did not, at like load.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardComparison {
+    /// Name of the figure, with its unit: `late enqueue_us slot_us run_queue_us pressure_permille`.
+    pub figure: String,
+    /// Which quantile of the windows is compared, 0 to 1; 0 for late slots, which are counted in moments an hour.
+    pub quantile: f64,
+    /// Its value while inference ran.
+    pub running: u32,
+    /// Its value while it did not.
+    pub stopped: u32,
+    /// How much higher the first is, 1 = twice as high.
+    pub change_ratio: f64,
+    /// Workers that ran.
+    pub workers: u32,
+    /// Windows in which inference ran; late slots: seconds.
+    pub running_windows: u32,
+    /// Windows in which it did not; late slots: seconds.
+    pub stopped_windows: u32,
+}
+
+/// Where the guard stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuardState {
+    /// Most workers that may run; nothing when the guard has said nothing yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<u32>,
+    /// Verdicts since the start by what they came to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub verdicts: BTreeMap<String, u64>,
+    /// The latest comparison of each figure.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compared: Vec<GuardComparison>,
+    /// The latest verdict about harm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<GuardEvent>,
+}

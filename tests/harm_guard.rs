@@ -1,0 +1,170 @@
+//! Does a node notice that its inference harms the radio, and does everybody see what it does about it?
+//!
+//! The real agent with two workers; the radio is a feeder that looks at the workers' processes and says how it fares.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use common::batch::submit;
+use common::controller::Controller;
+use common::node::{Node, Setup, state, workers_of};
+use common::wait_for;
+use neap::load::push::Line;
+use neap::sys::clock;
+use neap::units::{CellId, Health};
+use serde_json::{Value, json};
+
+/// How often the radio says how it fares: several times in each window.
+const SAID_EVERY: Duration = Duration::from_millis(40);
+/// Its longest wait for a task without us, in µs, give or take a tenth.
+const ALONE_US: u32 = 400;
+/// Jobs that keep two workers at work for longer than anything here takes.
+const JOBS: usize = 12;
+
+/// Two workers, and a guard in a hurry.
+fn setup() -> Setup {
+    Setup::new()
+        .with("workers", "count", 2)
+        .with("guard", "window_s", 0.2)
+        .with("guard", "control_every_s", 1.2)
+        .with("guard", "calm_s", 600)
+        .with("guard", "pause_max_s", 600)
+}
+
+/// The radio's account of its own health.
+struct Radio {
+    leave: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Radio {
+    /// Each worker that computes makes the wait longer by `harm` of what it is alone.
+    fn start(node: &Node, harm: f64) -> Self {
+        let leave = Arc::new(AtomicBool::new(false));
+        let (of_thread, agent): (_, i32) = (Arc::clone(&leave), node.agent_pid());
+        let path: PathBuf = node.folder.path().join("load.sock");
+        let thread = std::thread::spawn(move || {
+            let socket = UnixDatagram::unbound().expect("a socket can be made");
+            let mut count = 0_u32;
+            while !of_thread.load(SeqCst) {
+                let computes = |pid: &i32| matches!(state(*pid), Some('R' | 'D'));
+                let working = workers_of(agent).into_iter().filter(computes).count();
+                count += 1;
+                let noise = f64::from(count * 37 % 21) - 10.0;
+                let wait = f64::from(ALONE_US) * (1.0 + noise / 100.0) * (1.0 + harm * working as f64);
+                let mut line = Line { cell: CellId(1), ..Line::default() };
+                line.health[Health::EnqueueDelay as usize] = Some(wait as u32);
+                // The agent may not listen yet.
+                let _ = socket.send_to(line.encode().as_bytes(), &path);
+                std::thread::sleep(SAID_EVERY);
+            }
+        });
+        Self { leave, thread: Some(thread) }
+    }
+}
+
+impl Drop for Radio {
+    fn drop(&mut self) {
+        self.leave.store(true, SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}
+
+/// A node in a trough whose two workers are at work, beside a radio to which each does that harm.
+fn at_work(harm: f64) -> (Node, Controller, Radio) {
+    let node = Node::start(&setup());
+    let controller = node.controller();
+    let radio = Radio::start(&node, harm);
+    node.feeder.low();
+    controller.wait_for_mode("trough");
+    (0..JOBS).for_each(|job| submit(&controller, &format!("job-{job}"), &json!({})));
+    // Not until an item is done: on a machine that is busy with other things that takes its time.
+    let computes = |pid: &i32| matches!(state(*pid), Some('R' | 'D'));
+    wait_for(
+        "two workers at work",
+        || node.log(),
+        || (node.workers().iter().filter(|pid| computes(pid)).count() == 2).then_some(()),
+    );
+    (node, controller, radio)
+}
+
+fn harm_events(controller: &Controller) -> Vec<Value> {
+    controller.events("guard").into_iter().filter(|event| event["ruling"] == "harm").collect()
+}
+
+fn get(node: &Node, page: &str) -> String {
+    let mut stream = UnixStream::connect(node.folder.path().join("status.sock")).expect("the agent listens");
+    stream.write_all(format!("GET {page} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    let _end = stream.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn inference_that_harms_the_radio_loses_its_workers_and_everybody_sees_why() {
+    let (node, controller, _radio) = at_work(1.0);
+    let harm = wait_for(
+        "a budget of none",
+        || format!("{}\n{:#?}", node.log(), controller.events("guard")),
+        || Some(harm_events(&controller)).filter(|events| events.last().is_some_and(|event| event["to"] == 0)),
+    );
+
+    // Halved, from what was seen to harm: from 2 to 1 to 0, or at once to 0 when one alone was seen first.
+    let steps: Vec<(u64, u64)> =
+        harm.iter().map(|e| (e["from"].as_u64().unwrap(), e["to"].as_u64().unwrap())).collect();
+    assert!(steps == [(2, 1), (1, 0)] || steps == [(2, 0)], "{harm:#?}");
+    for event in &harm {
+        let compared = &event["compared"];
+        let [running, stopped] = ["running", "stopped"].map(|side| compared[side].as_u64().unwrap());
+        assert_eq!(compared["figure"], "enqueue_us", "{event}");
+        assert!((350..=450).contains(&stopped), "alone the radio waits about 400 µs: {event}");
+        assert!(running > stopped * 13 / 10 && compared["change_ratio"].as_f64() > Some(0.3), "{event}");
+        assert!(compared["stopped_windows"].as_u64() >= Some(6), "{event}");
+        let text = event["text"].as_str().unwrap();
+        let (from, to) = (&event["from"], &event["to"]);
+        assert!(text.starts_with(&format!("budget {from} → {to}, enqueue p")), "{text}");
+        assert!(text.ends_with(" % while running"), "{text}");
+        assert!(node.log().contains(&format!("guard: {text}")), "{text} is not in the log");
+    }
+
+    let told = controller.wait_for_mode("busy");
+    assert_eq!(told["reason"], "the radio fares worse while inference runs (enqueue_us)", "{told}");
+    let workers = node.workers();
+    let stopped = || workers.iter().all(|pid| state(*pid) == Some('T'));
+    wait_for("stopped workers", || node.log(), || stopped().then_some(()));
+    let before = node.worker_cpu();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(node.worker_cpu(), before, "with a budget of none nobody computes");
+
+    let page = get(&node, "/metrics");
+    assert!(page.contains("\nneap_guard_ceiling 0\n"), "{page}");
+    let verdicts = format!("neap_guard_verdicts_total{{ruling=\"harm\",figure=\"enqueue_us\"}} {}", harm.len());
+    assert!(page.contains(&verdicts), "{page}");
+    assert!(page.contains("neap_guard_figure{figure=\"enqueue_us\",side=\"running\""), "{page}");
+    let shown = node.cli(&["yields"]).output().expect("the command runs");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("guard: at most 0 workers"), "{shown}");
+    assert!(controller.events("yield").iter().any(|event| event["cause"]["reason"] == "guarded"));
+}
+
+#[test]
+fn a_radio_that_fares_alike_with_and_without_inference_costs_no_worker() {
+    let (node, controller, _radio) = at_work(0.0);
+    let end = clock::now().after(Duration::from_secs(12));
+    while clock::now() < end {
+        assert_eq!(harm_events(&controller), Vec::<Value>::new(), "{}", node.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(get(&node, "/metrics").contains("\nneap_guard_ceiling 2\n"));
+    let heard = controller.events("guard").iter().any(|event| event["ruling"] == "heard");
+    assert!(heard, "that it hears the radio is told: {:#?}", controller.events("guard"));
+}
