@@ -215,7 +215,7 @@ fn says(page: &[u8], stamped: Option<Instant>) {
     assert_eq!(stamped, Some(Instant::from_nanos(u64::from(word(page, 11)) << 32 | u64::from(word(page, 10)))));
 }
 
-fn split<'a>(bytes: &'a [u8], between: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn split<'a>(bytes: &'a [u8], between: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let mut rest = Some(bytes);
     std::iter::from_fn(move || {
         let bytes = rest.take()?;

@@ -9,9 +9,11 @@
 
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+pub mod dpdk;
 pub mod frames;
 pub mod jobs;
 pub mod load;
+pub mod log;
 pub mod models;
 pub mod planning;
 pub mod reports;
@@ -33,6 +35,8 @@ pub const ALL: &[(&str, Target)] = &[
     ("job_binary", jobs::job_binary),
     ("job_json", jobs::job_json),
     ("key_ring", trust::key_ring),
+    ("load_dpdk", dpdk::load_dpdk),
+    ("load_log", log::load_log),
     ("load_mqtt", planning::load_mqtt),
     ("load_pm", planning::load_pm),
     ("load_procfs", load::load_procfs),

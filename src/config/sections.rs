@@ -52,9 +52,9 @@ pub(super) fn read(file: &str, text: &str) -> (Option<Settings>, Vec<Problem>, B
 
 /// Every key that some file may have: those of each kind of load source included.
 pub(super) fn keys() -> BTreeSet<String> {
-    let every_kind =
-        sources::KINDS.iter().map(|(kind, _)| format!("[[load]]\nkind = \"{kind}\"\n")).collect::<String>();
-    read("", &every_kind).2
+    // One at a time: there are more kinds than a file may have sources.
+    let of_kind = |(kind, _): &(&str, _)| read("", &format!("[[load]]\nkind = \"{kind}\"\n")).2;
+    sources::KINDS.iter().flat_map(of_kind).collect()
 }
 
 fn settings(root: &mut Section<'_, '_>) -> Option<Settings> {

@@ -1,5 +1,7 @@
 //! Which load sources are there, and which keys has each kind?
 
+mod dpdk;
+mod log;
 mod mqtt;
 mod ocudu;
 mod procfs;
@@ -14,11 +16,13 @@ use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 8] = [
+pub(super) const KINDS: [(&str, Word); 10] = [
     ("push", Word::Push),
     ("push_udp", Word::PushUdp),
     ("shm", Word::Shm),
     ("procfs", Word::Procfs),
+    ("dpdk", Word::Dpdk),
+    ("log", Word::Log),
     ("ocudu", Word::Ocudu),
     ("ocudu_udp", Word::OcuduUdp),
     ("trace", Word::Trace),
@@ -31,6 +35,8 @@ pub(super) enum Word {
     PushUdp,
     Shm,
     Procfs,
+    Dpdk,
+    Log,
     Ocudu,
     OcuduUdp,
     Trace,
@@ -78,17 +84,20 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.require(
         "kind",
         word,
-        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"ocudu\", \"ocudu_udp\", \"trace\", \"mqtt\")",
+        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"dpdk\", \"log\", \"ocudu\", \"ocudu_udp\", \"trace\", \"mqtt\")",
     );
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
     let mut freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
-    let mut required = section.flag("required", true);
+    // Other sources give levels, and one that is silent means busy unless it is told otherwise.
+    let mut required = section.flag("required", !matches!(word, Some(Word::Log)));
     let kind = match word {
         Some(Word::Push) => push(section),
         Some(Word::PushUdp) => push_udp(section),
         Some(Word::Shm) => shm(section),
         Some(Word::Procfs) => procfs::procfs(section),
+        Some(Word::Dpdk) => dpdk::dpdk(section),
+        Some(Word::Log) => log::log(section),
         Some(Word::Ocudu) => ocudu::ocudu(section),
         Some(Word::OcuduUdp) => ocudu::ocudu_udp(section),
         Some(Word::Trace) => trace(section),

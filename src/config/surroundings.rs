@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Mqtt, Settings};
-use crate::load::Kind;
+use crate::load::{Kind, dpdk, log};
 use crate::sys::{clock, sched};
 use crate::trust::Mode;
 use crate::units::CoreList;
@@ -136,6 +136,19 @@ impl Settings {
                      will be blind and run nothing; add one that hears the RAN",
                     source.name
                 )),
+                Kind::Dpdk(settings) => {
+                    let said =
+                        dpdk::inquire(settings).unwrap_or_else(|why| format!("no load now, which means busy: {why}"));
+                    notes.push(format!("load {}: {said}", source.name));
+                }
+                Kind::Log(settings) => {
+                    if let Err(why) = log::inquire(&settings.path) {
+                        notes.push(format!(
+                            "load {}: {why}: failures of the RAN are not seen until it is there",
+                            source.name
+                        ));
+                    }
+                }
                 Kind::PushUdp { .. } | Kind::Procfs(_) | Kind::Ocudu(_) | Kind::Trace { .. } | Kind::Mqtt => {}
             }
         }

@@ -3,8 +3,10 @@
 //! A source turns something outside (a socket, `/proc`, a recording) into [`Reading`]s. It never decides.
 //! What cannot be read is [`Malformed`], what falls silent goes stale, and both mean busy.
 
+pub mod dpdk;
 pub mod fusion;
 pub mod host;
+pub mod log;
 pub mod mailbox;
 pub mod mqtt;
 pub mod ocudu;
@@ -14,6 +16,7 @@ pub mod push;
 pub mod recorder;
 pub mod sampler;
 pub mod shm;
+mod told;
 pub mod trace;
 
 use std::net::SocketAddr;
@@ -79,6 +82,8 @@ pub enum Metric {
     PrbTotUl,
     /// CPU time of the RAN.
     Cpu,
+    /// Busy cycles of the busiest lcore of a DPDK application.
+    Lcore,
     /// Count of late or missed slots.
     Late,
     /// Share of the highest bit rate.
@@ -94,6 +99,7 @@ impl Metric {
             Self::PrbTotDl => "RRU.PrbTotDl",
             Self::PrbTotUl => "RRU.PrbTotUl",
             Self::Cpu => "cpu",
+            Self::Lcore => "lcore",
             Self::Late => "late",
             Self::BitRate => "bit_rate",
             Self::Unknown => "unknown",
@@ -199,6 +205,10 @@ pub enum Kind {
     },
     /// CPU time of the RAN, by the kernel.
     Procfs(procfs::Settings),
+    /// Busy cycles of the lcores of a DPDK application.
+    Dpdk(dpdk::Settings),
+    /// Lines in the RAN's log that tell of a failure.
+    Log(log::Settings),
     /// JSON metrics of an OCUDU or srsRAN Project gNB.
     Ocudu(ocudu::Settings),
     /// Replay of a recording.
@@ -223,6 +233,8 @@ impl Kind {
             | Self::PushUdp { .. }
             | Self::Shm { .. }
             | Self::Procfs(_)
+            | Self::Dpdk(_)
+            | Self::Log(_)
             | Self::Ocudu(_)
             | Self::Trace { .. } => false,
         }
@@ -237,6 +249,8 @@ impl SourceSettings {
             Kind::PushUdp { listen } => push::check_listen(*listen),
             Kind::Shm { path, mode } => shm::check(path, *mode),
             Kind::Procfs(settings) => procfs::check(settings, self.freshness),
+            Kind::Dpdk(settings) => dpdk::check(settings, self.freshness),
+            Kind::Log(settings) => log::check(settings, self.required),
             Kind::Ocudu(settings) => ocudu::check(settings),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
             Kind::Mqtt => Ok(()),
@@ -276,6 +290,8 @@ pub fn open(
             shm::Shm::open(id, path, *mode, settings.freshness, now).map(|source| Box::new(source) as _)
         }
         Kind::Procfs(procfs) => procfs::open(id, procfs, own_workers).map(|source| Box::new(source) as _),
+        Kind::Dpdk(settings) => dpdk::open(id, settings).map(|source| Box::new(source) as _),
+        Kind::Log(settings) => log::open(id, settings).map(|source| Box::new(source) as _),
         Kind::Ocudu(settings) => ocudu::open(id, settings).map(|source| Box::new(source) as _),
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)

@@ -206,7 +206,7 @@ fn write_line(text: &mut String, since: Duration, reading: &Reading) {
             match metric {
                 Metric::PrbTotDl => line.dl = percent,
                 Metric::PrbTotUl => line.ul = percent,
-                Metric::Cpu | Metric::Late | Metric::BitRate | Metric::Unknown => line.cpu = percent,
+                Metric::Cpu | Metric::Lcore | Metric::Late | Metric::BitRate | Metric::Unknown => line.cpu = percent,
             }
         }
         Observed::Late { count } => line.late = Some(count),

@@ -25,6 +25,14 @@ fn every_kind_opens() {
             pressure: procfs::Pressure::Own,
             period: procfs::PERIOD_DEFAULT,
         }),
+        Kind::Dpdk(dpdk::Settings {
+            socket: folder.path().join("telemetry"),
+            process: None,
+            lcores: Vec::new(),
+            ports: Vec::new(),
+            parked_idle: false,
+            period: dpdk::PERIOD_DEFAULT,
+        }),
         Kind::Trace { file, speed: 1.0, repeat: false },
     ];
     for kind in kinds {

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod clients;
 pub mod controller;
 pub mod disk;
+pub mod dpdk;
 pub mod folders;
 pub mod ledger;
 pub mod mosquitto;
