@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::files::{advance, read};
-use super::group::Group;
+use super::group::{Group, NO_UNIT};
 use super::threads::SEARCH_PERIOD;
 use crate::units::Instant;
 
@@ -45,7 +45,7 @@ impl Cgroup {
         }
         if matches!(self.group, Group::Unit(_)) {
             if now < self.search_at {
-                return Err("a systemd unit that has no cgroup with CPU time");
+                return Err(NO_UNIT);
             }
             self.search_at = now.after(SEARCH_PERIOD);
         }

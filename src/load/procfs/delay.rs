@@ -7,14 +7,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::files::{advance, sched_stat};
-use super::group::{self, Group};
+use super::group::{self, Finder, Group};
 
 /// Adds up the delays of a cgroup's threads.
 #[derive(Debug)]
 pub(super) struct Delays {
     root: PathBuf,
-    group: Group,
-    folder: Option<PathBuf>,
+    finder: Finder,
     /// Ascending.
     threads: Vec<Thread>,
     total_ns: u64,
@@ -29,7 +28,7 @@ struct Thread {
 
 impl Delays {
     pub(super) fn new(root: &Path, group: &Group) -> Self {
-        Self { root: root.to_owned(), group: group.clone(), folder: None, threads: Vec::new(), total_ns: 0 }
+        Self { root: root.to_owned(), finder: Finder::new(root, group), threads: Vec::new(), total_ns: 0 }
     }
 
     /// Time waited since the start, in nanoseconds, as far as it was watched.
@@ -49,17 +48,12 @@ impl Delays {
 
     /// Opens what is new and forgets what ended.
     fn refresh(&mut self) -> Result<(), &'static str> {
-        let folder = match self.folder.take() {
-            Some(folder) => folder,
-            None => self.group.folder(&self.root)?,
-        };
+        let folder = self.finder.folder()?;
         let tids = group::threads(&folder).inspect_err(|_| self.threads.clear())?;
         if tids.is_empty() {
             self.threads.clear();
             return Err("a cgroup without threads");
         }
-        // Only a good folder is kept: a unit that starts anew may have another.
-        self.folder = Some(folder);
         self.threads.retain(|thread| tids.binary_search(&thread.tid).is_ok() && sched_stat(&thread.schedstat).is_ok());
         for tid in tids {
             let Err(place) = self.threads.binary_search_by_key(&tid, |thread| thread.tid) else { continue };

@@ -23,8 +23,12 @@ const FOLDERS_MAX: usize = 1024;
 const DEPTH_MAX: usize = 6;
 /// Longest name of a unit, which is systemd's limit.
 const UNIT_BYTES_MAX: usize = 255;
+/// Calls of a [`Finder`] for each walk that finds nothing.
+const CALLS_PER_WALK: u32 = 4;
 /// Longest list of threads of one folder, in bytes.
 const LIST_BYTES_MAX: usize = 16 * 1024;
+
+pub(super) const NO_UNIT: &str = "a systemd unit that has no cgroup with CPU time";
 
 /// A cgroup, by its folder or by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +61,43 @@ impl Group {
     pub(super) fn folder(&self, root: &Path) -> Result<PathBuf, &'static str> {
         match self {
             Self::Folder(path) => Ok(below(root, path)),
-            Self::Unit(name) => find(root, name).ok_or("a systemd unit that has no cgroup with CPU time"),
+            Self::Unit(name) => find(root, name).ok_or(NO_UNIT),
         }
+    }
+}
+
+/// Finds a cgroup's folder over and over, without a walk at every call.
+#[derive(Debug)]
+pub(super) struct Finder {
+    root: PathBuf,
+    group: Group,
+    found: Option<PathBuf>,
+    /// Calls that are answered without a walk.
+    rest: u32,
+}
+
+impl Finder {
+    pub(super) fn new(root: &Path, group: &Group) -> Self {
+        Self { root: root.to_owned(), group: group.clone(), found: None, rest: 0 }
+    }
+
+    /// The folder, which is there if it is that of a unit.
+    pub(super) fn folder(&mut self) -> Result<PathBuf, &'static str> {
+        if let Some(found) = self.found.take_if(|found| found.is_dir()) {
+            self.found = Some(found.clone());
+            return Ok(found);
+        }
+        self.found = None;
+        if self.rest > 0 {
+            self.rest -= 1;
+            return Err(NO_UNIT);
+        }
+        let folder = self.group.folder(&self.root);
+        match &folder {
+            Ok(folder) => self.found = Some(folder.clone()),
+            Err(_) => self.rest = CALLS_PER_WALK,
+        }
+        folder
     }
 }
 

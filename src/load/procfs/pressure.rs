@@ -11,7 +11,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::files::{below, read};
-use super::group::{Group, pressure_files};
+use super::group::{Finder, Group, pressure_files};
 use crate::load::Problem;
 
 /// Whose pressure.
@@ -39,10 +39,10 @@ impl Pressure {
         }
     }
 
-    /// The files that may tell it; `group` is the RAN's cgroup, where one is read.
-    fn files(&self, root: &Path, group: Option<&Group>) -> Vec<PathBuf> {
-        match (self, group) {
-            (Self::Own, Some(group)) => group.folder(root).map_or(Vec::new(), |folder| pressure_files(root, &folder)),
+    /// The files that may tell it; `own` finds the RAN's cgroup, where one is read.
+    fn files(&self, root: &Path, own: Option<&mut Finder>) -> Vec<PathBuf> {
+        match (self, own) {
+            (Self::Own, Some(own)) => own.folder().map_or(Vec::new(), |folder| pressure_files(root, &folder)),
             (Self::Folder(path), _) => pressure_files(root, &below(root, path)),
             (Self::Host, _) => vec![root.join("proc/pressure/cpu")],
             (Self::Own, None) | (Self::Off, _) => Vec::new(),
@@ -55,7 +55,7 @@ impl Pressure {
 pub(super) struct Total {
     root: PathBuf,
     pressure: Pressure,
-    group: Option<Group>,
+    own: Option<Finder>,
     file: Option<File>,
 }
 
@@ -65,7 +65,8 @@ impl Total {
         match (pressure, group) {
             (Pressure::Off, _) | (Pressure::Own, None) => None,
             (Pressure::Own | Pressure::Host | Pressure::Folder(_), _) => {
-                Some(Self { root: root.to_owned(), pressure: pressure.clone(), group: group.cloned(), file: None })
+                let own = group.map(|group| Finder::new(root, group));
+                Some(Self { root: root.to_owned(), pressure: pressure.clone(), own, file: None })
             }
         }
     }
@@ -75,7 +76,7 @@ impl Total {
         let file = match self.file.take() {
             Some(file) => file,
             None => {
-                let files = self.pressure.files(&self.root, self.group.as_ref());
+                let files = self.pressure.files(&self.root, self.own.as_mut());
                 files.iter().find_map(|path| File::open(path).ok()).ok_or("no cpu.pressure file")?
             }
         };

@@ -173,3 +173,25 @@ fn a_thread_that_ends_leaves_no_delay_of_half_the_threads() {
     assert_eq!(host.health(&mut procfs, 1000), [None, None]);
     assert_eq!(host.health(&mut procfs, 1000), [Some(0), None]);
 }
+
+#[test]
+fn a_unit_that_starts_anew_elsewhere_has_its_figures_again() {
+    let host = Host::new();
+    let start = |slice: &str, waited_ms: u64| {
+        let folder = format!("sys/fs/cgroup/{slice}/gnb.service");
+        host.write(&format!("{folder}/cpu.stat"), "usage_usec 1000\n");
+        host.write(&format!("{folder}/cgroup.threads"), "100\n");
+        wait(&host, 100, 100, waited_ms);
+    };
+    let mut procfs = host.open(&What::Cgroup { group: Group::Unit("gnb.service".into()), cores: 1 });
+    assert_eq!(host.health(&mut procfs, 1000), [None, None]);
+    for (slice, waited_ms) in [("system.slice", 10), ("ran.slice", 500)] {
+        start(slice, waited_ms);
+        // The search comes now and then, and the first total is no share yet.
+        (0..8).for_each(|_| drop(host.all(&mut procfs, 1000)));
+        wait(&host, 100, 100, waited_ms + 5);
+        assert_eq!(host.health(&mut procfs, 1000)[0], Some(5000), "{slice}");
+        fs::remove_dir_all(host.root.path().join("sys/fs/cgroup").join(slice)).unwrap();
+        assert_eq!(host.health(&mut procfs, 1000), [None, None], "{slice}");
+    }
+}
