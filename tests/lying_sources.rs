@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::batch::{assert_whole, at_work, submit};
 use common::controller::Controller;
-use common::node::{BASE, Node, Setup};
+use common::node::{Node, Setup};
 use common::wait_for;
 use neap::link::messages::{LoadPlan, PlannedCell, PlannedUsage};
 use neap::sys::clock;
@@ -28,7 +28,7 @@ fn setup() -> Setup {
 fn report_of(controller: &Controller, at: WallTime, percent: u8) {
     let usage = PlannedUsage::Prb { dl: Some(percent), ul: None };
     let cells = vec![PlannedCell { cell: CellId(1), usage }];
-    controller.send(&format!("{BASE}/down/load"), LoadPlan { at, cells }.render());
+    controller.send("down/load", LoadPlan { at, cells }.render());
 }
 
 fn report(controller: &Controller, percent: u8) {
@@ -75,7 +75,7 @@ fn a_controller_that_flaps_or_lies_starts_nothing_while_the_ran_is_busy() {
     assert_nothing_starts(&node, |turn| match turn % 4 {
         0 => report(&controller, 0),
         1 => report(&controller, 100),
-        2 => controller.send(&format!("{BASE}/down/load"), "nonsense"),
+        2 => controller.send("down/load", "nonsense"),
         _ => report_of(&controller, clock::wall().after(Duration::from_secs(3_600)), 0),
     });
 }
@@ -113,7 +113,7 @@ fn nonsense_old_reports_and_silence_of_a_controller_stop_nothing() {
     let (node, controller) = at_work(&setup());
     let hour_ago = WallTime::from_millis(clock::wall().as_millis() - 3_600_000);
     for body in ["", "nonsense", "{\"cells\":[]}", "{\"at\":\"2026-11-22T01:00:00Z\",\"cells\":[{\"cell\":1}]}"] {
-        controller.send(&format!("{BASE}/down/load"), body);
+        controller.send("down/load", body);
     }
     report_of(&controller, hour_ago, 100);
     report_of(&controller, clock::wall().after(Duration::from_secs(60)), 100);

@@ -119,7 +119,7 @@ fn what_is_no_pm_file_is_refused_with_the_reason() {
         assert!(why.contains(reason), "{text:?}: {why}");
     }
     let half = &TWO_CELLS[..TWO_CELLS.len() / 2];
-    assert!(why(half).contains("cut off"));
+    assert!(["cut off", "no XML"].iter().any(|reason| why(half).contains(reason)), "{}", why(half));
     assert!(why("<measCollecFile>\u{1b}[2J</x>").chars().all(|c| !c.is_control()));
     assert!(parse(&b"<measCollecFile a=\"\xff\xfe\"/>"[..]).is_err(), "not UTF-8");
 }
