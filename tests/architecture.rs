@@ -61,6 +61,9 @@ const NAMED_ONLY_IN: [(&str, &str); 4] = [
 /// Files that decide or translate: no clock, no I/O, no async.
 #[rustfmt::skip]
 const PURE: &[&str] = &[
+    "src/sim/emit.rs",
+    "src/sim/replay",
+    "src/cli/replay/plots.rs",
     "src/cli/doctor/verdicts.rs", "src/governor/", "src/trust/", "src/units.rs", "src/tensor.rs", "src/jobs/job.rs",
     "src/jobs/queue.rs", "src/jobs/cost.rs", "src/jobs/feasible", "src/jobs/table", "src/load/fusion.rs",
     "src/load/ocudu/document", "src/load/ocudu/executors.rs", "src/load/ocudu/report.rs", "src/ledger",

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use common::batch::submit;
 use common::controller::Controller;
-use common::node::{Node, Setup, state, workers_of};
+use common::node::{Node, Setup, children, state};
 use common::wait_for;
 use neap::load::push::Line;
 use neap::sys::clock;
@@ -33,9 +33,17 @@ fn setup() -> Setup {
     Setup::new()
         .with("workers", "count", 2)
         .with("guard", "window_s", 0.2)
-        .with("guard", "control_every_s", 1.2)
+        .with("guard", "control_every_s", 2)
         .with("guard", "calm_s", 600)
         .with("guard", "pause_max_s", 600)
+}
+
+/// Whether a worker computes, or would if it got a core: any of its threads, for the first one only waits.
+fn computes(pid: &i32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    let states = stats.filter_map(|stat| stat.rsplit_once(')')?.1.trim_start().chars().next());
+    states.into_iter().any(|state| matches!(state, 'R' | 'D'))
 }
 
 /// The radio's account of its own health.
@@ -48,14 +56,13 @@ impl Radio {
     /// Each worker that computes makes the wait longer by `harm` of what it is alone.
     fn start(node: &Node, harm: f64) -> Self {
         let leave = Arc::new(AtomicBool::new(false));
-        let (of_thread, agent): (_, i32) = (Arc::clone(&leave), node.agent_pid());
+        let (of_thread, agent) = (Arc::clone(&leave), u32::try_from(node.agent_pid()).expect("a process id"));
         let path: PathBuf = node.folder.path().join("load.sock");
         let thread = std::thread::spawn(move || {
             let socket = UnixDatagram::unbound().expect("a socket can be made");
             let mut count = 0_u32;
             while !of_thread.load(SeqCst) {
-                let computes = |pid: &i32| matches!(state(*pid), Some('R' | 'D'));
-                let working = workers_of(agent).into_iter().filter(computes).count();
+                let working = children(agent).into_iter().filter(computes).count();
                 count += 1;
                 let noise = f64::from(count * 37 % 21) - 10.0;
                 let wait = f64::from(ALONE_US) * (1.0 + noise / 100.0) * (1.0 + harm * working as f64);
@@ -83,12 +90,22 @@ impl Drop for Radio {
 fn at_work(harm: f64) -> (Node, Controller, Radio) {
     let node = Node::start(&setup());
     let controller = node.controller();
-    let radio = Radio::start(&node, harm);
     node.feeder.low();
     controller.wait_for_mode("trough");
+    // Workers that are being started compute as well, and without a job that is not inference.
+    node.wait_for_workers(2);
+    let mut calm = 0;
+    wait_for(
+        "two workers that wait for work",
+        || node.log(),
+        || {
+            calm = if node.workers().iter().any(computes) { 0 } else { calm + 1 };
+            (calm >= 100).then_some(())
+        },
+    );
+    let radio = Radio::start(&node, harm);
     (0..JOBS).for_each(|job| submit(&controller, &format!("job-{job}"), &json!({})));
     // Not until an item is done: on a machine that is busy with other things that takes its time.
-    let computes = |pid: &i32| matches!(state(*pid), Some('R' | 'D'));
     wait_for(
         "two workers at work",
         || node.log(),
@@ -114,7 +131,7 @@ fn inference_that_harms_the_radio_loses_its_workers_and_everybody_sees_why() {
     let (node, controller, _radio) = at_work(1.0);
     let harm = wait_for(
         "a budget of none",
-        || format!("{}\n{:#?}", node.log(), controller.events("guard")),
+        || format!("{}\n{:#?}\n{}", node.log(), controller.events("guard"), get(&node, "/metrics")),
         || Some(harm_events(&controller)).filter(|events| events.last().is_some_and(|event| event["to"] == 0)),
     );
 

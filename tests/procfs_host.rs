@@ -154,19 +154,22 @@ fn a_real_thread_that_gets_busy_stops_the_workers_and_so_does_the_end_of_the_ran
         "name = \"ran\"\nkind = \"procfs\"\ncores = [0]\nprocess = \"{}*\"\nperiod_ms = 50\nfreshness_ms = 2000",
         ran.name
     );
-    let node = Node::start(&Setup::new().with_another_source(&source));
+    // Without the guard: it would stop inference for other work of the machine that makes these threads wait.
+    let node = Node::start(&Setup::new().with("guard", "enabled", false).with_another_source(&source));
     let controller = node.controller();
     node.feeder.low();
     controller.wait_for_mode("trough");
     ["batch", "second", "third"].iter().for_each(|id| submit(&controller, id, &json!({})));
-    controller.wait_for_items("batch", 1);
+    // At work, whether or not it gets a core: inference takes only what nothing else on the machine wants.
+    controller.wait_for_state("batch", "IN_PROGRESS");
+    let runs = || node.workers().iter().any(|pid| state(*pid).is_some_and(|state| state != 'T')).then_some(());
+    wait_for("a worker at work", || node.log(), runs);
 
     let before = controller.events("yield").len();
     ran.traffic(true);
     assert_gives_way(&node, &controller, before, &["above"]);
     ran.traffic(false);
     controller.wait_for_mode("trough");
-    let runs = || node.workers().iter().any(|pid| state(*pid).is_some_and(|state| state != 'T')).then_some(());
     wait_for("a worker that runs again", || node.log(), runs);
 
     let before = controller.events("yield").len();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use neap::load::procfs::{self, Group, Pressure, Procfs, Select, What};
 use neap::load::push::{self, Line};
+use neap::load::recording::{Form, Reader, Writer};
 use neap::load::shm::Shm;
 use neap::load::trace::Trace;
 use neap::load::{Observation, Observed, OwnWorkers, Reading, Source as _};
@@ -103,6 +104,26 @@ pub fn load_trace(bytes: &[u8]) {
             assert!(trace.next_poll().is_some(), "what repeats has no end");
         }
         Err(problem) => is_plain(&problem.to_string(), SENTENCE_BYTES_MAX),
+    }
+    streamed(bytes);
+}
+
+/// The same recording, read line by line and written in both forms, which must read again as what was written.
+fn streamed(bytes: &[u8]) {
+    let entries: Vec<_> = Reader::new(bytes, Path::new("trace")).collect();
+    for problem in entries.iter().filter_map(|entry| entry.as_ref().err()) {
+        is_plain(&problem.to_string(), SENTENCE_BYTES_MAX);
+    }
+    for form in [Form::Csv, Form::Ndjson] {
+        let mut text = Vec::new();
+        let mut writer = Writer::new(&mut text, form, u64::MAX).expect("memory takes it");
+        for entry in entries.iter().flatten() {
+            entry.readings(SOURCE).for_each(|reading| is_sane(&Ok(reading)));
+            assert!(writer.entry(entry).expect("memory takes it"), "there is room");
+        }
+        let written = writer.written();
+        let again = Reader::new(&text[..], Path::new("again")).filter(Result::is_ok).count() as u64;
+        assert_eq!(again, written, "{}", String::from_utf8_lossy(&text));
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`page`] what they do), [`latency`] (histograms), [`machine`] (what the figures were taken on), [`progress`] and
 //! [`report`] (a self-contained HTML page, its pictures drawn by [`chart`]).
 
-mod chart;
+pub(super) mod chart;
 pub(super) mod crew;
 mod harvest;
 mod interference;
@@ -14,7 +14,7 @@ mod load;
 mod machine;
 mod page;
 mod progress;
-mod report;
+pub(super) mod report;
 pub(super) mod seat;
 mod worker;
 mod yields;

@@ -19,6 +19,9 @@ mod order;
 mod out;
 mod pm;
 mod ransim;
+mod record;
+mod recordings;
+mod replay;
 mod result;
 mod run;
 mod session;
@@ -94,6 +97,10 @@ enum Command {
     Feed(feed::Args),
     /// Stands in for a DU: threads with real work and a deadline in every slot.
     Ransim(Box<ransim::Args>),
+    /// Records what load sources say, and turns recordings into one another.
+    Record(record::Args),
+    /// Replays recordings with governor and queue, a day in milliseconds.
+    Replay(replay::Args),
     /// Shows what measurement files of a base station say about its load.
     Pm(pm::Args),
     /// Lists, verifies and tests the models of a folder.
@@ -135,6 +142,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Yields(args) => yields::run(&args),
         Command::Feed(args) => feed::run(&args),
         Command::Ransim(args) => ransim::run(&args),
+        Command::Record(args) => record::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Pm(args) => pm::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -1,5 +1,7 @@
 //! Stands in for a DU where none is at hand: `neap ransim`.
 
+mod emit;
+
 use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -33,11 +35,15 @@ Examples:
   neap ransim --curve daily --day 60s --seed 7         a station's day in a minute
   neap ransim --push /run/neap/load.sock --seconds 600  feed the push source of an agent
   neap ransim --json > slots.json                      the figures, for a machine
+  neap ransim --emit week.csv --days 7 --cells 100     synthetic days as a recording, for neap replay
+  neap ransim --emit - --days 1 --seed 3 --step 30s    the same to standard output, as NDJSON
 
 A load of 100 % is the work that takes --peak of a slot on the quiet core, which is measured at the start.
 A slot is missed when its work ends after the deadline, or when it could not begin because an earlier one took too long.
 Missed slots go to the agent as its count of late slots, and each is an immediate yield; --no-late keeps them back.
-Ctrl-C ends it with the summary.")]
+Ctrl-C ends it with the summary.
+Synthetic days are an hourly profile times a log-normal AR(1) residual, plus sudden jumps, with the statistics of real
+cells at 2-minute samples; a cell keeps its character from day to day, and the same seed gives the same days.")]
 pub(super) struct Args {
     #[command(flatten)]
     threads: Threads,
@@ -45,6 +51,8 @@ pub(super) struct Args {
     load: Load,
     #[command(flatten)]
     told: Told,
+    #[command(flatten)]
+    emit: emit::Emit,
     /// How long it runs, in seconds
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=604_800))]
     seconds: u64,
@@ -129,6 +137,9 @@ struct Told {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(path) = &args.emit.emit {
+        return emit::run(&args.emit, path, args.load.seed);
+    }
     let out = Out::stdout();
     let ran = Ran::prepare(args.threads.settings()?)?;
     if args.threads.fifo.is_some() && !ran.is_fifo() {

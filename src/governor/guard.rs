@@ -8,10 +8,12 @@
 //! * Suspicion: the latest running windows are worse than the stopped ones that are known, more than is tolerated and
 //!   beyond chance. That alone proves nothing: the RAN may have been restarted, or got a carrier more.
 //! * So under suspicion running and stopped windows are made to alternate: inference stops for a moment now and then,
-//!   at most once in `control_every`. Only windows from after the suspicion count, from three stops at least.
+//!   at most once in `control_every`; and a time or two when nothing is known of the last half hour. Only windows from
+//!   after the suspicion count, from three stops at least.
 //! * Harm: the ceiling is halved, from the number of workers that was seen to harm. At none it is tried again after a
 //!   pause, whose length doubles each time. Calm: one more worker after each `calm`.
-//! * Cleared: the figure is as bad without inference. What was known from before the suspicion is forgotten.
+//! * Cleared: the figure is as bad without inference, or nothing could be shown for long. What was known from before
+//!   the suspicion is forgotten.
 //! * Late slots need no suspicion: each stops inference, so they alternate by themselves.
 //! * Figures that stop coming raise nothing. A source that lies can at worst stop inference.
 
@@ -168,10 +170,13 @@ impl Guard {
             let comparison = self.compare_late(now);
             self.lower(now, comparison);
         }
-        if now.since(self.window.began) >= self.settings.window {
+        let control_ends = self.control.is_some_and(|until| now >= until);
+        // Each window of a deliberate stop counts, also the last one that began a little late.
+        let least = if control_ends { self.settings.window / 2 } else { self.settings.window };
+        if now.since(self.window.began) >= least {
             self.close(now);
         }
-        if self.control.is_some_and(|until| now >= until) {
+        if control_ends {
             self.control = None;
             self.begin_window(now);
         }
@@ -235,7 +240,9 @@ impl Guard {
     /// When to call [`Guard::pass`] at the latest, by what is known now.
     pub fn next_moment(&self) -> Option<Instant> {
         let raise = self.noted.filter(|now| self.may_raise(*now)).map(|_| self.raise_at);
-        self.control.into_iter().chain(raise).min()
+        // While inference stands there may be nobody else who wakes the thread for the end of a window.
+        let window = self.control.map(|until| self.window.began.after(self.settings.window).min(until));
+        window.into_iter().chain(raise).min()
     }
 
     /// What there is to tell; to be taken until it is empty.

@@ -62,7 +62,7 @@ fn start_ahead(job: &Job, now: WallTime) -> Option<WallTime> {
 }
 
 /// Whether `job` is started before `other` when both may start.
-pub(super) fn goes_before(job: &Job, other: &Job) -> bool {
+pub fn goes_before(job: &Job, other: &Job) -> bool {
     rank(job) < rank(other)
 }
 

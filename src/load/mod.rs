@@ -14,6 +14,7 @@ pub mod pm;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
+pub mod recording;
 pub mod sampler;
 pub mod shm;
 mod told;

@@ -7,7 +7,6 @@
 //! allowed size are told in the log once, and the source goes on. At each start the recording before is kept beside the
 //! new one, with `.1` at the end of its name; an older one is lost.
 
-use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::BorrowedFd;
@@ -19,9 +18,8 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-use super::push::Line;
-use super::{Metric, Observation, Observed, Problem, Reading, Source, shm, trace};
-use crate::units::{Health, Instant};
+use super::{Observation, Problem, Reading, Source, recording, shm, trace};
+use crate::units::Instant;
 
 /// Largest recording, in bytes: what can be replayed.
 pub const BYTES_MAX: u64 = trace::BYTES_MAX;
@@ -177,7 +175,7 @@ impl Writer {
     /// Appends a reading, unless the recording has ended.
     fn append(&mut self, at: Instant, reading: &Reading) {
         let Some(file) = &mut self.file else { return };
-        write_line(&mut self.line, at.since(self.began), reading);
+        recording::write_line(&mut self.line, at.since(self.began), &recording::line_of(reading));
         let path = self.path.display();
         match self.bytes_left.checked_sub(self.line.len() as u64).filter(|_| self.lines_left > 0) {
             None => {
@@ -193,31 +191,6 @@ impl Writer {
             }
         }
     }
-}
-
-/// One line of the push format with its time.
-fn write_line(text: &mut String, since: Duration, reading: &Reading) {
-    let mut line = Line { cell: reading.cell, ..Line::default() };
-    match reading.observed {
-        Observed::Level { metric, level, late } => {
-            // Upwards: a replay must not give more permission than the radio did.
-            let percent = u8::try_from(level.permille().div_ceil(10)).ok();
-            line.late = late;
-            match metric {
-                Metric::PrbTotDl => line.dl = percent,
-                Metric::PrbTotUl => line.ul = percent,
-                Metric::Cpu | Metric::Lcore | Metric::Late | Metric::BitRate | Metric::Unknown => line.cpu = percent,
-            }
-        }
-        Observed::Late { count } => line.late = Some(count),
-        Observed::Health { figure, value } => line.health = Health::ALL.map(|f| (f == figure).then_some(value)),
-        Observed::Gone => line.gone = true,
-    }
-    text.clear();
-    // Writing to a String cannot fail.
-    let _ = write!(text, "{{\"t_s\":{}.{:06},", since.as_secs(), since.subsec_micros());
-    line.write_members(text);
-    text.push_str("}\n");
 }
 
 #[cfg(test)]

@@ -63,6 +63,16 @@ impl Character {
         let shape = SHAPE[hour] * (1.0 - share) + SHAPE[(hour + 1) % 24] * share;
         self.night + (self.peak - self.night) * shape
     }
+
+    /// Mean load so long after a midnight, as a share of capacity: the hours joined by straight lines.
+    pub(super) fn mean_at(&self, since_midnight: Duration) -> f64 {
+        let hours = since_midnight.as_secs_f64() / 3600.0 % 24.0;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 24 by the line above")]
+        let hour = hours as usize % 24;
+        let share = hours.fract();
+        let shape = SHAPE[hour] * (1.0 - share) + SHAPE[(hour + 1) % 24] * share;
+        self.night + (self.peak - self.night) * shape
+    }
 }
 
 /// One cell's day.
@@ -236,7 +246,7 @@ fn add_jumps(shares: &mut [f64], character: Character, random: &mut Random) {
 }
 
 /// A share of capacity as whole percent, as a RAN reports it.
-fn percent(share: f64) -> Utilization {
+pub(super) fn percent(share: f64) -> Utilization {
     let rounded = (share * 100.0).round().clamp(0.0, 100.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=100 above")]
     let percent = rounded as u8;

@@ -380,6 +380,7 @@ impl Shared {
                 account.given_up += 1;
             }
             let done = clock::now();
+            self.wire.worked(done.since(grid.begin(number)));
             let mut missed = u64::from(account.worked(grid, number, woke, done));
             let next = grid.next(number, done);
             let skipped = (number + 1..next).take_while(|number| grid.begin(*number) < *end).count() as u64;

@@ -14,8 +14,10 @@
 //!   4. The budget keeps within the policy, and a policy that cannot work changes nothing.
 //!   5. The node never sleeps past what is due, and never spins.
 //!   6. Every stop of a worker ends, and nobody is confirmed who executes.
+//!   7. The harm guard only lowers, keeps its law (`law`), and stops to compare shortly and rarely.
 
 mod audit;
+mod law;
 mod node;
 mod reference;
 mod script;
@@ -25,17 +27,20 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use crate::governor::Policy;
+use crate::governor::guard::{News, Ruling};
+use crate::governor::{Policy, guard};
 use crate::load::fusion::Trust;
 use crate::sentinel::Decider;
 use crate::sim::day::Random;
 use crate::units::{Instant, Utilization};
 use audit::{Audit, LAG_MAX};
+use law::{Law, Voice};
 use node::{Act, Node};
 use reference::Reference;
 use script::{Scenario, Script, part};
 use workers::Changed;
 
+pub use law::{Neighbour, settings as guard_settings};
 pub use script::{Curves, DAY, Transition};
 
 /// How many of the last events a failure tells.
@@ -75,6 +80,12 @@ pub struct Summary {
     pub stop_max: Duration,
     /// Shortest `flap_window` of the policies of the day.
     pub flap_window_min: Duration,
+    /// Verdicts of the guard: harm, calm, suspected, cleared.
+    pub ruled: [u64; 4],
+    /// From the first window in which inference ran to the first verdict of harm.
+    pub first_harm: Option<Duration>,
+    /// The guard's ceiling at the end of the day.
+    pub ceiling: Option<u8>,
     /// Fingerprint of everything that happened and was done, with its moments.
     pub trace: u64,
     /// Fingerprint of the decisions with their moments.
@@ -95,6 +106,7 @@ impl Summary {
         self.in_troughs += day.in_troughs;
         self.stop_max = self.stop_max.max(day.stop_max);
         self.flap_window_min = self.flap_window_min.min(day.flap_window_min);
+        self.ruled.iter_mut().zip(day.ruled).for_each(|(sum, count)| *sum += count);
     }
 }
 
@@ -112,6 +124,9 @@ impl Default for Summary {
             in_troughs: Duration::ZERO,
             stop_max: Duration::ZERO,
             flap_window_min: Duration::MAX,
+            ruled: [0; 4],
+            first_harm: None,
+            ceiling: None,
             trace: FINGERPRINT,
             decided: FINGERPRINT,
         }
@@ -177,6 +192,29 @@ pub fn play_with<D: Decider>(
     Ok(world.audit.summary)
 }
 
+/// The same beside a RAN that says how it fares, with a guard of [`guard_settings`] in the governor.
+///
+/// # Errors
+/// The first promise that was not kept.
+pub fn play_guarded<D: Decider>(
+    seed: u64,
+    curves: &Curves,
+    timer: Timer,
+    neighbour: Neighbour,
+    build: impl FnOnce(Policy, guard::Settings) -> D,
+) -> Result<Summary, Box<Failure>> {
+    let (scenario, script) = Script::new(seed, curves);
+    let settings = guard_settings();
+    let governor = build(scenario.policy.clone(), settings.clone());
+    let mut world = World::new(seed, &scenario, script, timer, governor);
+    world.voice = Some(Voice::new(scenario.origin, neighbour, seed ^ 0x6a09_e667));
+    world.audit.law = Some(Law::new(settings, scenario.policy.workers));
+    let end = world.run();
+    end.map_err(|what| Box::new(world.failure(seed, what)))?;
+    world.audit.summary.ceiling = world.audit.law.as_ref().map(|law| law.ceiling);
+    Ok(world.audit.summary)
+}
+
 struct World<'curves, D> {
     origin: Instant,
     now: Instant,
@@ -191,6 +229,10 @@ struct World<'curves, D> {
     told: Vec<Transition>,
     acts: Vec<Act>,
     recent: VecDeque<(Instant, Event)>,
+    /// How the RAN fares, where it says so.
+    voice: Option<Voice>,
+    /// When inference first ran.
+    ran_at: Option<Instant>,
 }
 
 /// For the report of a failure: written out only then.
@@ -224,6 +266,8 @@ impl<'curves, D: Decider> World<'curves, D> {
             told: Vec::new(),
             acts: Vec::new(),
             recent: VecDeque::with_capacity(RECENT_MAX),
+            voice: None,
+            ran_at: None,
         }
     }
 
@@ -234,7 +278,8 @@ impl<'curves, D: Decider> World<'curves, D> {
             let workers_at = self.node.workers.next_at();
             let rings_at = self.rings_at();
             let reference_at = self.audit.reference.next_at;
-            let next = [told_at, workers_at, reference_at].into_iter().flatten().fold(rings_at, Instant::min);
+            let voice_at = self.voice.as_ref().map(|voice| voice.next_at);
+            let next = [told_at, workers_at, reference_at, voice_at].into_iter().flatten().fold(rings_at, Instant::min);
             if next >= end {
                 self.now = end;
                 return self.audit.finish(end);
@@ -249,6 +294,8 @@ impl<'curves, D: Decider> World<'curves, D> {
             } else if rings_at == next {
                 self.audit.summary.wakes += 1;
                 self.wake(Changed::default())?;
+            } else if voice_at == Some(next) {
+                self.speak()?;
             }
         }
     }
@@ -262,6 +309,19 @@ impl<'curves, D: Decider> World<'curves, D> {
     fn wake(&mut self, changed: Changed) -> Result<(), String> {
         let mut acts = std::mem::take(&mut self.acts);
         self.node.wake(self.now, changed, &mut acts);
+        self.check(acts)
+    }
+
+    /// The RAN says how it fares.
+    fn speak(&mut self) -> Result<(), String> {
+        let executing = self.node.workers.executing().count();
+        let Some(voice) = &mut self.voice else { return Ok(()) };
+        let transition = Transition::Heard(Ok(voice.say(self.now, executing)));
+        self.ran_at = self.ran_at.or((executing > 0).then_some(self.now));
+        self.audit.hear(self.now, &transition);
+        let mut acts = std::mem::take(&mut self.acts);
+        self.node.hear(self.now, &transition, &mut acts);
+        self.remember(Event::Told(transition));
         self.check(acts)
     }
 
@@ -299,6 +359,18 @@ impl<'curves, D: Decider> World<'curves, D> {
                     *decided = mixed(mixed(*decided, self.now.as_nanos()), word);
                 }
                 Act::Confirmed { slot, end, .. } => self.mix(&[self.now.as_nanos(), *slot as u64, *end as u64]),
+                Act::Ruled(News::Verdict(verdict)) => {
+                    let place = Ruling::ALL.iter().position(|ruling| *ruling == verdict.ruling);
+                    if let Some(count) = place.and_then(|place| self.audit.summary.ruled.get_mut(place)) {
+                        *count += 1;
+                    }
+                    if verdict.ruling == Ruling::Harm {
+                        let first = self.ran_at.map(|ran| self.now.since(ran));
+                        self.audit.summary.first_harm = self.audit.summary.first_harm.or(first);
+                    }
+                    self.mix(&[verdict.ruling as u64, u64::from(verdict.to)]);
+                }
+                Act::Ruled(News::Compared(_)) => {}
                 Act::Yielded(record) => self.mix(&[record.confirmed.as_nanos(), u64::from(record.workers)]),
             }
             self.remember(Event::Did(act.clone()));

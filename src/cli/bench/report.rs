@@ -103,6 +103,11 @@ impl Report {
         self.push(&format!("<figure>\n{svg}<figcaption>{}</figcaption>\n</figure>\n", escape(caption)));
     }
 
+    /// A drawing as SVG text, with a sentence below.
+    pub(in crate::cli) fn drawing(&mut self, svg: &str, caption: &str) {
+        self.push(&format!("<figure>\n{svg}<figcaption>{}</figcaption>\n</figure>\n", escape(caption)));
+    }
+
     /// What the figures were taken on.
     pub(in crate::cli) fn machine(&mut self, facts: &Facts) {
         self.heading("Machine and run");

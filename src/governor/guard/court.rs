@@ -14,6 +14,8 @@ const SUSPECT_RUNNING_MIN: usize = 8;
 const SUSPECT_STOPPED_MIN: usize = 4;
 /// Running windows older than so many windows raise no suspicion any more.
 const SUSPECT_WINDOWS: u32 = 40;
+/// Stopped windows older than so many windows are too old to compare with: half an hour of the standard ones.
+const STOPPED_WINDOWS: u32 = 1800;
 /// Fewest windows of each side for a verdict, and fewest stops that the stopped ones must come from.
 const JUDGE_RUNNING_MIN: usize = 12;
 const JUDGE_STOPPED_MIN: usize = 6;
@@ -72,12 +74,13 @@ impl Guard {
                 continue;
             }
             // At another load when there is no better: the deliberate stops will show what it is worth.
-            let enough = |band: &Band| self.evidence.each(figure, *band, Side::Stopped).count() >= SUSPECT_STOPPED_MIN;
-            let Some(near) = band.nearest().find(enough) else {
+            let young = |entry: &&Entry| now.since(entry.at) <= self.settings.window * STOPPED_WINDOWS;
+            let known = |band| self.evidence.each(figure, band, Side::Stopped).filter(young);
+            let Some(near) = band.nearest().find(|band| known(*band).count() >= SUSPECT_STOPPED_MIN) else {
                 is_known = false;
                 continue;
             };
-            let stopped = Sorted::of(self.evidence.each(figure, near, Side::Stopped));
+            let stopped = Sorted::of(known(near));
             let sides = Sides { running: running.values(), stopped: stopped.values() };
             if self.is_worse(figure, sides, SUSPECT_SCORE) {
                 let comparison = compared(figure, now, band, workers, sides);

@@ -105,7 +105,7 @@ pub enum Ruling {
     Calm,
     /// A figure is worse while inference runs than it was before: inference is stopped now and then, to compare.
     Suspected,
-    /// The figure is as bad without inference.
+    /// The figure is as bad without inference, or it could not be shown that it is not.
     Cleared,
     /// No figure of health was ever heard: the guard sees late slots only.
     Unheard,
@@ -160,9 +160,9 @@ impl fmt::Display for Verdict {
             (Ruling::Suspected, Some(comparison)) => write!(f, "{comparison}, stopping now and then to compare"),
             (Ruling::Suspected, None) => f.write_str("stopping now and then to compare"),
             (Ruling::Cleared, Some(comparison)) => {
-                write!(f, "{} is as high without inference", comparison.figure.name())
+                write!(f, "{} is not shown to come from inference", comparison.figure.name())
             }
-            (Ruling::Cleared, None) => f.write_str("as high without inference"),
+            (Ruling::Cleared, None) => f.write_str("not shown to come from inference"),
             (Ruling::Unheard, _) => f.write_str("no health figures, only late slots are watched"),
             (Ruling::Silent, _) => write!(f, "no health figures any more, the budget is not raised above {to}"),
             (Ruling::Heard, _) => f.write_str("health figures are heard"),

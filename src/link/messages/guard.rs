@@ -63,3 +63,24 @@ pub struct GuardState {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<GuardEvent>,
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::link::messages::NodeEvent;
+
+    #[test]
+    fn a_verdict_reads_as_the_protocol_writes_it() {
+        let text = r#"{"event":"guard","ruling":"harm","from":2,"to":1,"text":"budget 2 → 1, enqueue p99 +38 % while running","compared":{"figure":"enqueue_us","quantile":0.99,"running":552,"stopped":400,"change_ratio":0.38,"workers":2,"running_windows":128,"stopped_windows":110},"at":"2026-11-22T01:14:02.005Z"}"#;
+        let event = NodeEvent::parse(text.as_bytes()).unwrap();
+        let NodeEvent::Guard(verdict) = &event else { panic!("{event:?}") };
+        assert_eq!((verdict.ruling.as_str(), verdict.from, verdict.to), ("harm", 2, 1));
+        assert_eq!(String::from_utf8(event.render()).unwrap(), text);
+    }
+
+    #[test]
+    fn a_verdict_without_a_comparison_survives() {
+        let text = r#"{"event":"guard","ruling":"unheard","from":2,"to":2,"text":"no health figures","at":"2026-11-22T01:14:02.005Z"}"#;
+        let event = NodeEvent::parse(text.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(event.render()).unwrap(), text);
+    }
+}

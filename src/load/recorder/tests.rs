@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::load::push;
 use crate::load::trace::Trace;
-use crate::units::{CellId, SourceId, Utilization};
+use crate::load::{Metric, Observed, push};
+use crate::units::{CellId, Health, SourceId, Utilization};
 
 const BEGAN: Instant = Instant::from_nanos(1_000_000_000);
 const S: SourceId = SourceId(2);
@@ -122,7 +122,7 @@ proptest! {
         let level = Utilization::from_permille(permille).unwrap();
         let reading = reading(cell, Observed::Level { metric, level, late });
         let mut line = String::new();
-        write_line(&mut line, Duration::ZERO, &reading);
+        recording::write_line(&mut line, Duration::ZERO, &recording::line_of(&reading));
         let again = push::parse(line.trim().as_bytes()).unwrap().readings(S).next().unwrap();
         let Observed::Level { metric: metric_again, level: level_again, late: late_again } = again.observed else {
             panic!("{again:?} is not a level");

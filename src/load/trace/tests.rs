@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::load::fusion::{FusedLoad, Fusion, Trust};
+use crate::load::{Metric, Observed};
+use crate::units::{CellId, Utilization};
 
 const A: SourceId = SourceId(1);
 
@@ -104,18 +106,6 @@ fn ndjson_lines_are_lines_of_the_push_format_with_a_time() {
     let first = Observed::Level { metric: Metric::PrbTotUl, level, late: Some(9) };
     let reading = |ms, observed| Reading { source: A, cell: CellId(4), stamped: Some(at(ms)), observed };
     assert_eq!(played(&mut trace, at(1000)), [reading(0, first), reading(1000, Observed::Gone)]);
-}
-
-#[test]
-fn percentages_with_decimals_are_rounded_up() {
-    for (percent, permille) in
-        [(0.0, 0), (0.01, 1), (12.3, 123), (12.31, 124), (57.0, 570), (99.91, 1000), (100.0, 1000)]
-    {
-        assert_eq!(level(percent), Utilization::from_permille(permille), "{percent}");
-    }
-    for percent in [-0.1, 100.1, f64::NAN, f64::INFINITY] {
-        assert_eq!(level(percent), None, "{percent}");
-    }
 }
 
 #[test]

@@ -4,13 +4,14 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use super::curve::Curve;
-use crate::load::{push, shm};
+use crate::load::push::Line;
+use crate::load::shm;
 use crate::sys::{clock, futex};
-use crate::units::{CellId, Instant, Utilization};
+use crate::units::{CellId, Health, Instant, Utilization};
 
 /// A receiver whose queue is full is tried again after this.
 const RETRY: Duration = Duration::from_millis(1);
@@ -55,6 +56,8 @@ pub(super) struct Wire {
     missed: AtomicU64,
     /// Moves with each news; the radio thread sleeps on it.
     news: AtomicU32,
+    /// Longest time from the begin of a slot to the end of its work since it was last told, in µs.
+    slot_us: AtomicU32,
     stop: AtomicBool,
 }
 
@@ -63,6 +66,16 @@ impl Wire {
     pub(super) fn missed(&self, count: u64) {
         self.missed.fetch_add(count, SeqCst);
         self.ring();
+    }
+
+    /// A slot's work took so long. Wakes nobody: it is told with the next message.
+    pub(super) fn worked(&self, took: Duration) {
+        self.slot_us.fetch_max(u32::try_from(took.as_micros()).unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// The longest slot since the last call, once there was one.
+    fn take_slot_us(&self) -> Option<u32> {
+        Some(self.slot_us.swap(0, Relaxed)).filter(|us| *us > 0)
     }
 
     /// The radio thread is to end.
@@ -125,7 +138,7 @@ impl Radio {
     /// # Errors
     /// Nobody is.
     pub(super) fn try_once(&mut self, level: Utilization) -> io::Result<()> {
-        match self.send(level, None, clock::now()) {
+        match self.send(level, None, None, clock::now()) {
             // A full queue has an owner.
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             Err(_) | Ok(_) => Ok(()),
@@ -153,7 +166,7 @@ impl Radio {
             let missed = self.settings.tells_late.then(|| wire.missed.load(SeqCst));
             if stamp.is_some() || missed != late || due <= now {
                 late = missed;
-                let is_sent = self.tell(level, missed, stamp.unwrap_or(now));
+                let is_sent = self.tell(level, missed, wire.take_slot_us(), stamp.unwrap_or(now));
                 due = now.after(if is_sent { self.settings.repeat } else { RETRY.min(self.settings.repeat) });
                 continue;
             }
@@ -165,17 +178,22 @@ impl Radio {
         self.told
     }
 
-    fn tell(&mut self, level: Utilization, late: Option<u64>, stamp: Instant) -> bool {
-        let is_sent = self.send(level, late, stamp).is_ok();
+    fn tell(&mut self, level: Utilization, late: Option<u64>, slot_us: Option<u32>, stamp: Instant) -> bool {
+        let is_sent = self.send(level, late, slot_us, stamp).is_ok();
         *(if is_sent { &mut self.told.sent } else { &mut self.told.refused }) += 1;
         is_sent
     }
 
-    fn send(&mut self, level: Utilization, late: Option<u64>, stamp: Instant) -> io::Result<()> {
+    fn send(&mut self, level: Utilization, late: Option<u64>, slot_us: Option<u32>, stamp: Instant) -> io::Result<()> {
         // Whole percent, rounded up: load is never told lower than it is.
         let percent = u8::try_from(level.permille().div_ceil(10)).unwrap_or(100);
         let cell = self.settings.cell;
-        let line = || push::encode(cell, Some(percent), None, late, Some(stamp), false);
+        let line = || {
+            let mut line = Line { cell, dl: Some(percent), late, stamped: Some(stamp), ..Line::default() };
+            // A page has no place for it.
+            line.health[Health::SlotLatency as usize] = slot_us;
+            line.encode()
+        };
         match &mut self.way {
             Way::Unix(socket, path) => socket.send_to(line().as_bytes(), path).map(drop),
             Way::Udp(socket, address) => socket.send_to(line().as_bytes(), *address).map(drop),
@@ -194,7 +212,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::load::push::{Line, parse};
+    use crate::load::push::parse;
     use crate::load::{Metric, Observed, Source as _};
 
     fn settings(target: Target) -> Settings {
@@ -262,6 +280,20 @@ mod tests {
         assert_eq!(agent.hear().late, Some(0));
         wire.missed(3);
         assert_eq!(agent.hear().late, Some(3));
+        wire.stop();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn the_longest_slot_since_the_last_message_is_told_once() {
+        let agent = Agent::new();
+        let radio = Radio::open(settings(Target::Push(agent.path.clone()))).unwrap();
+        let wire = Arc::new(Wire::default());
+        [300, 700, 500].into_iter().for_each(|us| wire.worked(Duration::from_micros(us)));
+        let shared = Arc::clone(&wire);
+        let thread = thread::spawn(move || radio.run(&Curve::steady(Utilization::IDLE), clock::now(), &shared));
+        let told = [agent.hear(), agent.hear()].map(|line| line.health[Health::SlotLatency as usize]);
+        assert_eq!(told, [Some(700), None]);
         wire.stop();
         thread.join().unwrap();
     }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::law::Law;
 use super::node::{Act, CONFIRM_KILL, Node, SIGNAL_AGAIN};
 use super::reference::Reference;
 use super::script::{DAY, Transition};
 use super::workers::{Answer, PROMPT_MAX};
 use super::{Summary, Timer};
+use crate::governor::guard::News;
 use crate::governor::{Decision, Mode, Policy};
 use crate::sentinel::YieldRecord;
 use crate::sentinel::judge::Decider;
@@ -43,6 +45,8 @@ pub(super) struct Audit {
     /// Most starts that the policies in force so far allow on top of what a day allows; see [`Audit::starts_max`].
     extra_starts: u64,
     waits: (Duration, Duration),
+    /// What the guard may do, where there is one.
+    pub(super) law: Option<Law>,
     pub(super) summary: Summary,
 }
 
@@ -65,6 +69,7 @@ impl Audit {
             open_since: None,
             extra_starts: 3,
             waits: (Duration::MAX, Duration::MAX),
+            law: None,
             summary: Summary::default(),
             reference,
             lag: match timer {
@@ -94,8 +99,9 @@ impl Audit {
                 over.by_time
             );
         }
-        let Decision { budget, mode, .. } = node.decision();
-        let least = self.reference.at_least(now, self.lag);
+        let Decision { budget, mode, reason } = node.decision();
+        let ceiling = self.law.as_ref().map_or(u8::MAX, |law| if Law::explains(reason) { 0 } else { law.ceiling });
+        let least = self.reference.at_least(now, self.lag).min(ceiling);
         ensure!(
             budget >= least,
             "the budget is {budget} (mode {}), but should be {least} by now: the load is low, known and fresh, for at \
@@ -126,7 +132,12 @@ impl Audit {
         match transition {
             // A trough that an order ended is no reason to wait longer, and its low time counts again.
             Transition::Ordered(_) => self.extra_starts += 2,
-            Transition::Reloaded(_) => self.count_policy(),
+            Transition::Reloaded(_) => {
+                self.count_policy();
+                if let Some(law) = &mut self.law {
+                    law.set_workers(self.reference.policy.workers);
+                }
+            }
             Transition::Heard(_) | Transition::Died(_) => {}
         }
         self.note_limits(now, false);
@@ -155,10 +166,16 @@ impl Audit {
                     self.summary.killed += u64::from(*end == crate::sentinel::stops::End::Killed);
                 }
                 Act::Yielded(record) => self.on_record(record)?,
+                Act::Ruled(News::Compared(_)) => {}
+                Act::Ruled(News::Verdict(verdict)) => match &mut self.law {
+                    Some(law) => law.on_verdict(verdict)?,
+                    None => return Err(format!("a guard that is off says {verdict:?}")),
+                },
             }
         }
         let decision = node.decision();
         self.check_decision(now, decision)?;
+        self.check_guard(now, decision)?;
         ensure!(*node.policy() == self.reference.policy, "the policy in force is {:?}", node.policy());
         ensure!(
             node.next_at() > now,
@@ -175,26 +192,49 @@ impl Audit {
         Ok(())
     }
 
+    /// The guard keeps its law; and what it does is no end of a trough, nor does it keep one from beginning.
+    fn check_guard(&mut self, now: Instant, decision: Decision) -> Checked {
+        let Some(law) = &mut self.law else { return Ok(()) };
+        law.after(now, decision, self.lag)?;
+        let is_guarded = Law::explains(decision.reason);
+        ensure!(!is_guarded || self.reference.at_most(now) > 0, "the guard stands where the load already forbids it");
+        if is_guarded && self.reference.trough.is_none() {
+            self.reference.on_start(now);
+        }
+        // Mode and budget may be the same when the load ends what the guard had stopped: nobody says so.
+        if decision.budget == 0 && !is_guarded && self.reference.trough.is_some() {
+            self.end_trough(now, decision)?;
+        }
+        Ok(())
+    }
+
     fn on_decision(&mut self, now: Instant, decision: Decision) -> Checked {
         self.summary.decisions += 1;
         self.check_decision(now, decision)?;
+        if self.law.is_some() && Law::explains(decision.reason) {
+            return Ok(());
+        }
         match (decision.budget > 0, self.reference.trough) {
             (true, None) => {
                 self.summary.starts += 1;
                 self.reference.on_start(now);
             }
-            (false, Some(trough)) => {
-                ensure!(
-                    self.reference.at_most(now) == 0,
-                    "the trough was ended for no reason ({:?}): the load is {:?}",
-                    decision.reason,
-                    self.reference.level
-                );
-                self.summary.in_troughs += now.since(trough.since);
-                self.summary.yields += u64::from(self.reference.on_end(now).is_some());
-            }
+            (false, Some(_)) => self.end_trough(now, decision)?,
             (true, Some(_)) | (false, None) => {}
         }
+        Ok(())
+    }
+
+    fn end_trough(&mut self, now: Instant, decision: Decision) -> Checked {
+        let Some(trough) = self.reference.trough else { return Ok(()) };
+        ensure!(
+            self.reference.at_most(now) == 0,
+            "the trough was ended for no reason ({:?}): the load is {:?}",
+            decision.reason,
+            self.reference.level
+        );
+        self.summary.in_troughs += now.since(trough.since);
+        self.summary.yields += u64::from(self.reference.on_end(now).is_some());
         Ok(())
     }
 

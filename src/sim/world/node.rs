@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::script::{Scenario, Transition};
 use super::workers::{Changed, Workers};
+use crate::governor::guard::News;
 use crate::governor::{Decision, Policy, Reason};
 use crate::load::Metric;
 use crate::load::fusion::{self, Fusion, Trust};
@@ -40,6 +41,8 @@ pub(super) enum Act {
         executes: bool,
     },
     Yielded(Box<YieldRecord>),
+    /// The guard has something to tell.
+    Ruled(News),
 }
 
 impl<D: Decider> Node<D> {
@@ -111,9 +114,20 @@ impl<D: Decider> Node<D> {
         }
         let decision = self.judge.on_timeout(now);
         self.carry_out(now, decision, acts);
+        // All that run have a job here.
+        let busy = self.workers.executing().count().min(self.judge.decision().budget);
+        let decision = self.judge.on_work(now, busy);
+        self.tell_news(acts);
+        self.carry_out(now, decision, acts);
+    }
+
+    /// Before what follows from it.
+    fn tell_news(&mut self, acts: &mut Vec<Act>) {
+        acts.extend(std::iter::from_fn(|| self.judge.take_news()).map(Act::Ruled));
     }
 
     fn carry_out(&mut self, now: Instant, decision: Option<Decision>, acts: &mut Vec<Act>) {
+        self.tell_news(acts);
         if let Some(decision) = decision {
             acts.push(Act::Decided(decision));
             self.apply(now, decision);
