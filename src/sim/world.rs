@@ -206,7 +206,7 @@ pub fn play_guarded<D: Decider>(
     let (scenario, script) = Script::new(seed, curves);
     let settings = guard_settings();
     let governor = build(scenario.policy.clone(), settings.clone());
-    let mut world = World::new(seed, &scenario, script, timer, governor);
+    let mut world = World::new(seed, &scenario, &scenario.trust, script, timer, governor);
     world.voice = Some(Voice::new(scenario.origin, neighbour, seed ^ 0x6a09_e667));
     world.audit.law = Some(Law::new(settings, scenario.policy.workers));
     let end = world.run();
