@@ -7,7 +7,8 @@
 //! [`core`](mod@core), where all logic is. There [`hear`] is what each event does; [`desk`] decides about jobs and
 //! [`bench`](mod@bench) keeps their places; [`outbox`] and [`courier`] lead to the link; [`reports`], [`yields`] and
 //! [`telemetry`] word and pace what is published; [`probe`] tries what the broker allows; [`commands`] answers
-//! controllers, after [`trust`] has judged whether they count; [`outlook`] tells of the hours to come; [`memory`] has workers give memory back; [`privacy`] tells
+//! controllers, after [`trust`] has judged whether they count; [`planning`] judges their load reports; [`outlook`] tells
+//! of the hours to come; [`memory`] has workers give memory back; [`privacy`] tells
 //! who can read along. Around it [`keeper`] writes the store; [`pressure`] looks at the memory; [`status`] shows
 //! everything on this machine; [`tuning`] moves thresholds; [`ending`] reloads and stops; [`floor`] holds the workers whatever happens to this loop.
 
@@ -30,6 +31,7 @@ mod models;
 mod outbox;
 mod outlook;
 mod parts;
+mod planning;
 mod pressure;
 mod privacy;
 mod probe;
@@ -325,6 +327,11 @@ impl Agent {
                 Act::Token { slot, token } => self.gate.set_job(slot, token),
                 Act::MayStart { slot, may_start } => self.handles[slot].set_may_start(may_start),
                 Act::Order(order) => self.sentinel.order(order),
+                Act::Plan(heard) => {
+                    if let Some(inbox) = self.sentinel.inbox() {
+                        heard.cells.iter().for_each(|(cell, said)| inbox.post(heard.at, *cell, *said));
+                    }
+                }
             }
         }
         Ok(())

@@ -46,7 +46,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::governor::guard::{self, BadSettings, News};
 use crate::governor::{BadPolicy, Decision, Governor, Order, Policy, Reason};
 use crate::ledger::cause::Deltas;
-use crate::load::fusion::{Fused, Fusion};
+use crate::load::fusion::{self, Fused, Fusion};
 use crate::load::{self, Metric, Source};
 use crate::sys::event::Doorbell;
 use crate::sys::{clock, memory};
@@ -277,6 +277,7 @@ pub struct Sentinel {
     shared: Arc<Shared>,
     class: YieldClass,
     memory_locked: bool,
+    inbox: Option<load::mqtt::Inbox>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -296,7 +297,7 @@ pub fn start(settings: Settings, gate: Arc<Gate>) -> Result<Sentinel, Error> {
     }
     let sources = (0..).zip(&load.sources).map(open).collect::<Result<Vec<_>, _>>()?;
     let fusion = Fusion::new(&load.trust());
-    let grace = load.sources.iter().map(|source| source.freshness).max().unwrap_or_default();
+    let grace = fusion::grace(&load.trust());
     memory::shed();
     let memory_locked = memory::lock_all().is_ok();
     let parts = Parts { policy, guard, sources, fusion, grace, priority, signal_again, confirm_kill };
@@ -330,6 +331,7 @@ pub(crate) fn start_with(parts: Parts, gate: Arc<Gate>) -> Result<Sentinel, Erro
     let shared = Arc::new(Shared::new().map_err(system("make an eventfd"))?);
     let governor = Governor::guarded(parts.policy.clone(), parts.guard.clone())?;
     let priority = parts.priority;
+    let inbox = parts.sources.iter().find_map(|source| source.inbox());
     let watch =
         Watch::new(parts, governor, Arc::clone(&gate), Arc::clone(&shared)).map_err(system("set up its event loop"))?;
     let (tell_class, class) = std::sync::mpsc::sync_channel(1);
@@ -340,7 +342,7 @@ pub(crate) fn start_with(parts: Parts, gate: Arc<Gate>) -> Result<Sentinel, Erro
     let thread = std::thread::Builder::new().name("neap-sentinel".to_owned()).spawn(run);
     let thread = thread.map_err(system("start its thread"))?;
     let class = class.recv().unwrap_or(YieldClass::Other);
-    Ok(Sentinel { shared, class, memory_locked: false, thread: Some(thread) })
+    Ok(Sentinel { shared, class, memory_locked: false, inbox, thread: Some(thread) })
 }
 
 impl Sentinel {
@@ -431,6 +433,11 @@ impl Sentinel {
     /// Whether the process's memory is locked, so that no page of the yield path can be missing.
     pub fn memory_locked(&self) -> bool {
         self.memory_locked
+    }
+
+    /// Where a controller's load reports go, when a source takes them.
+    pub fn inbox(&self) -> Option<&load::mqtt::Inbox> {
+        self.inbox.as_ref()
     }
 
     /// Stops all workers, waits until that is confirmed, and ends the thread.

@@ -166,7 +166,7 @@ fn an_application_that_comes_and_goes_never_gives_a_level() {
         looks += u32::from(question == "/eal/lcore/usage");
         if question == "/eal/lcore/usage" && looks % 2 == 0 { Reply::Close } else { other(question) }
     });
-    let mut fusion = Fusion::new(&[Trust { freshness: Duration::from_secs(5), required: true }]);
+    let mut fusion = Fusion::new(&[Trust { freshness: Duration::from_secs(5), required: true, planning: false }]);
     let mut source = source(&app.socket);
     let mut malformed = 0;
     let end = clock::now().after(Duration::from_secs(4));

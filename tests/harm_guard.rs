@@ -71,7 +71,9 @@ impl Radio {
                 let noise = f64::from(count * 37 % 21) - 10.0;
                 let wait = f64::from(ALONE_US) * (1.0 + noise / 100.0) * (1.0 + harm * working as f64);
                 let mut line = Line { cell: CellId(1), ..Line::default() };
-                line.health[Health::EnqueueDelay as usize] = Some(wait as u32);
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive time")]
+                let wait = wait as u32;
+                line.health[Health::EnqueueDelay as usize] = Some(wait);
                 // The agent may not listen yet.
                 let _ = socket.send_to(line.encode().as_bytes(), &path);
                 std::thread::sleep(SAID_EVERY);

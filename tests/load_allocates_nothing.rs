@@ -30,7 +30,7 @@ fn the_path_from_a_datagram_to_the_fused_load_allocates_nothing() {
     let later = now.after(Duration::from_secs(1));
     let mut push = Push::udp(SourceId(0), "127.0.0.1:0".parse().unwrap()).unwrap();
     let mut trace = Trace::open(SourceId(1), &recording, 1.0, false, now).unwrap();
-    let trust = Trust { freshness: Duration::from_secs(5), required: true };
+    let trust = Trust { freshness: Duration::from_secs(5), required: true, planning: false };
     let mut fusion = Fusion::new(&[trust, trust]);
 
     let feeder = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -232,7 +232,7 @@ fn a_log_alone_never_lets_anything_run() {
     let path = folder.path().join("gnb.log");
     append(&path, CALM);
     let mut source = source(&path);
-    let mut fusion = Fusion::new(&[Trust { freshness: Duration::from_secs(1), required: false }]);
+    let mut fusion = Fusion::new(&[Trust { freshness: Duration::from_secs(1), required: false, planning: false }]);
     let mut heard = 0;
     wait_for("readings", String::new, || {
         append(&path, FAILURE);

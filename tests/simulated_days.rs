@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use neap::governor::guard::News;
 use neap::governor::{BadPolicy, Decision, Governor, Load, Mode, Order, Policy, Sample};
+use neap::load::fusion::Trust;
 use neap::sentinel::Decider;
-use neap::sim::world::{Curves, DAY, Failure, Summary, Timer, play};
+use neap::sim::world::{Curves, DAY, Failure, Summary, Timer, play, play_with};
 use neap::units::{Health, Instant, WORKERS_MAX};
 
 const DAYS: u64 = 1000;
@@ -357,6 +358,32 @@ fn every_planted_mistake_is_noticed_within_a_few_days() {
             .find_map(|seed| play(seed, &CURVES, Timer::Late, |policy| Mistaken::new(mistake, policy)).err());
         let failure = noticed.unwrap_or_else(|| panic!("{mistake:?} was not noticed in {MUTANT_DAYS} days"));
         eprintln!("{mistake:?}: {} days; {}", failure.seed - FIRST_SEED + 1, failure.what.lines().next().unwrap_or(""));
+    }
+}
+
+/// Changes what a node takes a source for.
+type Mistaking = fn(&mut Trust);
+
+/// A mistake that a node could make about what it hears from a controller.
+const MISTAKEN_PLANS: [(&str, Mistaking); 3] = [
+    ("believes a plan as it believes the RAN", |trust| trust.planning = false),
+    ("stops when plans stay away", |trust| {
+        (trust.required, trust.planning) = (trust.required || trust.planning, false);
+    }),
+    ("never lets a plan raise the load", |trust| {
+        if trust.planning {
+            trust.freshness = Duration::from_nanos(1);
+        }
+    }),
+];
+
+#[test]
+fn every_mistake_about_plans_is_noticed_within_a_few_days() {
+    for (what, mistake) in MISTAKEN_PLANS {
+        let noticed = (FIRST_SEED..FIRST_SEED + 3 * MUTANT_DAYS)
+            .find_map(|seed| play_with(seed, &CURVES, Timer::Late, governor, mistake).err());
+        let failure = noticed.unwrap_or_else(|| panic!("a node that {what} was not noticed"));
+        eprintln!("{what}: {} days; {}", failure.seed - FIRST_SEED + 1, failure.what.lines().next().unwrap_or(""));
     }
 }
 

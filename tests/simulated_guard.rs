@@ -70,7 +70,7 @@ fn without_harm_hardly_any_worker_is_lost() {
             "{neighbour:?}: {harm} false alarms, {suspected} suspicions, {cleared} cleared in {} days",
             days.len()
         );
-        assert!(harm as usize * 12 <= days.len(), "{harm} false alarms in {} days of {neighbour:?}", days.len());
+        assert!(harm * 12 <= days.len() as u64, "{harm} false alarms in {} days of {neighbour:?}", days.len());
     }
 }
 

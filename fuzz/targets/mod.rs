@@ -17,6 +17,7 @@ pub mod load;
 pub mod log;
 pub mod models;
 pub mod ocudu;
+pub mod planning;
 pub mod reports;
 pub mod texts;
 pub mod trust;
@@ -40,6 +41,8 @@ pub const ALL: &[(&str, Target)] = &[
     ("load_dpdk", dpdk::load_dpdk),
     ("load_log", log::load_log),
     ("load_ocudu", ocudu::load_ocudu),
+    ("load_mqtt", planning::load_mqtt),
+    ("load_pm", planning::load_pm),
     ("load_procfs", load::load_procfs),
     ("load_push", load::load_push),
     ("load_shm", load::load_shm),

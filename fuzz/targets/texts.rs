@@ -46,6 +46,7 @@ pub fn topics(bytes: &[u8]) {
         Down::Cancel(id) => topics.cancel(id),
         Down::Ack(id) => topics.ack(id),
         Down::Command(name) => topics.command(name),
+        Down::Load => topics.load_plan(),
         Down::FleetHold => topics.fleet_hold(),
         Down::OwnState => topics.state(),
     });

@@ -14,6 +14,7 @@ use super::desk::{Desk, Effect, Now};
 use super::keeper::Request;
 use super::outbox::Outbox;
 use super::outlook::Outlooks;
+use super::planning::{self, Planning};
 use super::pressure::Relief;
 use super::probe::{self, Probe};
 use super::reports::Impairment;
@@ -44,6 +45,8 @@ pub(super) enum Act {
     MayStart { slot: usize, may_start: bool },
     /// Tell the sentinel.
     Order(Order),
+    /// Hand a controller's load report to its source.
+    Plan(planning::Heard),
 }
 
 /// What the core knows of the configuration; the desk has its own part.
@@ -55,6 +58,8 @@ pub(super) struct Terms {
     pub(super) dead_man: Duration,
     /// Memory must not have been short for so long before workers start again.
     pub(super) memory_calm: Duration,
+    /// Age at which a controller's load report is no longer believed; `None`: no source takes any.
+    pub(super) plan_age_max: Option<Duration>,
 }
 
 /// The agent's logic and everything it remembers.
@@ -70,6 +75,7 @@ pub(super) struct Core {
     pub(super) relief: Relief,
     pub(super) probe: Probe,
     pub(super) tuning: Tuning,
+    pub(super) planning: Planning,
     pub(super) acts: VecDeque<Act>,
     /// Command replies that wait for the store.
     pub(super) replies: BTreeMap<u64, Waiting>,
@@ -96,6 +102,7 @@ impl Core {
             relief: Relief::new(terms.memory_calm),
             probe: Probe::new(terms.topics.state()),
             tuning: Tuning::default(),
+            planning: Planning::new(terms.plan_age_max),
             terms,
             desk,
             courier: Courier::new(link),

@@ -194,6 +194,7 @@ impl Core {
                 }
             }
             Some(Down::Command(name)) => self.obey(now, &name, &message, ack),
+            Some(Down::Load) => self.hear_plan(now, &message, ack),
             Some(Down::FleetHold) => self.fleet_hold(now, &message, ack),
             Some(Down::OwnState) => {
                 self.probe.echoed(&message.body);

@@ -147,6 +147,7 @@ fn terms(settings: &Settings) -> Terms {
         topics: settings.node.topics.clone(),
         dead_man: settings.sentinel.dead_man,
         memory_calm: settings.memory.calm,
+        plan_age_max: settings.load.sources.iter().find(|source| source.kind.is_planning()).map(|it| it.freshness),
     }
 }
 

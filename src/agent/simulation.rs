@@ -100,7 +100,7 @@ fn settings(scenario: &Scenario) -> Settings {
 }
 
 fn terms() -> Terms {
-    Terms { topics: topics(), dead_man: S, memory_calm: 3 * S }
+    Terms { topics: topics(), dead_man: S, memory_calm: 3 * S, plan_age_max: None }
 }
 
 // ---- words of the trace ----

@@ -177,7 +177,7 @@ impl To {
                 Kind::Push { socket, .. } => return unix(socket),
                 Kind::PushUdp { listen } => return udp(*listen),
                 Kind::Shm { path, .. } => return page(path),
-                Kind::Procfs(_) | Kind::Dpdk(_) | Kind::Log(_) | Kind::Ocudu(_) | Kind::Trace { .. } => {}
+                Kind::Procfs(_) | Kind::Dpdk(_) | Kind::Log(_) | Kind::Ocudu(_) | Kind::Trace { .. } | Kind::Mqtt => {}
             }
         }
         let text =

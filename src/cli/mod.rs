@@ -18,6 +18,7 @@ mod models;
 mod order;
 mod out;
 mod outlook;
+mod pm;
 mod ransim;
 mod record;
 mod recordings;
@@ -106,6 +107,8 @@ enum Command {
     Record(record::Args),
     /// Replays recordings with governor and queue, a day in milliseconds.
     Replay(replay::Args),
+    /// Shows what measurement files of a base station say about its load.
+    Pm(pm::Args),
     /// Lists, verifies and tests the models of a folder.
     Models(models::Args),
     /// Measures on this machine how well inference gives way.
@@ -149,6 +152,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Ransim(args) => ransim::run(&args),
         Command::Record(args) => record::run(&args),
         Command::Replay(args) => replay::run(&args),
+        Command::Pm(args) => pm::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::BenchWorker(args) => return bench::seat::run(&args),

@@ -1,4 +1,6 @@
-//! What is a node told to do? `neap order`: ping, drain, resume, hold, release.
+//! What is a node told to do? `neap order`: ping, drain, resume, hold, release; and how busy its cells are.
+
+mod plan;
 
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ Examples:
   neap order drain --config config/lab.toml       before maintenance
   neap order resume --node north/cell-17          after it
   neap order hold --node north/cell-17 --for 30m
+  neap order load --node north/cell-17 --prb 71
 
 A drained node takes no new jobs and runs none, until it is resumed or started again. A held one takes jobs and runs
 none, until it is released or the time is over. Every order may be given twice.")]
@@ -64,6 +67,16 @@ Examples:
 Examples:
   neap order release --node north/cell-17")]
     Release(Common),
+    /// Reports the load of a cell, as a controller that plans with it does.
+    #[command(after_help = "\
+Examples:
+  neap order load --node north/cell-17 --prb 71 --ul 12
+  neap order load --node north/cell-17 --cell 2 --prb 35 --at 2026-11-22T01:00:00Z
+  neap order load --node north/cell-17 --cell 2 --gone
+
+The node needs a [[load]] of kind mqtt. A report can only make it busier, for as long as max_age_s says; nobody
+answers it.")]
+    Load(plan::Args),
 }
 
 /// What every order takes.
@@ -80,19 +93,24 @@ struct Common {
 }
 
 impl Order {
-    fn parts(&self) -> (Command, &Common) {
-        match self {
+    /// What is asked, and of whom; a report of the load is no question.
+    fn parts(&self) -> Result<(Command, &Common), &plan::Args> {
+        Ok(match self {
             Self::Ping(common) => (Command::Ping, common),
             Self::Drain(common) => (Command::Drain, common),
             Self::Resume(common) => (Command::Resume, common),
             Self::Hold { span, common } => (Command::Hold { span: span.map(|Span(span)| span) }, common),
             Self::Release(common) => (Command::Release, common),
-        }
+            Self::Load(report) => return Err(report),
+        })
     }
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let (order, common) = args.order.parts();
+    let (order, common) = match args.order.parts() {
+        Ok(parts) => parts,
+        Err(report) => return plan::run(report),
+    };
     let place = common.target.resolve()?;
     let node = format!("{}/{}", place.topics.site(), place.topics.node());
     let wait = common.timeout.map_or(REPLY_WAIT, |Span(span)| span);

@@ -203,7 +203,8 @@ fn setups(args: &Args) -> Result<Vec<Setup>, Failure> {
         all.push(("defaults".to_owned(), config::Settings::parse("defaults", DEFAULTS)?));
     }
     let setup = |(name, settings): (String, config::Settings)| {
-        let configured = settings.load.sources.iter().map(|source| source.freshness).max();
+        let configured = settings.load.sources.iter().filter(|source| !source.kind.is_planning());
+        let configured = configured.map(|source| source.freshness).max();
         let believed = freshness(configured.unwrap_or(Duration::from_secs(2)), usual).min(FRESHNESS_MAX);
         Setup {
             name,

@@ -2,6 +2,7 @@
 
 mod dpdk;
 mod log;
+mod mqtt;
 mod ocudu;
 mod procfs;
 
@@ -15,7 +16,7 @@ use crate::load::{Kind, Problem, Settings, SourceSettings, recorder};
 use crate::units::{Name, SOURCES_MAX};
 
 /// Values of `kind`.
-pub(super) const KINDS: [(&str, Word); 9] = [
+pub(super) const KINDS: [(&str, Word); 10] = [
     ("push", Word::Push),
     ("push_udp", Word::PushUdp),
     ("shm", Word::Shm),
@@ -25,6 +26,7 @@ pub(super) const KINDS: [(&str, Word); 9] = [
     ("ocudu", Word::Ocudu),
     ("ocudu_udp", Word::OcuduUdp),
     ("trace", Word::Trace),
+    ("mqtt", Word::Mqtt),
 ];
 
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +40,7 @@ pub(super) enum Word {
     Ocudu,
     OcuduUdp,
     Trace,
+    Mqtt,
 }
 
 /// Reads every `[[load]]`.
@@ -58,6 +61,12 @@ pub(super) fn settings(root: &mut Section<'_, '_>) -> Settings {
             if is_shm(&source) && sources.iter().any(is_shm) {
                 section.complain("kind", "is a second page in shared memory, and the sentinel waits at one: give the other RAN process a push source");
             }
+            if source.kind == Kind::Mqtt && sources.iter().any(|earlier| earlier.kind == Kind::Mqtt) {
+                section.complain(
+                    "kind",
+                    "is a second source of reports over MQTT, and a report names none: one takes them all",
+                );
+            }
             check(&section, &source);
             sources.push(source);
         }
@@ -75,13 +84,13 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
     let word = section.require(
         "kind",
         word,
-        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"dpdk\", \"log\", \"ocudu\", \"ocudu_udp\", \"trace\")",
+        "\"push\" (or \"push_udp\", \"shm\", \"procfs\", \"dpdk\", \"log\", \"ocudu\", \"ocudu_udp\", \"trace\", \"mqtt\")",
     );
     let name: Option<Name> = section.parsed("name", NAME_RULE);
     let name = section.require("name", name, "\"du\" (what reports call this source)");
-    let freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
+    let mut freshness = section.millis("freshness_ms", 2_000, 10..=3_600_000);
     // Other sources give levels, and one that is silent means busy unless it is told otherwise.
-    let required = section.flag("required", !matches!(word, Some(Word::Log)));
+    let mut required = section.flag("required", !matches!(word, Some(Word::Log)));
     let kind = match word {
         Some(Word::Push) => push(section),
         Some(Word::PushUdp) => push_udp(section),
@@ -92,6 +101,11 @@ fn source(section: &mut Section<'_, '_>) -> Option<SourceSettings> {
         Some(Word::Ocudu) => ocudu::ocudu(section),
         Some(Word::OcuduUdp) => ocudu::ocudu_udp(section),
         Some(Word::Trace) => trace(section),
+        Some(Word::Mqtt) => {
+            let (kind, max_age) = mqtt::mqtt(section);
+            (freshness, required) = (max_age, false);
+            Some(kind)
+        }
         None => None,
     };
     let record = record(section);

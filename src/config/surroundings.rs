@@ -122,15 +122,26 @@ impl Settings {
             notes
                 .push(format!("memory.proc: {proc} has neither pressure/memory nor meminfo: short memory goes unseen"));
         }
+        self.source_notes(&mut notes);
+        notes
+    }
+
+    /// The same about the load sources.
+    fn source_notes(&self, notes: &mut Vec<String>) {
         for source in &self.load.sources {
             match &source.kind {
                 Kind::Push { socket, .. } => {
-                    folder("the folder of a push socket", socket.parent().unwrap_or(Path::new("/")), &mut notes);
+                    folder("the folder of a push socket", socket.parent().unwrap_or(Path::new("/")), notes);
                 }
-                Kind::Shm { path, .. } => page(path, &mut notes),
+                Kind::Shm { path, .. } => page(path, notes),
                 Kind::Trace { file, .. } if !file.is_file() => {
                     notes.push(format!("load {}: there is no file {}", source.name, file.display()));
                 }
+                Kind::Mqtt if self.load.sources.iter().all(|other| other.kind.is_planning()) => notes.push(format!(
+                    "load {}: reports of a controller can only make the node busier, and there is no other source: it \
+                     will be blind and run nothing; add one that hears the RAN",
+                    source.name
+                )),
                 Kind::Dpdk(settings) => {
                     let said =
                         dpdk::inquire(settings).unwrap_or_else(|why| format!("no load now, which means busy: {why}"));
@@ -144,10 +155,9 @@ impl Settings {
                         ));
                     }
                 }
-                Kind::PushUdp { .. } | Kind::Procfs(_) | Kind::Ocudu(_) | Kind::Trace { .. } => {}
+                Kind::PushUdp { .. } | Kind::Procfs(_) | Kind::Ocudu(_) | Kind::Trace { .. } | Kind::Mqtt => {}
             }
         }
-        notes
     }
 }
 

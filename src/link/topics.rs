@@ -44,6 +44,8 @@ pub enum Down {
     Ack(JobId),
     /// A command; the name is not checked here.
     Command(String),
+    /// How busy the radio is, by what the controller knows.
+    Load,
     /// The site is held, or released.
     FleetHold,
     /// The node's own retained state, echoed.
@@ -175,6 +177,11 @@ impl Topics {
         self.down(&format!("cmd/{name}"))
     }
 
+    /// Reports the load of the node's cells.
+    pub fn load_plan(&self) -> String {
+        self.down("load")
+    }
+
     /// Holds every node of the site; retained, expires by itself.
     pub fn fleet_hold(&self) -> String {
         format!("{}/{VERSION}/{}/fleet/down/hold", self.root, self.site)
@@ -224,6 +231,9 @@ impl Topics {
             return Some(Down::FleetHold);
         }
         let rest = topic.strip_prefix(&self.base())?.strip_prefix("/down/")?;
+        if rest == "load" {
+            return Some(Down::Load);
+        }
         let mut levels = rest.split('/');
         match (levels.next()?, levels.next()?, levels.next(), levels.next()) {
             ("job", id, None, None) => Some(Down::Submit(id.parse().ok()?)),
@@ -321,6 +331,7 @@ mod tests {
             (topics.cancel(&job), Down::Cancel(job.clone())),
             (topics.ack(&job), Down::Ack(job.clone())),
             (topics.command("ping"), Down::Command("ping".to_owned())),
+            (topics.load_plan(), Down::Load),
             (topics.fleet_hold(), Down::FleetHold),
             (topics.state(), Down::OwnState),
         ] {
@@ -344,6 +355,8 @@ mod tests {
             "neap/v1/lab/node-1/down/job/",
             "neap/v1/lab/node-1/down/job/+",
             "neap/v1/lab/node-1/down",
+            "neap/v1/lab/node-1/down/load/1",
+            "neap/v1/lab/node-1/down/loads",
             "neap/v1/lab/node-1/up/job/a",
             "neap/v1/lab/fleet/down/other",
             "Neap/v1/lab/node-1/down/job/a",

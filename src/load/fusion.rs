@@ -10,6 +10,9 @@
 //!    silent while others report, required or not: the load of that cell is unknown until it reports or is `Gone`.
 //! 4. A source that is not required and wholly silent is ignored, as long as another one is fresh.
 //! 5. What remains is joined by maximum over cells and sources.
+//! 6. A source of planning grade can only make the node busier: each of its fresh cells joins the maximum of rule 5 as
+//!    long as another source is fresh, and nothing else that it says or does not say counts. It is never a reason to
+//!    stop by its silence, its counters or its nonsense, and never the only one to know of a level.
 
 use std::time::Duration;
 
@@ -30,6 +33,16 @@ pub struct Trust {
     pub freshness: Duration,
     /// Whether nothing may run without this source.
     pub required: bool,
+    /// Whether it is of planning grade: second-hand and slow, so it may raise the load and never vouches for it.
+    /// `required` is without meaning then.
+    pub planning: bool,
+}
+
+/// How long a node may wait for its sources after its start before it is blind: the longest freshness of those that
+/// vouch for a level.
+pub fn grace(sources: &[Trust]) -> Duration {
+    let vouching = sources.iter().filter(|trust| !trust.planning);
+    vouching.map(|trust| trust.freshness).max().unwrap_or_default()
 }
 
 /// The load of the node at one moment.
@@ -154,7 +167,9 @@ impl Fusion {
         };
         let Some(source) = self.sources.get_mut(usize::from(id.0)) else { return };
         match observation {
+            Ok(reading) if source.trust.planning => source.on_plan(now, reading),
             Ok(reading) => source.on_reading(now, reading),
+            Err(_) if source.trust.planning => {}
             Err(_) => source.set_malformed(now, CellId::default(), now),
         }
     }
@@ -168,20 +183,31 @@ impl Fusion {
 
     /// When the last source that has given a level falls silent, or fell: from then on nothing is known.
     pub fn silent_from(&self) -> Option<Instant> {
-        self.each().filter_map(|(_, source)| source.span()).map(|span| span.last).max()
+        self.vouching().filter_map(|(_, source)| source.span()).map(|span| span.last).max()
     }
 
     /// The next end of a hold, or the next silence of the first or the last cell of a source: the cells between change
-    /// nothing.
+    /// nothing. Those of planning grade fall silent one by one.
     fn changes_at(&self, now: Instant) -> Instant {
-        let silences = self.sources.iter().filter_map(Source::span).flat_map(|span| [span.first, span.last]);
+        let silences = self.vouching().filter_map(|(_, source)| source.span()).flat_map(|span| [span.first, span.last]);
+        let plans = self.planning().flat_map(|(_, source)| source.expiries().map(|(_, _, expiry)| expiry));
         let holds = self.sources.iter().filter_map(|source| Some(source.late?.until));
-        silences.chain(holds).filter(|at| *at > now).min().unwrap_or(END_OF_TIME)
+        silences.chain(plans).chain(holds).filter(|at| *at > now).min().unwrap_or(END_OF_TIME)
     }
 
     /// Sources by id.
     fn each(&self) -> impl Iterator<Item = (SourceId, &Source)> {
         (0..).map(SourceId).zip(&self.sources)
+    }
+
+    /// Those whose word alone may let something run.
+    fn vouching(&self) -> impl Iterator<Item = (SourceId, &Source)> {
+        self.each().filter(|(_, source)| !source.trust.planning)
+    }
+
+    /// The others.
+    fn planning(&self) -> impl Iterator<Item = (SourceId, &Source)> {
+        self.each().filter(|(_, source)| source.trust.planning)
     }
 
     fn late(&self, now: Instant) -> Option<Fused> {
@@ -201,7 +227,7 @@ impl Fusion {
 
     fn stale(&self, now: Instant) -> Option<Fused> {
         let Some((newest, newest_span)) =
-            self.each().filter_map(|(id, s)| Some((id, s.span()?))).max_by_key(|(_, span)| span.last)
+            self.vouching().filter_map(|(id, s)| Some((id, s.span()?))).max_by_key(|(_, span)| span.last)
         else {
             // Nobody gave a level (or all cells are gone): a required source is then no worse off than the others.
             return Some(unknown(FusedLoad::Unheard, self.clock));
@@ -209,7 +235,7 @@ impl Fusion {
         if now >= newest_span.last {
             return Some(newest_span.fused(newest));
         }
-        self.each().find_map(|(id, source)| match source.span() {
+        self.vouching().find_map(|(id, source)| match source.span() {
             None if source.trust.required => Some(unknown(FusedLoad::Stale(id), self.began.unwrap_or(self.clock))),
             None => None,
             Some(span) => {
@@ -225,7 +251,7 @@ impl Fusion {
         let mut highest: Option<(SourceId, CellId, Last)> = None;
         let mut any_fresh_until = Instant::default();
         let mut all_fresh_until = END_OF_TIME;
-        for (id, source) in self.each() {
+        for (id, source) in self.vouching() {
             let Some(span) = source.span() else { continue };
             if now >= span.last {
                 continue;
@@ -238,6 +264,15 @@ impl Fusion {
             for (cell, last) in source.heard() {
                 if highest.is_none_or(|(_, _, best)| last.level > best.level) {
                     highest = Some((id, cell.id, last));
+                }
+            }
+        }
+        // Only what is above a level that somebody vouches for.
+        for (id, source) in self.planning() {
+            for (cell, last, _) in source.expiries().filter(|(_, _, expiry)| now < *expiry) {
+                if highest.is_some_and(|(_, _, best)| last.level > best.level) {
+                    // Its stamp is another machine's, minutes old perhaps: what follows from it began at its receipt.
+                    highest = Some((id, cell.id, Last { stamped: None, ..last }));
                 }
             }
         }
@@ -277,6 +312,25 @@ impl Source {
                 let fresh = now < at.after(self.trust.freshness);
                 if fresh && self.malformed.is_some_and(|event| now > event.until) {
                     self.malformed = None;
+                }
+            }
+        }
+    }
+
+    /// A reading of planning grade: a level, or a goodbye. What it cannot know, counters and what comes from the future
+    /// or from more cells than the table holds, is left out.
+    fn on_plan(&mut self, now: Instant, reading: Reading) {
+        if reading.stamped.is_some_and(|stamped| stamped > now.after(STAMP_AHEAD_MAX)) {
+            return;
+        }
+        let at = reading.stamped.map_or(now, |stamped| stamped.min(now));
+        match reading.observed {
+            Observed::Gone => self.remove(at, reading.cell),
+            Observed::Health { .. } | Observed::Late { .. } => {}
+            Observed::Level { metric, level, late: _ } => {
+                self.forget_silent(now);
+                if let Some(index) = self.place(reading.cell) {
+                    self.set_level(index, Last { at, stamped: reading.stamped, received: now, metric, level });
                 }
             }
         }
@@ -326,15 +380,31 @@ impl Source {
     /// The cell's place, a free one for a new cell. With none left the source is malformed for as long as a reading of
     /// the cell that does not fit would have counted.
     fn slot(&mut self, now: Instant, id: CellId) -> Option<usize> {
+        let index = self.place(id);
+        if index.is_none() {
+            self.set_malformed(now, id, now.after(self.trust.freshness));
+        }
+        index
+    }
+
+    /// Makes room: what is no longer believed need not be kept.
+    fn forget_silent(&mut self, now: Instant) {
+        for index in (0..self.used).rev() {
+            if self.cells[index].last.is_none_or(|last| now >= last.at.after(self.trust.freshness)) {
+                self.used -= 1;
+                self.cells.swap(index, self.used);
+                self.cells[self.used] = Cell::default();
+            }
+        }
+    }
+
+    /// The cell's place, a free one for a new cell; `None` when none is left.
+    fn place(&mut self, id: CellId) -> Option<usize> {
         if let Some(index) = self.cells[..self.used].iter().position(|cell| cell.id == id) {
             return Some(index);
         }
         let index = self.used;
-        let Some(free) = self.cells.get_mut(index) else {
-            self.set_malformed(now, id, now.after(self.trust.freshness));
-            return None;
-        };
-        *free = Cell { id, late: None, last: None };
+        *self.cells.get_mut(index)? = Cell { id, late: None, last: None };
         self.used += 1;
         Some(index)
     }
@@ -347,6 +417,11 @@ impl Source {
 
     fn heard(&self) -> impl Iterator<Item = (&Cell, Last)> {
         self.cells[..self.used].iter().filter_map(|cell| Some((cell, cell.last?)))
+    }
+
+    /// Every cell with its level and when that is no longer believed.
+    fn expiries(&self) -> impl Iterator<Item = (&Cell, Last, Instant)> {
+        self.heard().map(|(cell, last)| (cell, last, last.at.after(self.trust.freshness)))
     }
 
     /// `None` when no cell has a level.

@@ -44,19 +44,34 @@ struct Shared {
 }
 
 impl Mailbox {
+    /// A mailbox that somebody else in this process posts to. [`Poster::is_over`] tells that nobody reads it any more.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn pair(waiting_max: usize) -> io::Result<(Self, Poster)> {
+        let shared = Arc::new(Shared::new(waiting_max)?);
+        Ok((Self { shared: Arc::clone(&shared), thread: None }, Poster { shared }))
+    }
+
     /// Starts a thread of this name (at most 15 bytes) that runs `work`. It must return soon after [`Poster::is_over`]
     /// is true, and look at that whenever [`Poster::leave_fd`] is readable, or it was unparked.
     ///
     /// # Errors
     /// When the system has no thread or no descriptor left.
     pub fn start(name: &str, waiting_max: usize, work: impl FnOnce(&Poster) + Send + 'static) -> io::Result<Self> {
-        let (doorbell, leave) = (Doorbell::new()?, Doorbell::new()?);
-        let waiting = ArrayQueue::new(waiting_max.max(1));
-        let shared = Arc::new(Shared { waiting, doorbell, leave, ended: AtomicBool::new(false) });
+        let shared = Arc::new(Shared::new(waiting_max)?);
         let poster = Poster { shared: Arc::clone(&shared) };
         let builder = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
         let thread = builder.spawn(move || work(&poster))?;
         Ok(Self { shared, thread: Some(thread) })
+    }
+}
+
+impl Shared {
+    fn new(waiting_max: usize) -> io::Result<Self> {
+        let (doorbell, leave) = (Doorbell::new()?, Doorbell::new()?);
+        let waiting = ArrayQueue::new(waiting_max.max(1));
+        Ok(Self { waiting, doorbell, leave, ended: AtomicBool::new(false) })
     }
 }
 

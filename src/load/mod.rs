@@ -8,7 +8,9 @@ pub mod fusion;
 pub mod host;
 pub mod log;
 pub mod mailbox;
+pub mod mqtt;
 pub mod ocudu;
+pub mod pm;
 pub mod procfs;
 pub mod push;
 pub mod recorder;
@@ -133,6 +135,11 @@ pub trait Source: Send {
         None
     }
 
+    /// The end that the agent posts to, of a source that has nothing outside this process to listen at.
+    fn inbox(&self) -> Option<mqtt::Inbox> {
+        None
+    }
+
     /// Hands waiting observations to `sink`, about [`READ_MAX`] a call; never blocks. What is left keeps
     /// [`Source::fd`] readable or [`Source::next_poll`] in the past.
     fn read(&mut self, now: Instant, sink: &mut dyn FnMut(Observation));
@@ -152,7 +159,10 @@ pub struct Settings {
 impl Settings {
     /// What [`fusion::Fusion::new`] needs of them.
     pub fn trust(&self) -> Vec<fusion::Trust> {
-        let trust = |s: &SourceSettings| fusion::Trust { freshness: s.freshness, required: s.required };
+        let trust = |s: &SourceSettings| {
+            let planning = s.kind.is_planning();
+            fusion::Trust { freshness: s.freshness, required: s.required && !planning, planning }
+        };
         self.sources.iter().map(trust).collect()
     }
 }
@@ -211,6 +221,25 @@ pub enum Kind {
         /// Whether it starts again at its end; otherwise it falls silent.
         repeat: bool,
     },
+    /// Reports of a controller over MQTT, for planning. The freshness is their greatest age.
+    Mqtt,
+}
+
+impl Kind {
+    /// Whether it is second-hand and slow: it may raise the load and never vouches for it.
+    pub const fn is_planning(&self) -> bool {
+        match self {
+            Self::Mqtt => true,
+            Self::Push { .. }
+            | Self::PushUdp { .. }
+            | Self::Shm { .. }
+            | Self::Procfs(_)
+            | Self::Dpdk(_)
+            | Self::Log(_)
+            | Self::Ocudu(_)
+            | Self::Trace { .. } => false,
+        }
+    }
 }
 
 impl SourceSettings {
@@ -225,6 +254,7 @@ impl SourceSettings {
             Kind::Log(settings) => log::check(settings, self.required),
             Kind::Ocudu(settings) => ocudu::check(settings),
             Kind::Trace { speed, .. } => trace::check_speed(*speed),
+            Kind::Mqtt => Ok(()),
         };
         let checked = checked.and_then(|()| check_freshness(self.freshness));
         checked.map_err(|problem| self.error(problem))
@@ -267,6 +297,7 @@ pub fn open(
         Kind::Trace { file, speed, repeat } => {
             trace::Trace::open(id, file, *speed, *repeat, now).map(|source| Box::new(source) as _)
         }
+        Kind::Mqtt => mqtt::Mqtt::open(id).map(|source| Box::new(source) as _),
     };
     let recorded = opened.and_then(|source| match &settings.record {
         Some(record) => Ok(Box::new(recorder::Recorded::start(source, record, now)?) as _),

@@ -89,6 +89,10 @@ impl Source for Recorded {
         self.inner.bell()
     }
 
+    fn inbox(&self) -> Option<super::mqtt::Inbox> {
+        self.inner.inbox()
+    }
+
     fn read(&mut self, now: Instant, sink: &mut dyn FnMut(Observation)) {
         let shared = &self.shared;
         self.inner.read(now, &mut |observation| {

@@ -203,3 +203,6 @@ impl<D: Decider> Judge<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

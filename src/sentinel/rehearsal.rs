@@ -30,7 +30,7 @@ pub(super) fn run(policy: &Policy) -> bool {
     let now = clock::now();
     // Far enough for the settle time to be over, and still fresh.
     let later = now.after(policy.settle_max.saturating_mul(2));
-    let fusion = Fusion::new(&[Trust { freshness: Duration::MAX, required: true }]);
+    let fusion = Fusion::new(&[Trust { freshness: Duration::MAX, required: true, planning: false }]);
     let stops = Stops::new(Duration::ZERO, Duration::ZERO);
     let parts = ReflexParts { fusion, governor, stops, grace: Duration::ZERO };
     let mut reflex = Reflex::new(now, parts, gate, Arc::clone(&shared));

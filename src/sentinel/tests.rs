@@ -155,12 +155,12 @@ fn parts(waits: Waits, policy: Policy, freshness: Duration, priority: Option<u8>
     let (feed, socket) = UnixDatagram::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
     let mut sources: Vec<Box<dyn Source>> = vec![Box::new(Fake(socket))];
-    let mut trust = vec![Trust { freshness, required: true }];
+    let mut trust = vec![Trust { freshness, required: true, planning: false }];
     if waits == Waits::Doorbell {
         let page = tempfile::tempdir().unwrap().keep().join("load.shm");
         sources.push(Box::new(Shm::open(SourceId(1), &page, 0o600, FOREVER, clock::now()).unwrap()));
         std::fs::remove_dir_all(page.parent().unwrap()).unwrap();
-        trust.push(Trust { freshness: FOREVER, required: false });
+        trust.push(Trust { freshness: FOREVER, required: false, planning: false });
     }
     let parts = Parts {
         policy,

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use crate::governor::guard::{News, Ruling};
 use crate::governor::{Policy, guard};
+use crate::load::fusion::Trust;
 use crate::sentinel::Decider;
 use crate::sim::day::Random;
 use crate::units::{Instant, Utilization};
@@ -167,9 +168,25 @@ pub fn play<D: Decider>(
     timer: Timer,
     build: impl FnOnce(Policy) -> D,
 ) -> Result<Summary, Box<Failure>> {
+    play_with(seed, curves, timer, build, |_| {})
+}
+
+/// The same with a node that takes its sources for something else than they are, as `mistake` changes what is true.
+///
+/// # Errors
+/// The first promise that was not kept.
+pub fn play_with<D: Decider>(
+    seed: u64,
+    curves: &Curves,
+    timer: Timer,
+    build: impl FnOnce(Policy) -> D,
+    mistake: impl FnMut(&mut Trust),
+) -> Result<Summary, Box<Failure>> {
     let (scenario, script) = Script::new(seed, curves);
     let governor = build(scenario.policy.clone());
-    let mut world = World::new(seed, &scenario, script, timer, governor);
+    let mut trust = scenario.trust.clone();
+    trust.iter_mut().for_each(mistake);
+    let mut world = World::new(seed, &scenario, &trust, script, timer, governor);
     let end = world.run();
     end.map_err(|what| Box::new(world.failure(seed, what)))?;
     Ok(world.audit.summary)
@@ -189,7 +206,7 @@ pub fn play_guarded<D: Decider>(
     let (scenario, script) = Script::new(seed, curves);
     let settings = guard_settings();
     let governor = build(scenario.policy.clone(), settings.clone());
-    let mut world = World::new(seed, &scenario, script, timer, governor);
+    let mut world = World::new(seed, &scenario, &scenario.trust, script, timer, governor);
     world.voice = Some(Voice::new(scenario.origin, neighbour, seed ^ 0x6a09_e667));
     world.audit.law = Some(Law::new(settings, scenario.policy.workers));
     let end = world.run();
@@ -225,7 +242,14 @@ enum Event {
 }
 
 impl<'curves, D: Decider> World<'curves, D> {
-    fn new(seed: u64, scenario: &Scenario, script: Script<'curves>, timer: Timer, governor: D) -> Self {
+    fn new(
+        seed: u64,
+        scenario: &Scenario,
+        trust: &[Trust],
+        script: Script<'curves>,
+        timer: Timer,
+        governor: D,
+    ) -> Self {
         let origin = scenario.origin;
         // Streams of their own: what a worker does must not change what the script says.
         let mut seeds = Random::new(!seed);
@@ -234,7 +258,7 @@ impl<'curves, D: Decider> World<'curves, D> {
             now: origin,
             child_signals: scenario.child_signals,
             script,
-            node: Node::new(scenario, governor, seeds.bits()),
+            node: Node::new(scenario, trust, governor, seeds.bits()),
             audit: Audit::new(Reference::new(origin, scenario.policy.clone(), &scenario.trust), timer),
             timer,
             random: Random::new(seeds.bits()),

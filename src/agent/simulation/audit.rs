@@ -202,7 +202,10 @@ impl Audit {
                 }
                 self.jobs.insert(self.tokens[*slot], id.clone());
             }
-            Act::Store(Request::Outbox { .. } | Request::Result { .. }) | Act::Kill { .. } | Act::Order(_) => {}
+            Act::Store(Request::Outbox { .. } | Request::Result { .. })
+            | Act::Kill { .. }
+            | Act::Order(_)
+            | Act::Plan(_) => {}
             Act::Token { slot, token } => self.tokens[*slot] = *token,
             Act::MayStart { slot, may_start } => self.may_start[*slot] = *may_start,
             Act::Work { slot, work } => {
@@ -263,7 +266,7 @@ impl Audit {
                 let is_accepted = self.is_open && self.accepted.contains(&id);
                 Asked::Cancel { id, is_accepted, refuses: self.refuses }
             }
-            Some(Down::Ack(_) | Down::Command(_) | Down::FleetHold | Down::OwnState) | None => return,
+            Some(Down::Ack(_) | Down::Command(_) | Down::Load | Down::FleetHold | Down::OwnState) | None => return,
         };
         self.asked.insert((ack.epoch, ack.packet), asked);
     }

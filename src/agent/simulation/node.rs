@@ -355,6 +355,8 @@ impl World {
             }
             Act::Token { slot, token } => self.radio.set_token(slot, token),
             Act::MayStart { slot, may_start } => self.crew.set_may_start(slot, may_start),
+            // No source of these worlds takes any.
+            Act::Plan(_) => {}
             Act::Order(order) => {
                 self.note(&[12, order as u64], || format!("  → sentinel: {order:?}"));
                 self.radio.order(now, order, self.crew.busy());

@@ -94,7 +94,9 @@ impl World {
             let (sd, lasting) = self.noise;
             self.drift = lasting * self.drift + (1.0 - lasting * lasting).sqrt() * self.random.normal();
             let value = self.base * (sd * self.drift).exp() * (1.0 + self.harm * f64::from(before));
-            self.guard.on_health(self.now, self.figure, value as u32);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive figure of health")]
+            let value = value as u32;
+            self.guard.on_health(self.now, self.figure, value);
         }
         self.pass();
         self.compared_for += if self.guard.is_comparing() { STEP } else { Duration::ZERO };

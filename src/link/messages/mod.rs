@@ -8,6 +8,7 @@ mod guard;
 mod metrics;
 mod node;
 mod outlook;
+mod plan;
 mod reply;
 mod result;
 mod status;
@@ -24,6 +25,7 @@ pub use guard::{GuardComparison, GuardEvent, GuardState};
 pub use metrics::Metrics;
 pub use node::{Info, InfoCertificate, InfoLimits, InfoModel, InfoRefused, NodeState, OpenJob, OpenJobs};
 pub use outlook::{Capacity, ForecastError};
+pub use plan::{LoadPlan, PLAN_BYTES_MAX, PlannedCell, PlannedUsage};
 pub use reply::{JobSummary, JobsPage, Pong, Reply};
 pub use result::{
     Outcome, ResultBody, ResultHead, is_item_error, parse_result, render_item, render_item_error, render_result,

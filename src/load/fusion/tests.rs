@@ -1,3 +1,5 @@
+mod planning;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -8,8 +10,9 @@ const FRESHNESS: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
 const A: SourceId = SourceId(0);
 const B: SourceId = SourceId(1);
-const REQUIRED: Trust = Trust { freshness: FRESHNESS, required: true };
-const OPTIONAL: Trust = Trust { freshness: FRESHNESS, required: false };
+const REQUIRED: Trust = Trust { freshness: FRESHNESS, required: true, planning: false };
+const OPTIONAL: Trust = Trust { freshness: FRESHNESS, required: false, planning: false };
+const PLANNING: Trust = Trust { freshness: FRESHNESS, required: false, planning: true };
 
 fn at(ms: u64) -> Instant {
     Instant::from_nanos(1_000_000_000 + ms * 1_000_000)
@@ -317,11 +320,12 @@ mod reference {
 
         /// The level, when there is permission to believe one.
         pub(super) fn level(&self, now: Instant, trust: &[Trust]) -> Option<Utilization> {
-            if !self.malformed.is_empty() {
+            let plans = |id: u8| trust.get(usize::from(id)).is_some_and(|trust| trust.planning);
+            if self.malformed.keys().any(|id| !plans(*id)) {
                 return None;
             }
             let mut levels = Vec::new();
-            for (id, trust) in (0_u8..).zip(trust) {
+            for (id, trust) in (0_u8..).zip(trust).filter(|(_, trust)| !trust.planning) {
                 let cells: Vec<_> =
                     self.last.iter().filter(|((source, _), _)| *source == id).map(|(_, l)| *l).collect();
                 let fresh = cells.iter().filter(|(at, _)| now < at.after(trust.freshness)).count();
@@ -331,7 +335,12 @@ mod reference {
                     return None;
                 }
             }
-            levels.into_iter().max()
+            let vouched = levels.into_iter().max()?;
+            let planned = self
+                .last
+                .iter()
+                .filter(|((id, _), (at, _))| plans(*id) && now < at.after(trust[usize::from(*id)].freshness));
+            planned.map(|(_, (_, level))| *level).chain([vouched]).max()
         }
     }
 }
@@ -349,8 +358,11 @@ fn event() -> impl Strategy<Value = (u64, Observation)> {
 }
 
 fn trust() -> impl Strategy<Value = Vec<Trust>> {
-    let one = (any::<bool>(), 200..1500_u64)
-        .prop_map(|(required, ms)| Trust { required, freshness: Duration::from_millis(ms) });
+    let one = (any::<bool>(), 200..1500_u64, 0..4_u8).prop_map(|(required, ms, grade)| Trust {
+        required,
+        freshness: Duration::from_millis(ms),
+        planning: grade == 0,
+    });
     proptest::collection::vec(one, 3)
 }
 

@@ -63,7 +63,7 @@ fn speed_divides_the_distances() {
 #[test]
 fn a_recording_that_ended_is_silent_and_so_goes_stale() {
     let mut trace = open("seconds,percent\n0,10\n1,10\n", 1.0, false).unwrap();
-    let mut fusion = Fusion::new(&[Trust { freshness: Duration::from_secs(2), required: true }]);
+    let mut fusion = Fusion::new(&[Trust { freshness: Duration::from_secs(2), required: true, planning: false }]);
     for reading in played(&mut trace, at(1000)) {
         fusion.on_observation(at(1000), Ok(Reading { source: SourceId(0), ..reading }));
     }

@@ -19,7 +19,7 @@ fn page_world(freshness: Duration) -> PageWorld {
     let path = folder.path().join("load.shm");
     let (parts, feed) = parts(Waits::Descriptors, policy(1), FOREVER, None);
     let page = Shm::open(SourceId(1), &path, 0o600, freshness, clock::now()).unwrap();
-    let trust = |freshness, required| Trust { freshness, required };
+    let trust = |freshness, required| Trust { freshness, required, planning: false };
     let parts = Parts {
         sources: parts.sources.into_iter().chain([Box::new(page) as Box<dyn Source>]).collect(),
         fusion: Fusion::new(&[trust(FOREVER, false), trust(freshness, true)]),

@@ -50,7 +50,7 @@ impl Node {
         work: Work,
         foresight: Option<Foresight>,
     ) -> Self {
-        let fusion = Fusion::new(&[Trust { freshness: setup.freshness, required: true }]);
+        let fusion = Fusion::new(&[Trust { freshness: setup.freshness, required: true, planning: false }]);
         Self {
             judge: Judge::new(now, fusion, governor, setup.freshness),
             work,

@@ -10,7 +10,7 @@ use super::workers::{Changed, Workers};
 use crate::governor::guard::News;
 use crate::governor::{Decision, Policy, Reason};
 use crate::load::Metric;
-use crate::load::fusion::Fusion;
+use crate::load::fusion::{self, Fusion, Trust};
 use crate::sentinel::YieldRecord;
 use crate::sentinel::judge::{Decider, Judge};
 use crate::sentinel::stops::{End, Step, Stops};
@@ -46,11 +46,12 @@ pub(super) enum Act {
 }
 
 impl<D: Decider> Node<D> {
-    pub(super) fn new(scenario: &Scenario, governor: D, seed: u64) -> Self {
+    /// `trust` is what it takes the scenario's sources for.
+    pub(super) fn new(scenario: &Scenario, trust: &[Trust], governor: D, seed: u64) -> Self {
         let now = scenario.origin;
-        let grace = scenario.trust.iter().map(|trust| trust.freshness).max().unwrap_or_default();
+        let grace = fusion::grace(trust);
         Self {
-            judge: Judge::new(now, Fusion::new(&scenario.trust), governor, grace),
+            judge: Judge::new(now, Fusion::new(trust), governor, grace),
             stops: Stops::new(SIGNAL_AGAIN, CONFIRM_KILL),
             workers: Workers::new(now, seed, scenario.unruly_permille),
         }

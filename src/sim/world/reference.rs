@@ -85,6 +85,9 @@ impl Cell {
 impl Source {
     fn hear(&mut self, now: Instant, reading: Reading) {
         let Reading { cell: id, stamped, observed, .. } = reading;
+        if self.trust.planning {
+            return self.hear_plan(now, reading);
+        }
         if stamped.is_some_and(|stamped| stamped > now.after(STAMP_AHEAD_MAX)) {
             self.malformed = self.malformed.max(Some(now));
             return;
@@ -127,6 +130,36 @@ impl Source {
         }
     }
 
+    /// Plans tell levels and goodbyes. Everything else that comes is as if it had not come.
+    fn hear_plan(&mut self, now: Instant, reading: Reading) {
+        let Reading { cell: id, stamped, observed, .. } = reading;
+        if stamped.is_some_and(|stamped| stamped > now.after(STAMP_AHEAD_MAX)) {
+            return;
+        }
+        let at = stamped.unwrap_or(now).min(now);
+        let freshness = self.trust.freshness;
+        match observed {
+            Observed::Gone => {
+                self.cells.retain(|cell| cell.id != id || cell.measured().is_some_and(|measured| measured > at));
+            }
+            Observed::Level { level, .. } => {
+                self.cells.retain(|cell| cell.measured().is_some_and(|measured| now < measured.after(freshness)));
+                if let Some(cell) = self.cells.iter_mut().find(|cell| cell.id == id) {
+                    cell.hear((at, level));
+                } else if self.cells.len() < CELLS_MAX {
+                    self.cells.push(Cell { id, levels: vec![(at, level)], late: None });
+                }
+            }
+            Observed::Late { .. } | Observed::Health { .. } => {}
+        }
+    }
+
+    /// The highest level that it plans with.
+    fn plan(&self, now: Instant) -> Option<Utilization> {
+        let fresh = |cell: &&Cell| cell.measured().is_some_and(|measured| now < measured.after(self.trust.freshness));
+        self.cells.iter().filter(fresh).filter_map(Cell::level).max()
+    }
+
     /// When each of its cells falls silent.
     fn silences(&self) -> impl Iterator<Item = Instant> {
         self.cells.iter().filter_map(|cell| Some(cell.measured()?.after(self.trust.freshness)))
@@ -138,6 +171,9 @@ impl Source {
 
     /// Whether what it says, or does not say, forbids everything.
     fn objects(&self, now: Instant) -> bool {
+        if self.trust.planning {
+            return false;
+        }
         let is_incomplete = self.silences().any(|at| at <= now);
         let is_missed = self.trust.required && !self.is_heard(now);
         let is_half_heard = is_incomplete && (self.trust.required || self.is_heard(now));
@@ -178,7 +214,8 @@ impl Reference {
                 }
             }
             Transition::Heard(Err(malformed)) => {
-                if let Some(source) = self.sources.get_mut(usize::from(malformed.source.0)) {
+                let source = self.sources.get_mut(usize::from(malformed.source.0));
+                if let Some(source) = source.filter(|source| !source.trust.planning) {
                     source.malformed = source.malformed.max(Some(now));
                 }
             }
@@ -248,8 +285,10 @@ impl Reference {
     // ---- what should be ----
 
     fn level(&self, now: Instant) -> Option<Utilization> {
-        let heard = self.sources.iter().filter(|source| source.is_heard(now));
-        let highest = heard.flat_map(|source| &source.cells).filter_map(Cell::level).max()?;
+        let heard = self.sources.iter().filter(|source| !source.trust.planning && source.is_heard(now));
+        let vouched = heard.flat_map(|source| &source.cells).filter_map(Cell::level).max()?;
+        let planned = self.sources.iter().filter(|source| source.trust.planning).filter_map(|source| source.plan(now));
+        let highest = planned.fold(vouched, Utilization::max);
         (!self.sources.iter().any(|source| source.objects(now))).then_some(highest)
     }
 

@@ -16,6 +16,8 @@ use crate::units::{CELLS_MAX, CellId, Instant, SourceId, Utilization, WORKERS_MA
 pub const DAY: Duration = Duration::from_secs(86_400);
 /// Time between two samples of a curve.
 const SAMPLE: Duration = Duration::from_secs(120);
+/// Sets the stream that decides about plans apart from the day's own.
+const PLANS: u64 = 0x706c_616e;
 /// Load curves from which days are composed.
 const CURVES: u64 = 48;
 
@@ -172,7 +174,12 @@ impl<'curves> Script<'curves> {
             due: BinaryHeap::new(),
             count: 0,
         };
-        let trust = (0..sources).map(|id| script.add_feed(SourceId(id))).collect();
+        let mut trust: Vec<Trust> = (0..sources).map(|id| script.add_feed(SourceId(id))).collect();
+        // A stream of its own: days without a plan are what they were before there were plans.
+        if Random::new(seed ^ PLANS).below(3) == 0 {
+            let trust_of_plan = script.add_feed(SourceId(sources));
+            trust.push(Trust { required: false, planning: true, ..trust_of_plan });
+        }
         if trouble_every.is_some() {
             script.plan_trouble(origin);
         }
@@ -208,7 +215,7 @@ impl<'curves> Script<'curves> {
         let feeds = self.feeds.len();
         self.feeds.push(feed);
         self.plan(first, Plan::Report(feeds));
-        Trust { freshness, required }
+        Trust { freshness, required, planning: false }
     }
 
     /// When something happens next; `None` at the end of the day.

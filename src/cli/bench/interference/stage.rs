@@ -216,7 +216,7 @@ impl Watched {
             policy: policy(crew.members.len())?,
             guard: guard::Settings::off(),
             sources: vec![Box::new(source)],
-            fusion: Fusion::new(&[Trust { freshness: FRESHNESS, required: true }]),
+            fusion: Fusion::new(&[Trust { freshness: FRESHNESS, required: true, planning: false }]),
             grace: FRESHNESS,
             priority,
             signal_again: SIGNAL_AGAIN,
