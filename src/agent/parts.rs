@@ -116,7 +116,6 @@ impl Agent {
         core.set_safe_mode(now, history.safe_mode());
         core.impair(now, Impairment::Disk, disk);
         let (keepsake, pm) = remember(now, &settings, &mut core);
-        let service = Service::of_environment(now.mono);
         // From here on an end without a word is a crash.
         history.begun();
         let agent = Self {
@@ -132,7 +131,7 @@ impl Agent {
             status,
             clocks,
             history,
-            service,
+            service: Service::of_environment(now.mono),
             heartbeat,
             privacy,
             keepsake,
