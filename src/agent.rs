@@ -60,7 +60,7 @@ use self::core::{Act, Core};
 use self::desk::Now;
 use self::history::History;
 use self::keeper::{Answer, Keeper, Request};
-use self::outlook::Keepsake;
+use self::outlook::{Keepsake, PmFiles};
 use self::privacy::Privacy;
 use self::pulse::Moves;
 use self::service::Service;
@@ -183,6 +183,7 @@ struct Agent {
     heartbeat: Heartbeat,
     privacy: Privacy,
     keepsake: Keepsake,
+    pm: Option<PmFiles>,
 }
 
 impl Agent {
@@ -256,6 +257,9 @@ impl Agent {
             self.hear_store(answer)?;
         }
         self.tune(now);
+        if let Some(pm) = &mut self.pm {
+            pm.look(now, &mut self.core.outlooks);
+        }
         self.core.turn(now);
         self.keepsake.look(now.mono, &self.core.outlooks);
         self.perform()

@@ -9,7 +9,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
 
@@ -184,4 +184,54 @@ fn the_command_shows_the_hours_as_bars_and_the_message_as_json() {
     assert_eq!(code, Some(0), "{told}");
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["p10_s"].as_array().map(Vec::len), Some(48));
+}
+
+/// PM files of the last five days, one a day: quiet for twelve hours from this hour on, busy for the other twelve.
+fn pm_files(folder: &Path, now: WallTime) {
+    let quarter = i64::try_from(Duration::from_secs(900).as_millis()).unwrap();
+    for day in 1..=5 {
+        let from = (now.as_millis() - day * DAY_MS) / quarter * quarter;
+        let of = |index: i64| {
+            let end = WallTime::from_millis(from + (index + 1) * quarter);
+            let percent = if index < 48 { 5 } else { 80 };
+            format!(
+                "<measInfo><granPeriod duration=\"PT900S\" endTime=\"{end}\"/><measType p=\"1\">RRU.PrbTotDl</measType>\
+                 <measValue measObjLdn=\"NRCellDU=1\"><r p=\"1\">{percent}</r></measValue></measInfo>"
+            )
+        };
+        let infos: String = (0..96).map(of).collect();
+        let text = format!("<measCollecFile><measData>{infos}</measData></measCollecFile>");
+        fs::write(folder.join(format!("day-{day}.xml")), text).unwrap();
+    }
+}
+
+#[test]
+fn a_node_that_never_ran_knows_the_usual_day_from_pm_files() {
+    let folder = tempfile::tempdir().unwrap();
+    pm_files(folder.path(), clock::wall());
+    fs::write(folder.path().join("bad.xml"), "no PM file").unwrap();
+    let path = folder.path().display().to_string();
+    let mut node = Node::prepare(&Setup::new().with("forecast", "pm_dir", path).with("forecast", "horizon_h", 15));
+    node.start_agent();
+    node.feeder.low();
+    let controller = node.controller();
+    controller.wait_for_mode("trough");
+    let until = clock::now().after(Duration::from_secs(60));
+    while !node.log().contains("from PM files") {
+        assert!(clock::now() < until, "{}", node.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let log = node.log();
+    assert!(log.contains("bad.xml") && log.contains("files=5"), "{log}");
+    // What is learned is told at the latest with the next outlook, and kept: the second run begins with it.
+    node.terminate_agent();
+    node.start_agent();
+    let again = node.controller();
+    let known = again.wait("an outlook that knows the days", |messages| {
+        let of = messages.iter().filter(|message| message.topic == "up/outlook");
+        of.filter_map(|message| Capacity::parse(&message.body).ok()).find(|capacity| capacity.days >= 5)
+    });
+    let spans = known.outlook.spans();
+    assert!(spans[4..40].iter().all(|free| free.p50 == known.outlook.span()), "{known:?}");
+    assert!(spans[54..].iter().all(|free| free.p50.is_zero()), "{known:?}");
 }

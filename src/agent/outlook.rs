@@ -4,11 +4,16 @@
 //! nothing is said: the time of day is all that it goes by.
 
 mod file;
+mod folder;
+mod pm;
+mod reported;
 
 pub(super) use self::file::Keepsake;
+pub(super) use self::pm::PmFiles;
 
 use std::time::Duration;
 
+use self::reported::Reported;
 use super::core::Core;
 use super::desk::Now;
 use super::reports::Reports;
@@ -17,8 +22,8 @@ use crate::governor::forecast::{BadSnapshot, Forecast, Score};
 use crate::link::Publish;
 use crate::link::messages::{Capacity, ForecastError};
 use crate::load::fusion::{Fused, FusedLoad};
-use crate::units::Instant;
 use crate::units::outlook::{Outlook, Quantile};
+use crate::units::{Instant, Utilization, WallTime};
 
 /// An outlook is made so often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -37,8 +42,10 @@ pub(super) struct Outlooks {
     forecast: Option<Forecast>,
     /// The last outlook, and when it was made.
     current: Option<(Instant, Outlook)>,
-    /// It is of another policy.
+    /// It is of another policy, or of less than is known now.
     outdated: bool,
+    /// What a controller has reported of a step that is not over.
+    reported: Reported,
     /// The last one told.
     told: Option<(Instant, Outlook)>,
 }
@@ -60,6 +67,14 @@ impl Outlooks {
         }
     }
 
+    /// Takes in what somebody else has counted for a past time. Tells whether that is news: then an outlook is due.
+    fn learn(&mut self, now: Now, from: WallTime, span: Duration, level: Utilization) -> bool {
+        let Some(forecast) = self.forecast.as_mut().filter(|_| now.is_sure()) else { return false };
+        let is_new = forecast.on_history(now.wall, from, span, level);
+        self.outdated |= is_new;
+        is_new
+    }
+
     /// The policy was changed by a reload or a command.
     pub(super) fn set_policy(&mut self, policy: &Policy) {
         // A policy that the governor takes is one that the forecast takes.
@@ -72,6 +87,7 @@ impl Outlooks {
     /// Makes an outlook when it is time. Tells whether it is another one now, or there is none any more.
     fn look(&mut self, now: Now) -> bool {
         let before = self.current.as_ref().map(|(made, _)| *made);
+        self.learn_reported(now);
         if !now.is_sure() {
             self.current = None;
         } else if self.outdated || self.current.as_ref().is_none_or(|(at, _)| now.mono.since(*at) >= LOOK_EVERY) {
@@ -176,7 +192,7 @@ mod tests {
     use super::*;
     use crate::governor::forecast::Settings;
     use crate::load::Metric;
-    use crate::units::{CellId, SourceId, Utilization, WallTime};
+    use crate::units::{CellId, SourceId};
 
     const STEP: Duration = Duration::from_secs(120);
 

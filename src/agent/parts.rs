@@ -14,7 +14,7 @@ use super::desk::{self, Desk};
 use super::history::History;
 use super::keeper::{Found, Keeper};
 use super::models::{self, open_library};
-use super::outlook::{Keepsake, Outlooks};
+use super::outlook::{Keepsake, Outlooks, PmFiles};
 use super::pressure::{self, Watcher};
 use super::privacy::Privacy;
 use super::reports::{Impairment, Reports};
@@ -115,8 +115,7 @@ impl Agent {
         let mut core = Core::new(now, terms(&settings), desk, commands.clone(), HostUsage::read);
         core.set_safe_mode(now, history.safe_mode());
         core.impair(now, Impairment::Disk, disk);
-        let keepsake = remember(now, &settings, &mut core);
-        let service = Service::of_environment(now.mono);
+        let (keepsake, pm) = remember(now, &settings, &mut core);
         // From here on an end without a word is a crash.
         history.begun();
         let agent = Self {
@@ -132,10 +131,11 @@ impl Agent {
             status,
             clocks,
             history,
-            service,
+            service: Service::of_environment(now.mono),
             heartbeat,
             privacy,
             keepsake,
+            pm,
         };
         Ok((agent, mouths))
     }
@@ -151,14 +151,20 @@ fn terms(settings: &Settings) -> Terms {
     }
 }
 
-/// Gives the core its forecast, when one is wanted, with what an earlier run has learned.
-fn remember(now: desk::Now, settings: &Settings, core: &mut Core) -> Keepsake {
+/// Gives the core its forecast, when one is wanted, with what an earlier run has learned, and has PM files read for it.
+fn remember(now: desk::Now, settings: &Settings, core: &mut Core) -> (Keepsake, Option<PmFiles>) {
     core.outlooks = outlooks(settings);
-    Keepsake::open(now.mono, &settings.jobs.state_dir, &mut core.outlooks)
+    let keepsake = Keepsake::open(now.mono, &settings.jobs.state_dir, &mut core.outlooks);
+    let folder = settings.forecast.pm_dir.as_deref().filter(|_| core.outlooks.is_enabled());
+    let pm = folder.and_then(|folder| {
+        let none = |error| tracing::error!(%error, "no thread to read PM files: the forecast does without them");
+        PmFiles::start(folder).map_err(none).ok()
+    });
+    (keepsake, pm)
 }
 
 fn outlooks(settings: &Settings) -> Outlooks {
-    let config::Forecast { enabled, horizon, span } = settings.forecast;
+    let config::Forecast { enabled, horizon, span, pm_dir: _ } = settings.forecast;
     let forecast = forecast::Settings { policy: settings.policy.clone(), horizon, span };
     match Forecast::new(forecast) {
         Ok(forecast) if enabled => Outlooks::new(forecast),

@@ -13,7 +13,7 @@ use crate::link::{AckToken, Publish};
 use crate::load::Metric;
 use crate::load::mqtt::Said;
 use crate::telemetry::LogLimit;
-use crate::units::{CellId, Instant, Utilization};
+use crate::units::{CellId, Instant, Utilization, WallTime};
 
 /// How far ahead of this node's clock a report may be: two machines, each with a clock of its own.
 const AHEAD_MAX: Duration = Duration::from_secs(5);
@@ -27,6 +27,8 @@ const BURST: u32 = 50;
 pub(super) struct Heard {
     /// When it was measured, on this node's clock.
     pub(super) at: Instant,
+    /// The same by the wall clock; never later than now.
+    pub(super) wall: WallTime,
     /// What it says, cell by cell.
     pub(super) cells: Vec<(CellId, Said)>,
 }
@@ -99,7 +101,8 @@ impl Planning {
                 Said::Level(metric, percent.and_then(Utilization::from_percent).unwrap_or(Utilization::FULL))
             }
         };
-        Ok(Heard { at, cells: plan.cells.iter().map(|cell| (cell.cell, said(cell.usage))).collect() })
+        let wall = plan.at.min(now.wall);
+        Ok(Heard { at, wall, cells: plan.cells.iter().map(|cell| (cell.cell, said(cell.usage))).collect() })
     }
 }
 
@@ -107,7 +110,10 @@ impl Core {
     /// A controller has reported the load.
     pub(super) fn hear_plan(&mut self, now: Now, message: &Publish, ack: Option<AckToken>) {
         match self.planning.judge(now, message) {
-            Ok(heard) => self.acts.push_back(Act::Plan(heard)),
+            Ok(heard) => {
+                self.outlooks.hear_report(now, heard.wall, &heard.cells);
+                self.acts.push_back(Act::Plan(heard));
+            }
             Err(why) => {
                 static LEFT_OUT: LogLimit = LogLimit::new(5, 60);
                 if let Some(suppressed) = LEFT_OUT.admit(now.mono) {
@@ -124,7 +130,6 @@ impl Core {
 mod tests {
     use super::*;
     use crate::link::messages::PlannedCell;
-    use crate::units::WallTime;
 
     const MAX_AGE: Duration = Duration::from_secs(900);
     /// This node was started half an hour before.

@@ -151,7 +151,7 @@ impl Forecast {
     /// day is known sooner. It is never scored, and never outranks what was measured here.
     ///
     /// `false` when nothing of it was new: it begins in the future of `now`, lies further back than what is remembered,
-    /// is shorter than a step, or was measured here.
+    /// is shorter than a step, was measured here, or is no higher than what was told of that time before.
     pub fn on_history(&mut self, now: WallTime, from: WallTime, span: Duration, level: Utilization) -> bool {
         let first = Step::containing(from.after(STEP.saturating_sub(Duration::from_millis(1))));
         let end = Step::containing(from.after(span.min(HORIZON_MAX))).min(Step::containing(now));

@@ -98,10 +98,11 @@ impl Days {
         }
     }
 
-    /// Notes what somebody else says that a step was like. Tells whether that is news.
+    /// Notes what somebody else says that a step was like. Tells whether that is news: of several cells, or words about
+    /// one time, the highest counts, in whatever order they come.
     pub(super) fn put_told(&mut self, today: i64, step: Step, entry: Entry) -> bool {
         let age = today.saturating_sub(step.day());
-        let known = self.get(step).is_some_and(|known| known.measured || known.mean == entry.mean);
+        let known = self.get(step).is_some_and(|known| known.measured || known.mean >= entry.mean);
         let place = self.rows.get(Self::place_of(step.day())).and_then(Option::as_ref);
         let newer = place.is_some_and(|row| row.day > step.day());
         if !(0..COUNT).contains(&age) || known || newer {
