@@ -8,8 +8,9 @@
 //! * Suspicion: the latest running windows are worse than the stopped ones that are known, more than is tolerated and
 //!   beyond chance. That alone proves nothing: the RAN may have been restarted, or got a carrier more.
 //! * So under suspicion running and stopped windows are made to alternate: inference stops for a moment now and then,
-//!   at most once in `control_every`; and a time or two when nothing is known of the last half hour. Only windows from
-//!   after the suspicion count, from three stops at least.
+//!   at most once in `control_every`; and a time or two when nothing is known of the last half hour, or up to six when
+//!   a single bad window is all that speaks against a suspicion. Only windows from after the suspicion count, from three
+//!   stops at least.
 //! * Harm: the ceiling is halved, from the number of workers that was seen to harm. At none it is tried again after a
 //!   pause, whose length doubles each time. Calm: one more worker after each `calm`.
 //! * Cleared: the figure is as bad without inference, or nothing could be shown for long. What was known from before

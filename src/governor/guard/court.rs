@@ -12,6 +12,8 @@ use crate::units::{Health, Instant, Utilization};
 /// Fewest windows of each side for a suspicion.
 const SUSPECT_RUNNING_MIN: usize = 8;
 const SUSPECT_STOPPED_MIN: usize = 4;
+/// With fewer stopped windows than this a single bad one may hide the harm, so that more are asked for.
+const SUSPECT_STOPPED_SURE: usize = 12;
 /// Running windows older than so many windows raise no suspicion any more.
 const SUSPECT_WINDOWS: u32 = 40;
 /// Stopped windows older than so many windows are too old to compare with: half an hour of the standard ones.
@@ -88,6 +90,7 @@ impl Guard {
                 self.rule(now, Ruling::Suspected, self.ceiling, Some(comparison));
                 return true;
             }
+            is_known &= !self.is_hidden(figure, sides);
         }
         is_known
     }
@@ -122,6 +125,13 @@ impl Guard {
         let tolerance = self.settings.tolerance(figure);
         let (_, running, stopped) = sides.quantile();
         u64::from(running) > tolerance.of(stopped) && sides.score(tolerance) >= score
+    }
+
+    /// Whether all that speaks against a suspicion is the worst of a few stopped windows.
+    fn is_hidden(&self, figure: Health, sides: Sides<'_>) -> bool {
+        let others = sides.stopped.split_last().map_or(sides.stopped, |(_worst, others)| others);
+        sides.stopped.len() < SUSPECT_STOPPED_SURE
+            && self.is_worse(figure, Sides { stopped: others, ..sides }, SUSPECT_SCORE)
     }
 
     pub(super) fn tell_comparisons(&mut self, now: Instant, band: Band, workers: u8) {

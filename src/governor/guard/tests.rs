@@ -1,5 +1,7 @@
 //! Claims about the guard, against a RAN whose health is known because it is made here.
 
+mod polluted;
+
 use proptest::prelude::*;
 
 use super::*;
