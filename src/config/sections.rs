@@ -163,7 +163,7 @@ fn policy(mut section: Section<'_, '_>, workers: u8) -> Policy {
         workers,
         busy_above: section.percent("busy_above", 40),
         idle_below: section.percent("idle_below", 15),
-        settle: section.seconds("settle_s", Duration::from_secs(30), span(50, HOUR)),
+        settle: section.seconds("settle_s", Duration::from_secs(120), span(50, HOUR)),
         settle_max: section.seconds("settle_max_s", Duration::from_secs(600), span(50, DAY)),
         flap_window: section.seconds("flap_window_s", Duration::from_secs(300), span(50, DAY)),
         raise_every: section.seconds("raise_every_s", Duration::from_secs(1), span(0, HOUR)),
