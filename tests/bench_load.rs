@@ -27,7 +27,7 @@ fn few_events_give_every_figure_of_every_source_in_the_promised_form() {
     let ways = json["ways"].as_object().expect("ways by name");
     let mut names: Vec<&str> = ways.keys().map(String::as_str).collect();
     names.sort_unstable();
-    assert_eq!(names, ["push-udp", "push-unix", "shm"]);
+    assert_eq!(names, ["ocudu", "push-udp", "push-unix", "shm"]);
     for (name, way) in ways {
         assert_eq!((&way["events"], &way["bare_reads"]), (&20.into(), &20.into()), "{name}: {json}");
         let figure =

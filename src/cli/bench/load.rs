@@ -7,6 +7,7 @@
 
 mod bare;
 mod figures;
+mod gnb;
 mod heard;
 mod parser;
 mod ways;
@@ -93,7 +94,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         for way in &ways {
             go_on(&interrupt)?;
             progress.at(done, way.name);
-            let (before, until) = (way.share(due(round)), way.share(due(round + 1)));
+            let (before, until) = (due(round), due(round + 1));
             let turn = Turn { way, folder: folder.path(), priority, events: until - before, cores: &machine.cores };
             // Another one begins in each round, so that none is always the first.
             if round % 2 == 0 {

@@ -5,12 +5,13 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use super::gnb;
 use crate::load::{self, push, shm};
 use crate::sys::clock;
 use crate::units::{CellId, Instant, SourceId, Utilization};
 
-const IDLE_PERCENT: u8 = 3;
-const BUSY_PERCENT: u8 = 90;
+pub(super) const IDLE_PERCENT: u8 = 3;
+pub(super) const BUSY_PERCENT: u8 = 90;
 /// How long a page is believed between two rings; without meaning for the bare read.
 const PAGE_FRESHNESS: std::time::Duration = std::time::Duration::from_secs(3_600);
 
@@ -20,8 +21,6 @@ pub(super) struct Way {
     pub(super) key: &'static str,
     /// For people.
     pub(super) name: &'static str,
-    /// One event of so many is tried: above 1 where an event takes long for a reason of the source.
-    one_of: u64,
     /// Prepares it for a sentinel.
     pub(super) open: fn(&Path) -> io::Result<Opened>,
     /// Opens the same kind of socket for a thread that only reads.
@@ -29,18 +28,12 @@ pub(super) struct Way {
 }
 
 /// All of them.
-pub(super) const WAYS: [Way; 3] = [
-    Way { key: "push-unix", name: "push, Unix datagram", one_of: 1, open: open_unix, bare: bare_unix },
-    Way { key: "push-udp", name: "push, UDP", one_of: 1, open: open_udp, bare: bare_udp },
-    Way { key: "shm", name: "shared page", one_of: 1, open: open_page, bare: bare_page },
+pub(super) const WAYS: [Way; 4] = [
+    Way { key: "push-unix", name: "push, Unix datagram", open: open_unix, bare: bare_unix },
+    Way { key: "push-udp", name: "push, UDP", open: open_udp, bare: bare_udp },
+    Way { key: "shm", name: "shared page", open: open_page, bare: bare_page },
+    Way { key: "ocudu", name: "OCUDU, WebSocket", open: gnb::open, bare: gnb::bare },
 ];
-
-impl Way {
-    /// How many events of so many are tried.
-    pub(super) const fn share(&self, events: u64) -> u64 {
-        events.div_ceil(self.one_of)
-    }
-}
 
 /// The names for `--only`.
 pub(super) fn names() -> clap::builder::PossibleValuesParser {
