@@ -384,8 +384,9 @@ impl Tuner {
         self.harm_above()?;
         let lower = |limit: Utilization, least: Utilization| scaled(limit, 875).max(least.min(limit));
         let Setting { busy_above, idle_below, settle } = self.in_force;
-        let busy_above = lower(busy_above, busy_above_min);
-        let idle_below = lower(idle_below, idle_below_min).min(busy_above);
+        // Where the bound of one holds it up, the other may not go below it.
+        let idle_below = lower(idle_below, idle_below_min);
+        let busy_above = lower(busy_above, busy_above_min).max(idle_below);
         let gentler = Setting { busy_above, idle_below, settle };
         (gentler != self.in_force).then_some(gentler)
     }
