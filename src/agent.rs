@@ -41,6 +41,7 @@ mod safeguards;
 mod service;
 #[cfg(test)]
 mod simulation;
+mod snapshot;
 mod status;
 mod telemetry;
 pub mod trust;

@@ -1,43 +1,40 @@
-//! Where is it kept what the forecast has learned? A file beside the store, replaced as a whole or not at all.
+//! Where is it kept what the forecast has learned? A [`Snapshot`] beside the store.
 //!
-//! It must never be in the way: one that cannot be read or written is told of, and the forecast learns anew. A thread of
-//! its own writes it, because a disk may take seconds.
+//! One that cannot be read is told of, and the forecast learns anew.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Outlooks;
+use crate::agent::snapshot::{Form, Snapshot};
 use crate::governor::forecast::SNAPSHOT_BYTES_MAX;
 use crate::telemetry::LogLimit;
 use crate::units::Instant;
 
-/// Name of the file in the state directory, and of the one that is to replace it.
-const FILE: &str = "forecast.bin";
-const FRESH: &str = "forecast.new";
 /// It is written at most so often: flash wears out.
 const KEEP_EVERY: Duration = Duration::from_secs(600);
-/// At the end it is waited for so long.
-const PATIENCE: Duration = Duration::from_millis(200);
-const LOOK: Duration = Duration::from_millis(5);
 
-/// The file, and whoever is writing it.
+static FORM: Form = Form {
+    name: "forecast.bin",
+    fresh: "forecast.new",
+    thread: "forecast",
+    bytes_max: SNAPSHOT_BYTES_MAX,
+    what: "what the forecast has learned",
+    told: LogLimit::new(2, 3600),
+};
+
+/// The file of what was learned.
 #[derive(Debug)]
-pub(in crate::agent) struct Keepsake {
-    folder: PathBuf,
-    kept_at: Instant,
-    writer: Option<JoinHandle<io::Result<()>>>,
-}
+pub(in crate::agent) struct Keepsake(Snapshot);
 
 impl Keepsake {
     /// Gives the outlooks what an earlier run has learned.
     pub(in crate::agent) fn open(now: Instant, folder: &Path, outlooks: &mut Outlooks) -> Self {
-        let path = folder.join(FILE);
+        let file = Snapshot::new(now, folder, &FORM);
+        let path = file.path();
         if outlooks.is_enabled() {
-            match read(&path) {
+            match file.read() {
                 Ok(bytes) => match outlooks.restore(&bytes) {
                     Ok(()) => tracing::info!(bytes = bytes.len(), "the forecast goes on with what was learned"),
                     Err(error) => tracing::warn!(%error, path = %path.display(), "the forecast begins anew"),
@@ -46,82 +43,37 @@ impl Keepsake {
                 Err(error) => tracing::warn!(%error, path = %path.display(), "the forecast begins anew"),
             }
         }
-        Self { folder: folder.to_owned(), kept_at: now, writer: None }
+        Self(file)
     }
 
     /// Keeps what was learned, when it is time and nothing is being written.
     pub(in crate::agent) fn look(&mut self, now: Instant, outlooks: &Outlooks) {
-        if now.since(self.kept_at) >= KEEP_EVERY {
+        if self.0.is_due(now, KEEP_EVERY) {
             self.keep(now, outlooks);
         }
     }
 
     /// Keeps what was learned now, unless something is being written.
     pub(in crate::agent) fn keep(&mut self, now: Instant, outlooks: &Outlooks) {
-        self.kept_at = now;
-        if !self.is_done(now) {
-            return;
-        }
-        let Some(snapshot) = outlooks.snapshot() else { return };
-        let folder = self.folder.clone();
-        let writer = std::thread::Builder::new().name("forecast".to_owned());
-        match writer.spawn(move || write(&folder, &snapshot)) {
-            Ok(writer) => self.writer = Some(writer),
-            Err(error) => tell(now, &error),
-        }
+        self.0.keep(now, || outlooks.snapshot());
     }
 
     /// Waits for what is being written, for a moment.
     pub(in crate::agent) fn finish(&mut self, now: Instant) {
-        for _ in 0..PATIENCE.as_millis() / LOOK.as_millis() {
-            if self.is_done(now) {
-                return;
-            }
-            std::thread::sleep(LOOK);
-        }
+        self.0.finish(now);
     }
-
-    fn is_done(&mut self, now: Instant) -> bool {
-        let Some(writer) = self.writer.take_if(|writer| writer.is_finished()) else { return self.writer.is_none() };
-        if let Ok(Err(error)) = writer.join() {
-            tell(now, &error);
-        }
-        true
-    }
-}
-
-fn tell(now: Instant, error: &io::Error) {
-    static UNWRITTEN: LogLimit = LogLimit::new(2, 3600);
-    if let Some(suppressed) = UNWRITTEN.admit(now) {
-        tracing::warn!(%error, suppressed, "what the forecast has learned cannot be kept; a restart would begin anew");
-    }
-}
-
-/// The file, if it is not longer than one can be.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(SNAPSHOT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Replaces the file: what is under its name is always whole.
-fn write(folder: &Path, snapshot: &[u8]) -> io::Result<()> {
-    let fresh = folder.join(FRESH);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(snapshot)?;
-    file.sync_data()?;
-    fs::rename(&fresh, folder.join(FILE))?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::tests::{learned, outlooks};
     use super::*;
 
     fn finished(mut keepsake: Keepsake) {
-        while !keepsake.is_done(Instant::default()) {
-            std::thread::sleep(LOOK);
+        while !keepsake.0.is_done(Instant::default()) {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -131,11 +83,11 @@ mod tests {
         let first = learned();
         let mut keepsake = Keepsake::open(Instant::default(), folder.path(), &mut outlooks());
         keepsake.look(Instant::default().after(KEEP_EVERY / 2), &first);
-        assert!(keepsake.writer.is_none(), "not yet");
+        assert!(keepsake.0.is_done(Instant::default()) && !folder.path().join(FORM.name).exists(), "not yet");
         keepsake.look(Instant::default().after(KEEP_EVERY), &first);
         finished(keepsake);
         let names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, [FILE]);
+        assert_eq!(names, [FORM.name]);
         let mut second = outlooks();
         finished(Keepsake::open(Instant::default(), folder.path(), &mut second));
         assert_eq!(second.snapshot(), first.snapshot());
@@ -144,7 +96,7 @@ mod tests {
     #[test]
     fn a_file_that_is_cut_or_foreign_or_endless_is_as_none() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE);
+        let path = folder.path().join(FORM.name);
         let whole = learned().snapshot().unwrap();
         for bytes in [&whole[..whole.len() - 1], b"", b"something else", &vec![0; 2 * SNAPSHOT_BYTES_MAX]] {
             fs::write(&path, bytes).unwrap();
@@ -154,7 +106,7 @@ mod tests {
         }
         // A write that was cut leaves the old file.
         fs::write(&path, &whole).unwrap();
-        fs::write(folder.path().join(FRESH), &whole[..100]).unwrap();
+        fs::write(folder.path().join(FORM.fresh), &whole[..100]).unwrap();
         let mut outlooks = outlooks();
         finished(Keepsake::open(Instant::default(), folder.path(), &mut outlooks));
         assert_eq!(outlooks.snapshot(), Some(whole));

@@ -6,7 +6,7 @@
 
 mod bare;
 mod method;
-mod sentinels;
+pub(super) mod sentinels;
 mod show;
 mod stage;
 mod tally;

@@ -8,25 +8,16 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::Timespec;
 
+use super::super::yields::sentinels;
 use super::ways::{Feed, Opened, Way};
 use crate::cli::failure::{Class, Failure};
-use crate::governor::{Mode, Policy, guard};
-use crate::load;
+use crate::governor::Mode;
 use crate::sentinel::{self, Report, Sentinel, YieldClass};
 use crate::sys::{clock, process};
-use crate::units::Utilization;
 use crate::worker::gate::Gate;
 
-/// How long a reading is believed: longer than any round, so that only the events make the node busy.
-const FRESHNESS: Duration = Duration::from_secs(3_600);
-/// Time for which the load is low before the process may run again.
-const SETTLE: Duration = Duration::from_millis(1);
 /// Longest wait for a decision, or for the process to be let run; then the bench has failed.
 const WAIT_MAX: Duration = Duration::from_secs(30);
-/// As in the agent's defaults.
-const SIGNAL_AGAIN: Duration = Duration::from_millis(50);
-/// The process must not be killed because the machine stalls: its end would end the bench.
-const CONFIRM_KILL: Duration = Duration::from_secs(60);
 
 /// A sentinel that hears of load by one way.
 pub(super) struct Heard {
@@ -50,7 +41,7 @@ impl Heard {
         let mut command = Command::new("cat");
         process::tie_to_parent(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()));
         let process = command.spawn().map_err(|error| Failure::io("cannot start cat, to be stopped", &error))?;
-        let sentinel = sentinel::start(settings(kind, priority)?, Arc::clone(&gate));
+        let sentinel = sentinel::start(sentinels::settings(kind, priority, 1)?, Arc::clone(&gate));
         let sentinel = sentinel.map_err(|error| Failure::new(Class::Software, error.to_string()))?;
         gate.fill(0, i32::try_from(process.id()).unwrap_or(i32::MAX));
         sentinel.worker_changed();
@@ -138,26 +129,4 @@ impl Drop for Heard {
 
 fn not_sent(error: std::io::Error) -> Failure {
     Failure::io("cannot send load to the sentinel", &error)
-}
-
-/// As in the agent; only that a trough comes back at once.
-fn settings(kind: load::Kind, priority: Option<u8>) -> Result<sentinel::Settings, Failure> {
-    let percent = |value| {
-        let text = "a limit of the bench is no percentage; report this";
-        Utilization::from_percent(value).ok_or_else(|| Failure::new(Class::Software, text))
-    };
-    let policy = Policy {
-        workers: 1,
-        busy_above: percent(40)?,
-        idle_below: percent(15)?,
-        settle: SETTLE,
-        settle_max: SETTLE,
-        flap_window: Duration::ZERO,
-        raise_every: Duration::ZERO,
-    };
-    let source =
-        load::SourceSettings { name: "bench".to_owned(), freshness: FRESHNESS, required: true, record: None, kind };
-    let load = load::Settings { sources: vec![source] };
-    let guard = guard::Settings::off();
-    Ok(sentinel::Settings { policy, guard, load, priority, signal_again: SIGNAL_AGAIN, confirm_kill: CONFIRM_KILL })
 }

@@ -238,7 +238,11 @@ fn way_in(method: Method, folder: &Path) -> io::Result<(load::Kind, Connect)> {
 }
 
 /// As in the agent; only that a trough comes back at once.
-fn settings(kind: load::Kind, priority: Option<u8>, workers: u8) -> Result<sentinel::Settings, Failure> {
+pub(in crate::cli::bench) fn settings(
+    kind: load::Kind,
+    priority: Option<u8>,
+    workers: u8,
+) -> Result<sentinel::Settings, Failure> {
     let percent = |value| {
         let text = "a limit of the bench is no percentage; report this";
         Utilization::from_percent(value).ok_or_else(|| Failure::new(Class::Software, text))
