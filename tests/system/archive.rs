@@ -1,5 +1,7 @@
 //! How do files get into a machine? In an initramfs: a cpio archive ("newc") that the kernel unpacks at its start.
 
+#![allow(unreachable_pub, reason = "parts of one test")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};

@@ -2,6 +2,8 @@
 //!
 //! Emulated instruction by instruction (TCG): it tells right from wrong, never fast from slow.
 
+#![allow(unreachable_pub, reason = "parts of one test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -108,8 +110,8 @@ pub fn run(flavour: Flavour, name: &str, archive: &Archive, steps: &[(&str, Stri
     }
     // Archives behind one another are unpacked in turn, and what comes later counts.
     let userlands = archive.also.iter().copied().chain([flavour.debian()]);
-    let read = |name| fs::read(prepared("initramfs", name)).expect("what was prepared can be read");
-    let mut bytes: Vec<u8> = userlands.flat_map(read).collect();
+    let packed = |name| fs::read(prepared("initramfs", name)).expect("what was prepared can be read");
+    let mut bytes: Vec<u8> = userlands.flat_map(packed).collect();
     bytes.extend(archive.bytes());
     fs::write(&initramfs, bytes).expect("an initramfs can be written");
     let _ = fs::remove_file(&console);

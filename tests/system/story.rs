@@ -1,5 +1,7 @@
 //! What must be true of what a machine saw of its node? Judges the lines of the step `agent`, and the doctor's report.
 
+#![allow(unreachable_pub, reason = "parts of one test")]
+
 use std::fs;
 use std::path::Path;
 
