@@ -20,7 +20,7 @@ const SCHED_IDLE: &str = "5";
 const FILTERED: &str = "2";
 
 /// What the doctor must call "ok" on every kernel of Debian.
-const LAYERS: [&str; 8] = [
+const LAYERS: [&str; 9] = [
     "kernel",
     "SCHED_FIFO",
     "locked memory",
@@ -29,6 +29,7 @@ const LAYERS: [&str; 8] = [
     "seccomp",
     "user namespaces",
     "no_new_privs",
+    "sealed memory, pidfd",
 ];
 /// And of the groups, where a configuration is given.
 const FLOOR: [&str; 10] = [
