@@ -64,12 +64,9 @@ pub(crate) fn write_all(folder: &Path, without: &[String]) -> io::Result<()> {
 /// The command with what a person is shown of it: no hidden subcommands, none of these names, no `help` beside `--help`.
 fn shown(command: &clap::Command, without: &[String]) -> clap::Command {
     let is_kept = |below: &&clap::Command| !below.is_hide_set() && !without.iter().any(|name| name == below.get_name());
-    let mut kept = clap::Command::new(command.get_name().to_owned()).disable_help_subcommand(true);
+    let mut kept = clap::Command::new("neap").version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true);
     if let Some(about) = command.get_about() {
         kept = kept.about(about.clone());
-    }
-    if let Some(version) = command.get_version() {
-        kept = kept.version(version.to_owned());
     }
     if let Some(after) = command.get_after_help() {
         let is_told = |line: &&str| !without.iter().any(|name| line.trim().starts_with(&format!("neap {name} ")));
@@ -88,10 +85,9 @@ fn write_pages(command: &clap::Command, folder: &Path) -> io::Result<()> {
     fs::write(folder.join(format!("{name}.1")), page_of(command, &name)?)
 }
 
-fn page_of(command: &clap::Command, name: &str) -> io::Result<Vec<u8>> {
-    let man = Man::new(command.clone()).title(name.to_uppercase()).source(SOURCE).manual(MANUAL);
-    let mut page = Vec::new();
-    man.render_title(&mut page)?;
+fn page_of(command: &clap::Command, name: &str) -> io::Result<String> {
+    let man = Man::new(command.clone());
+    let mut page = title(&name.to_uppercase(), 1).into_bytes();
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
@@ -105,14 +101,25 @@ fn page_of(command: &clap::Command, name: &str) -> io::Result<Vec<u8>> {
     if let Some(after) = command.get_after_long_help().or_else(|| command.get_after_help()) {
         page.extend(literal_sections(&after.to_string()).into_bytes());
     }
-    page.extend(b".SH \"SEE ALSO\"\n".iter());
+    page.extend_from_slice(b".SH \"SEE ALSO\"\n");
     page.extend(see_also(name).into_bytes());
-    Ok(page)
+    Ok(plain(&String::from_utf8_lossy(&page)))
+}
+
+/// The head of a page; the empty word is its date.
+fn title(name: &str, section: u8) -> String {
+    format!(".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n.TH {name} {section} \"\" \"{SOURCE}\" \"{MANUAL}\"\n")
+}
+
+/// Letters that not every roff reads, by their number.
+fn plain(page: &str) -> String {
+    let letter = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\[u{:04X}]", u32::from(c)) };
+    page.chars().map(letter).collect()
 }
 
 /// Every paragraph whose first line ends with a colon becomes a section of its own.
 fn literal_sections(text: &str) -> String {
-    let mut out = String::new();
+    let (mut out, mut last) = (String::new(), String::new());
     for paragraph in text.split("\n\n") {
         let (heading, body) = match paragraph.split_once('\n') {
             Some((first, rest)) if first.ends_with(':') => (first.trim_end_matches(':').to_uppercase(), rest),
@@ -121,12 +128,21 @@ fn literal_sections(text: &str) -> String {
                 _ => ("NOTES".to_owned(), paragraph),
             },
         };
-        out += &format!(".SH \"{}\"\n.nf\n", escaped(&heading));
-        for line in body.lines() {
-            out += &guarded(&escaped(line.strip_prefix("  ").unwrap_or(line)));
-            out.push('\n');
+        // Several remarks are one section.
+        if heading == last {
+            out += ".PP\n";
+        } else {
+            out += &format!(".SH \"{}\"\n", escaped(&heading));
         }
-        out += ".fi\n";
+        let lines: Vec<&str> = body.lines().collect();
+        // What is indented is to be copied; the rest are sentences.
+        if lines.iter().any(|line| line.starts_with("  ")) {
+            let literal = |line: &&str| guarded(&escaped(line.strip_prefix("  ").unwrap_or(line))) + "\n";
+            out += &format!(".nf\n{}.fi\n", lines.iter().map(literal).collect::<String>());
+        } else {
+            out += &filled(&lines);
+        }
+        last = heading;
     }
     out
 }
@@ -138,10 +154,9 @@ fn see_also(name: &str) -> String {
 
 /// The page of the configuration: its sections, its keys with their defaults, and what is said above each.
 fn page_of_the_configuration(text: &str) -> String {
-    let mut page = format!(
-        ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n.TH NEAP.TOML 5 \"\" \"{SOURCE}\" \"{MANUAL}\"\n\
-         .SH NAME\nneap.toml \\- what a node of Neap is told\n.SH SYNOPSIS\n.I /etc/neap/neap.toml\n.SH DESCRIPTION\n"
-    );
+    let mut page = title("NEAP.TOML", 5);
+    page += ".SH NAME\nneap.toml \\- what a node of Neap is told\n";
+    page += ".SH SYNOPSIS\n.I /etc/neap/neap.toml\n.SH DESCRIPTION\n";
     let mut said: Vec<&str> = Vec::new();
     let mut keys: Vec<&str> = Vec::new();
     // An empty line at the end brings out what is still held.
@@ -164,7 +179,8 @@ fn page_of_the_configuration(text: &str) -> String {
             said.clear();
         }
     }
-    page + ".SH \"SEE ALSO\"\n.BR neap-check (1),\n.BR neap-run (1),\n.BR neap-doctor (1)\n"
+    page += ".SH \"SEE ALSO\"\n.BR neap-check (1),\n.BR neap-run (1),\n.BR neap-doctor (1)\n";
+    plain(&page)
 }
 
 /// Whether a line gives a key a value, in force (`key = 1`) or as an example (`#key = 1`).

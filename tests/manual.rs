@@ -113,14 +113,14 @@ fn complaints(program: &[&str], page: &Path) -> Option<String> {
 fn neither_groff_nor_mandoc_finds_a_mistake_in_a_page() {
     let (folder, found) = written(&[]);
     let groff = ["groff", "-man", "-ww", "-z", "-Tutf8"];
-    // STYLE is taste; "missing date" is meant.
+    // A page has no date on purpose; space that counts twice is clap's way to part its paragraphs.
     let mandoc = ["mandoc", "-Tlint", "-Wwarning"];
-    for (program, is_meant) in [(&groff[..], None), (&mandoc[..], Some("missing date"))] {
+    let meant = ["missing date", "skipping paragraph macro"];
+    for (program, meant) in [(&groff[..], &[][..]), (&mandoc[..], &meant[..])] {
         let mut looked = 0;
         for name in found.keys().filter(|name| name.starts_with("man/")) {
             let Some(said) = complaints(program, &folder.path().join(name)) else { continue };
-            let told: Vec<&str> =
-                said.lines().filter(|line| is_meant.is_none_or(|words| !line.contains(words))).collect();
+            let told: Vec<&str> = said.lines().filter(|line| !meant.iter().any(|words| line.contains(words))).collect();
             assert!(told.is_empty(), "{} about {name}: {}", program[0], told.join("\n"));
             looked += 1;
         }
