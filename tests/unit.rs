@@ -73,7 +73,7 @@ fn complaints(drop_in: &str) -> Option<String> {
 
 /// The drop-ins that are shipped: name and text.
 fn drop_ins() -> Vec<(String, String)> {
-    let folder = fs::read_dir(unit().with_file_name("neap.service.d")).expect("the folder is there");
+    let folder = fs::read_dir(unit().with_file_name("drop-ins")).expect("the folder is there");
     let read = |path: PathBuf| (path.display().to_string(), fs::read_to_string(&path).expect("it is text"));
     folder.map(|entry| read(entry.expect("a folder can be listed").path())).collect()
 }
