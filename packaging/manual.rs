@@ -186,7 +186,9 @@ fn page_of_the_configuration(text: &str) -> String {
 /// Whether a line gives a key a value, in force (`key = 1`) or as an example (`#key = 1`).
 fn is_key(line: &str) -> bool {
     let line = line.strip_prefix('#').unwrap_or(line);
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
     line.split_once(" = ").is_some_and(|(name, _)| is_name(name))
 }
 
