@@ -11,7 +11,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use neap::load::push::encode;
-use neap::sim::broker;
 use neap::sys::{clock, process};
 use neap::units::CellId;
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +18,7 @@ use tempfile::TempDir;
 use toml::{Table, Value};
 
 use super::controller::Controller;
+use super::emulation::is_emulated;
 use super::mosquitto::{Mosquitto, Options};
 use super::wait_for;
 
@@ -119,6 +119,11 @@ impl Setup {
                 setup = setup.with(section, key, value);
             }
         }
+        // An emulator has neither Landlock nor filters of system calls: the sandbox that is required could not be had.
+        let told = setup.0.get("sandbox").is_some_and(|section| section.get("level").is_some());
+        if is_emulated() && !told {
+            setup = setup.with("sandbox", "level", "best-effort");
+        }
         toml::to_string(&setup.0).expect("a table can be written")
     }
 }
@@ -136,10 +141,17 @@ pub fn models() -> PathBuf {
 
 // === Broker ===
 
+#[cfg(feature = "demo")]
+use neap::sim::broker::Broker as EmbeddedBroker;
+
+/// A build for nodes has none.
+#[cfg(not(feature = "demo"))]
+pub enum EmbeddedBroker {}
+
 /// Mosquitto when it is installed, else the embedded broker.
 pub enum Broker {
     Mosquitto(Mosquitto),
-    Embedded(broker::Broker),
+    Embedded(EmbeddedBroker),
 }
 
 impl Broker {
@@ -147,7 +159,10 @@ impl Broker {
     pub fn start() -> Self {
         match Mosquitto::start(Options::default()) {
             Some(mosquitto) => Self::Mosquitto(mosquitto),
-            None => Self::Embedded(broker::Broker::start().expect("the embedded broker can be started")),
+            #[cfg(feature = "demo")]
+            None => Self::Embedded(EmbeddedBroker::start().expect("the embedded broker can be started")),
+            #[cfg(not(feature = "demo"))]
+            None => panic!("without the feature demo there is no broker but Mosquitto: apt-get install mosquitto"),
         }
     }
 
@@ -159,7 +174,10 @@ impl Broker {
     pub fn port(&self) -> u16 {
         match self {
             Self::Mosquitto(mosquitto) => mosquitto.port(),
+            #[cfg(feature = "demo")]
             Self::Embedded(embedded) => embedded.address().port(),
+            #[cfg(not(feature = "demo"))]
+            Self::Embedded(embedded) => match *embedded {},
         }
     }
 }
@@ -376,7 +394,8 @@ pub fn workers_of(agent: i32) -> Vec<i32> {
     let is_worker = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        words.get(1) == Some(&&b"worker"[..])
+        // An emulator's own words come first.
+        words.get(if is_emulated() { 8 } else { 1 }) == Some(&&b"worker"[..])
             && words.windows(2).any(|pair| pair[0] == b"--parent" && pair[1] == parent.as_bytes())
     };
     pids.filter(is_worker).filter(|pid| is_alive(*pid)).collect()
