@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use toml::{Table, Value};
 
 use super::controller::Controller;
-use super::emulation::is_emulated;
+use super::emulation::{is_emulated, sandbox_level};
 use super::mosquitto::{Mosquitto, Options};
 use super::wait_for;
 
@@ -114,15 +114,11 @@ impl Setup {
             ("jobs", "state_dir", path("state")),
             ("status", "socket", path("status.sock")),
             ("models", "dir", Value::from(models().display().to_string())),
+            ("sandbox", "level", Value::from(sandbox_level())),
         ] {
             if setup.0.get(section).and_then(|section| section.get(key)).is_none() {
                 setup = setup.with(section, key, value);
             }
-        }
-        // An emulator has neither Landlock nor filters of system calls: the sandbox that is required could not be had.
-        let told = setup.0.get("sandbox").is_some_and(|section| section.get("level").is_some());
-        if is_emulated() && !told {
-            setup = setup.with("sandbox", "level", "best-effort");
         }
         toml::to_string(&setup.0).expect("a table can be written")
     }

@@ -20,6 +20,12 @@ pub fn slow_by() -> u32 {
     if is_emulated() { SLOW_BY } else { 1 }
 }
 
+/// The sandbox that workers of a test are to have: an emulator has neither Landlock nor filters of system calls, so there
+/// the required one could not be had, and no job would run.
+pub fn sandbox_level() -> &'static str {
+    if is_emulated() { "best-effort" } else { "required" }
+}
+
 /// Whether this test cannot be had from an emulator, for that reason; says loudly that it is skipped. `tests/arm/run`
 /// counts these lines.
 pub fn not_under_emulation(reason: &str) -> bool {
