@@ -1,7 +1,7 @@
 //! One worker under test: the real binary, the real handle, and this test in the place of agent and sentinel.
 
 #[path = "emulation.rs"]
-mod emulation;
+pub(crate) mod emulation;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
