@@ -3,6 +3,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 pub mod batch;
+pub mod broker;
 pub mod clients;
 pub mod controller;
 pub mod disk;

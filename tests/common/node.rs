@@ -17,9 +17,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use toml::{Table, Value};
 
+pub use super::broker::Broker;
 use super::controller::Controller;
 use super::emulation::{is_emulated, sandbox_level};
-use super::mosquitto::{Mosquitto, Options};
 use super::wait_for;
 
 /// What every node here is called.
@@ -133,49 +133,6 @@ impl Default for Setup {
 /// The models of this repository.
 pub fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
-}
-
-// === Broker ===
-
-#[cfg(feature = "demo")]
-use neap::sim::broker::Broker as EmbeddedBroker;
-
-/// A build for nodes has none.
-#[cfg(not(feature = "demo"))]
-pub enum EmbeddedBroker {}
-
-/// Mosquitto when it is installed, else the embedded broker.
-pub enum Broker {
-    Mosquitto(Mosquitto),
-    Embedded(EmbeddedBroker),
-}
-
-impl Broker {
-    /// Starts one. With `CI=true` a missing Mosquitto is a failure.
-    pub fn start() -> Self {
-        match Mosquitto::start(Options::default()) {
-            Some(mosquitto) => Self::Mosquitto(mosquitto),
-            #[cfg(feature = "demo")]
-            None => Self::Embedded(EmbeddedBroker::start().expect("the embedded broker can be started")),
-            #[cfg(not(feature = "demo"))]
-            None => panic!("without the feature demo there is no broker but Mosquitto: apt-get install mosquitto"),
-        }
-    }
-
-    /// Whether it passes the retain flag on to those who ask for it, as MQTT 5 has it; rumqttd does not.
-    pub fn shows_retain(&self) -> bool {
-        matches!(self, Self::Mosquitto(_))
-    }
-
-    pub fn port(&self) -> u16 {
-        match self {
-            Self::Mosquitto(mosquitto) => mosquitto.port(),
-            #[cfg(feature = "demo")]
-            Self::Embedded(embedded) => embedded.address().port(),
-            #[cfg(not(feature = "demo"))]
-            Self::Embedded(embedded) => match *embedded {},
-        }
-    }
 }
 
 // === Node ===
