@@ -8,6 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::archive::Archive;
 
@@ -89,7 +90,10 @@ fn modified(file: &Path) -> Option<std::time::SystemTime> {
 
 /// A program without what only debuggers need, where a strip for its architecture is at hand: tests are large.
 pub fn stripped(file: &Path) -> Vec<u8> {
-    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("stripped-{}", std::process::id()));
+    // Tests of this file run side by side.
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let name = format!("stripped-{}-{}", std::process::id(), CALLS.fetch_add(1, Relaxed));
+    let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let tools = ["strip", "aarch64-linux-gnu-strip", "arm-linux-gnueabihf-strip"];
     let strip = |tool: &&str| {
         let mut command = Command::new(tool);
