@@ -18,7 +18,7 @@ struct Row {
     measured: String,
 }
 
-/// The rows of all tables whose first cell is a promise's number, such as `R7`, `Y1` or `A30`.
+/// The rows of all tables whose first cell is a promise's number, such as `R7`, `Y1` or `A1`.
 fn rows(text: &str) -> Vec<Row> {
     let cells = |line: &str| -> Option<Row> {
         let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
