@@ -16,8 +16,8 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use super::{infer, jail};
 use super::protocol::{BadFrame, Frames, FromWorker};
+use super::{infer, jail};
 use crate::sys::join::{self, Joins};
 use crate::sys::process::{self, Exit};
 use crate::units::FRAME_BYTES_MAX;

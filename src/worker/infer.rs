@@ -19,9 +19,9 @@ use tract_onnx::prelude::{
     TypedRunnableModel, tensor1, tract_linalg as linalg,
 };
 
+pub use self::kernels::{Kernels, environment, kernels};
 use super::engine::{Engine, Node, Pinned, Plan, Survey};
 use super::preflight::{self, Brief, Cleared};
-pub use self::kernels::{Kernels, environment, kernels};
 use crate::fault::{Code, Fault};
 use crate::model::Port;
 use crate::sys::clock;
@@ -57,9 +57,10 @@ pub fn warm_up() {
 /// The family of cores that the engine takes this processor for.
 fn engine_kind() -> String {
     #[cfg(target_arch = "aarch64")]
-    return format!("{:?}", linalg::arm64::Kind::choose());
+    let kind = format!("{:?}", linalg::arm64::Kind::choose());
     #[cfg(not(target_arch = "aarch64"))]
-    return linalg::isa::native().nickname().to_owned();
+    let kind = linalg::isa::native().nickname().to_owned();
+    kind
 }
 
 struct Tract {
