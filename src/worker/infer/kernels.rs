@@ -104,29 +104,31 @@ mod tests {
         found.unwrap_or_else(|| panic!("no product {product}")).1.clone()
     }
 
-    /// What the kernels of a processor must be called, by what the kernel, not the engine, says of it.
-    type Expected = Vec<(&'static str, &'static str)>;
+    /// How the names of a processor's kernels may begin, by what the processor, not the engine, says of it.
+    type Expected = Vec<(&'static str, &'static [&'static str])>;
 
     #[cfg(target_arch = "x86_64")]
     fn expected() -> Expected {
-        if std::is_x86_feature_detected!("avx512f") {
-            vec![("f32", "avx512_mmm_f32"), ("f32 by vector", "avx512_mmm_f32")]
+        // Which of the two is faster differs among the processors with both.
+        let f32: &[&str] = if std::is_x86_feature_detected!("avx512f") {
+            &["avx512_mmm_f32_", "fma_mmm_f32_"]
         } else if std::is_x86_feature_detected!("fma") {
-            vec![("f32", "fma_mmm_f32"), ("f32 by vector", "fma_mmm_f32")]
+            &["fma_mmm_f32_"]
         } else {
-            vec![("f32", "generic_")]
-        }
+            return vec![];
+        };
+        vec![("f32", f32), ("f32 by vector", f32)]
     }
 
     #[cfg(target_arch = "aarch64")]
     fn expected() -> Expected {
-        let (f32, int8) = ("arm64simd_mmm_f32_", "arm64simd_mmm_i32_");
+        let (f32, int8): (&[&str], &[&str]) = (&["arm64simd_mmm_f32_"], &["arm64simd_mmm_i32_"]);
         vec![("f32", f32), ("f32 by vector", f32), ("int8", int8), ("int8 by vector", int8)]
     }
 
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     fn expected() -> Expected {
-        vec![("f32", "armv7neon_mmm_f32_"), ("int8", "armv7neon_mmm_i32_")]
+        vec![("f32", &["armv7neon_mmm_f32_"]), ("int8", &["armv7neon_mmm_i32_"])]
     }
 
     /// On 32-bit ARM the engine must be told first, which only a start of the process can do.
@@ -134,9 +136,10 @@ mod tests {
     #[test]
     fn products_are_computed_by_the_vector_unit() {
         let kernels = kernels();
-        for (product, prefix) in expected() {
+        for (product, prefixes) in expected() {
             let found = kernel(&kernels, product);
-            assert!(found.starts_with(prefix), "{product} is computed by {found}, not by {prefix}…: {kernels}");
+            let right = prefixes.iter().any(|prefix| found.starts_with(prefix));
+            assert!(right, "{product} is computed by {found}, not by {prefixes:?}: {kernels}");
         }
     }
 
@@ -146,10 +149,11 @@ mod tests {
     fn a_processor_without_its_extensions_would_be_noticed() {
         let architecture = if cfg!(target_arch = "x86_64") { Arch::X86_64 } else { Arch::Arm };
         let bare = MmmDispatch::for_isa(IsaSet::of_arch(architecture));
-        for (product, prefix) in expected().into_iter().filter(|(_, prefix)| *prefix != "generic_") {
+        for (product, prefixes) in expected() {
             let (_, number, columns) = PRODUCTS.into_iter().find(|(name, _, _)| *name == product).unwrap();
             let found = choice(&bare, number, columns);
-            assert!(!found.starts_with(prefix), "{product}: {found} without any extension");
+            let right = prefixes.iter().any(|prefix| found.starts_with(prefix));
+            assert!(!right, "{product}: {found} without any extension");
         }
     }
 
