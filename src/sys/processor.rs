@@ -5,6 +5,7 @@ use std::path::Path;
 
 /// Extensions of the instruction set, as the kernel hands them to every process (`AT_HWCAP`); their bits are the
 /// architecture's own. Needs no file, and so is known in every container.
+#[allow(clippy::useless_conversion, reason = "the kernel's word has 32 bits on 32-bit machines")]
 pub fn extensions() -> u64 {
     // SAFETY: the call reads what the kernel put on this process's stack at its start; it gives 0 for what is not there.
     let bits = unsafe { libc::getauxval(libc::AT_HWCAP) };
