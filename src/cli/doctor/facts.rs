@@ -85,7 +85,8 @@ impl Facts {
             has_cgroup_v1: ["cpu", "memory"].iter().any(|name| root.join("sys/fs/cgroup").join(name).is_dir()),
             has_pressure: text("proc/pressure/memory").is_some(),
             isolated: text("sys/devices/system/cpu/isolated").unwrap_or_default(),
-            nohz_full: text("sys/devices/system/cpu/nohz_full").unwrap_or_default(),
+            // Kernels that were built for it and not told to do it print a null pointer.
+            nohz_full: text("sys/devices/system/cpu/nohz_full").filter(|list| list != "(null)").unwrap_or_default(),
             cores: cores(root, text),
             available_kib: field(&meminfo, "MemAvailable:").and_then(|value| value.parse().ok()),
         }

@@ -6,6 +6,9 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
 use super::verdicts::{Finding, Verdict};
 use crate::agent::floor;
 use crate::config::Settings;
@@ -27,7 +30,22 @@ const LANDLOCK_SCOPE: u32 = 6;
 
 /// What the machine answers.
 pub(super) fn machine() -> Vec<Finding> {
-    vec![landlock(kernel::landlock_abi()), synchronised(clock::is_synchronised()), kernels()]
+    vec![descriptors(), landlock(kernel::landlock_abi()), synchronised(clock::is_synchronised()), kernels()]
+}
+
+/// What models reach a worker in, and what tells the agent of its end.
+fn descriptors() -> Finding {
+    let item = "sealed memory, pidfd";
+    let memory = memfd_create("neap-doctor", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
+    let sealed = memory.and_then(|file| fcntl_add_seals(&file, SealFlags::SEAL));
+    let found = match (sealed, pidfd_open(getpid(), PidfdFlags::empty())) {
+        (Ok(()), Ok(_)) => return Finding::ok(item, "available"),
+        (Err(error), _) => format!("memfd_create: {error}"),
+        (Ok(()), Err(error)) => format!("pidfd_open: {error}"),
+    };
+    let meaning = "no worker can be started: models are handed over in sealed memory, its end is told by a pidfd";
+    let remedy = "a kernel of 5.4 or later; in a container, a seccomp profile that allows both calls";
+    Finding::lesser(item, Verdict::Missing, found, meaning, remedy)
 }
 
 fn landlock(abi: Option<u32>) -> Finding {

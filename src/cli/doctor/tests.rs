@@ -129,6 +129,13 @@ fn what_is_switched_off_is_told_apart_from_what_is_not_there() {
 }
 
 #[test]
+fn a_kernel_that_was_not_told_of_cores_without_ticks_has_none() {
+    let change = [("sys/devices/system/cpu/isolated", "\n"), ("sys/devices/system/cpu/nohz_full", "  (null)\n")];
+    let (_, found) = verdict(&facts(SERVER, &change), &[], "isolated cores");
+    assert_eq!(found, "isolcpus none, nohz_full none");
+}
+
+#[test]
 fn filters_that_are_listed_but_refused_are_missing() {
     let emulated = Facts { seccomp_refused: true, ..facts(SERVER, &[]) };
     let (found, text) = verdict(&emulated, &[], "seccomp");

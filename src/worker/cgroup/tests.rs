@@ -104,11 +104,25 @@ fn beside_other_processes_the_agent_stays_and_tells_how_to_be_alone() {
     let (fake, cgroups) = open(fake, &settings(Mode::Auto));
     let cgroups = cgroups.unwrap();
     assert!(!fake.writes().iter().any(|write| write.contains("cgroup.procs")), "{:?}", fake.writes());
+    assert_eq!(fake.text("v2/session.scope/cgroup.type").as_deref(), Some("domain"), "the session's group is changed");
     let told = text(cgroups.floor(), "memory.max");
     assert!(told.contains("has processes besides the agent") && told.contains("Delegate="), "{told}");
     assert_eq!((cgroups.floor().had("cpu.idle"), cgroups.floor().had("cgroup.freeze")), (Had::No, Had::Yes));
     let item = text(cgroups.floor(), "cpuset.cpus");
     assert!(item.contains("affinity"), "{item}");
+}
+
+#[test]
+fn a_mere_look_from_the_agents_own_group_leaves_it_as_it_is() {
+    let fake = Fake::new(&["v2"], "/neap.service");
+    let made = make::make(&settings(Mode::Auto), &fake, &fake.proc_self(), Purpose::Look);
+    let told = text(&made.floor, "memory.max");
+    assert_eq!((made.floor.had("memory.max"), made.floor.had("cpu.idle")), (Had::Nearly, Had::Nearly), "{told}");
+    made.remove(&fake);
+    let file = |name: &str| fake.text(&format!("v2/neap.service/{name}"));
+    assert_eq!(file("cgroup.subtree_control").as_deref(), Some(""));
+    assert_eq!(file("cgroup.type").as_deref(), Some("domain"));
+    assert_eq!(file("cgroup.procs"), Some(std::process::id().to_string()));
 }
 
 #[test]

@@ -55,26 +55,39 @@ impl V2 {
         if listed(&self.base, "cgroup.subtree_control", controller) {
             return Ok(());
         }
-        let ask = || tree.write(&self.base.join("cgroup.subtree_control"), &format!("+{controller}"));
-        let mut asked = ask();
-        if asked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ResourceBusy) {
-            if tree::processes(&self.base) != [self.own_pid] {
-                return Err(no(format!(
-                    "{base} has processes besides the agent, so its groups get no controllers; start the agent as a \
-                     service of its own ({DELEGATE}), or name another group in [cgroup] path"
-                )));
-            }
-            if !self.may_move {
-                let text =
-                    format!("not tried: {base} gives it to its groups when the agent has moved aside, at its start");
-                return Err((Had::Nearly, text));
-            }
-            self.move_aside(tree, home).map_err(|error| no(format!("the agent cannot move out of {base}: {error}")))?;
-            asked = ask();
+        // Asked with processes in it, the kernel refuses `memory` but gives `cpu`, `cpuset` and `pids`, and makes the group
+        // one of threads: no group in it could then hold a worker. So there must be room before anything is asked for.
+        if !tree::processes(&self.base).is_empty() && !self.is_top() {
+            self.make_room(tree, home)?;
         }
+        let asked = tree.write(&self.base.join("cgroup.subtree_control"), &format!("+{controller}"));
         asked.map_err(|error| no(format!("{base} refuses to give {controller} to its groups: {error}; {DELEGATE}")))?;
         self.state().enabled.push(controller);
         Ok(())
+    }
+
+    /// Whether `base` is the top of the whole hierarchy, which may have processes and groups with controllers. It alone
+    /// has no type; what a container sees as its top has one.
+    fn is_top(&self) -> bool {
+        !self.base.join("cgroup.type").exists()
+    }
+
+    /// Leaves `base` without processes.
+    fn make_room(&self, tree: &dyn Tree, home: &Path) -> Result<(), (Had, String)> {
+        let base = self.base.display();
+        if tree::processes(&self.base) != [self.own_pid] {
+            let text = format!(
+                "{base} has processes besides the agent, so its groups get no controllers; start the agent as a service of \
+                 its own ({DELEGATE}), or name another group in [cgroup] path"
+            );
+            return Err((Had::No, text));
+        }
+        if !self.may_move {
+            let text = format!("not tried: {base} gives it to its groups when the agent has moved aside, at its start");
+            return Err((Had::Nearly, text));
+        }
+        let moved = self.move_aside(tree, home);
+        moved.map_err(|error| (Had::No, format!("the agent cannot move out of {base}: {error}")))
     }
 
     /// Moves the agent into a group beside `home`: not into it, because what is in there runs only when nothing else

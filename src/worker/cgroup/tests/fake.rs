@@ -70,7 +70,7 @@ impl Fake {
             if !top {
                 let events = "populated 0\nfrozen 0\n";
                 files.extend([("cgroup.freeze", "0"), ("cgroup.kill", ""), ("cgroup.events", events)]);
-                files.push(("memory.pressure", ""));
+                files.extend([("memory.pressure", ""), ("cgroup.type", "domain")]);
             }
             let of: &[(&str, &[(&str, &str)])] = &[
                 ("cpu", &[("cpu.weight", "100"), ("cpu.idle", "0")]),
@@ -135,8 +135,8 @@ impl Tree for Fake {
         if name == "cgroup.subtree_control" {
             let held = tree::read(folder, name).unwrap();
             let (sign, word) = value.split_at(1);
-            if sign == "+" && folder != self.path("v2") && !tree::processes(folder).is_empty() {
-                return Err(busy());
+            if sign == "+" && folder.starts_with(self.path("v2")) && folder != self.path("v2") {
+                may_give(folder, word)?;
             }
             let kept = held.split_whitespace().filter(|held| *held != word);
             text = kept.chain((sign == "+").then_some(word)).collect::<Vec<_>>().join(" ");
@@ -151,6 +151,24 @@ impl Tree for Fake {
         let path = file.strip_prefix(self.folder.path()).unwrap().display().to_string();
         self.writes.lock().unwrap().push((path, value.to_owned()));
         Ok(())
+    }
+}
+
+/// The kernel's rules of who may give a controller to its groups, the top excepted. With processes in it a group gives
+/// controllers that know threads, and is one of threads from then on; what is in it is good for nothing.
+fn may_give(folder: &Path, controller: &str) -> io::Result<()> {
+    let knows_threads = ["cpu", "cpuset", "pids"].contains(&controller);
+    match tree::read(folder, "cgroup.type").as_deref() {
+        Some("domain") if tree::processes(folder).is_empty() => Ok(()),
+        Some("domain") if !knows_threads => Err(busy()),
+        Some("domain" | "domain threaded") if knows_threads => {
+            fs::write(folder.join("cgroup.type"), "domain threaded")?;
+            for group in tree::groups(folder, usize::MAX) {
+                fs::write(group.join("cgroup.type"), "domain invalid")?;
+            }
+            Ok(())
+        }
+        _ => Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
     }
 }
 

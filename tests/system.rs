@@ -1,0 +1,206 @@
+//! Does a whole machine give what Neap promises? Kernels of Debian, PREEMPT_RT included, boot under qemu-system with
+//! nothing but our binary, a broker and a shell: real cgroups with all controllers, Landlock, seccomp and SCHED_FIFO.
+//!
+//! Minutes of emulation, so only where somebody asks for it; "cargo test" alone says that it was left out:
+//!
+//! ```text
+//! apt-get install --no-install-recommends qemu-system-x86 qemu-system-arm cpio
+//! NEAP_SYSTEM_TESTS=1 cargo test --test system amd64
+//! tests/arm/cargo build --target aarch64-unknown-linux-gnu --no-default-features
+//! NEAP_SYSTEM_TESTS=1 NEAP_SYSTEM_BINARY_AARCH64=$PWD/target/aarch64-unknown-linux-gnu/debug/neap cargo test --test system arm64
+//! ```
+//!
+//! Of the other architecture come the binary from `NEAP_SYSTEM_BINARY_AARCH64` (or `_X86_64`), and the test executables
+//! from the folder `debug` in `NEAP_SYSTEM_TESTS_AARCH64` (`cargo test --no-run`); an armv7 binary for the 64-bit kernel
+//! from `NEAP_SYSTEM_BINARY_ARMV7`. `NEAP_SYSTEM_SUITE=trixie` takes the kernels of another release. Everything that a
+//! machine wrote is kept in `target/tmp/system`. Nothing here says how fast anything is.
+//!
+//! `machine` boots, `archive` packs, `executables` finds the test executables, `story` judges.
+
+#[path = "system/archive.rs"]
+mod archive;
+#[path = "system/executables.rs"]
+mod executables;
+#[path = "system/machine.rs"]
+mod machine;
+#[path = "system/story.rs"]
+mod story;
+
+use std::path::{Path, PathBuf};
+
+use archive::Archive;
+use executables::{Executable, stripped};
+use machine::{AMD64, ARM64, Flavour, RT_AMD64, RT_ARM64, Report};
+use serde_json::Value;
+
+/// How long a machine may take, in seconds: one that looks at its kernel and runs a job, and one that runs tests.
+const STORY_S: u32 = 600;
+const TESTS_S: u32 = 1500;
+
+/// The tests that ask the kernel for what a build machine mostly refuses; by the file, with the parts that are run.
+const TESTS: [(&str, &str, &[&str]); 6] = [
+    ("unit", "src/lib.rs", &UNITS),
+    ("cgroups", "tests/cgroups.rs", &[]),
+    ("sandbox", "tests/sandbox.rs", &[]),
+    ("strength", "tests/sandbox_strength.rs", &[]),
+    ("memory", "tests/memory_pressure.rs", &[]),
+    ("procfs", "tests/procfs_host.rs", &[]),
+];
+/// Of the unit tests those of what the kernel gives. The others need no other kernel, and some of them real time.
+const UNITS: [&str; 10] = [
+    "worker::cgroup",
+    "worker::jail",
+    "sys::join",
+    "sys::process",
+    "sys::sched",
+    "sys::seccomp",
+    "sys::shared",
+    "sys::usage",
+    "sentinel::tests::frozen",
+    "sentinel::tests::slow",
+];
+
+/// Whether somebody asked for it; says loudly when not.
+fn is_wanted() -> bool {
+    let is_wanted = std::env::var("NEAP_SYSTEM_TESTS").as_deref() == Ok("1");
+    if !is_wanted {
+        eprintln!("\n!!! SKIPPED: whole machines take minutes: NEAP_SYSTEM_TESTS=1 cargo test --test system !!!\n");
+    }
+    is_wanted
+}
+
+fn named(variable: &str, architecture: &str) -> Option<PathBuf> {
+    std::env::var_os(format!("{variable}_{}", architecture.to_uppercase())).map(PathBuf::from)
+}
+
+/// The binary for that architecture.
+fn binary(architecture: &str) -> PathBuf {
+    let own = || (architecture == std::env::consts::ARCH).then(|| PathBuf::from(env!("CARGO_BIN_EXE_neap")));
+    named("NEAP_SYSTEM_BINARY", architecture).or_else(own).unwrap_or_else(|| {
+        panic!("no binary for {architecture}: name one in NEAP_SYSTEM_BINARY_{}", architecture.to_uppercase())
+    })
+}
+
+/// What every machine has.
+fn node(flavour: Flavour) -> Archive {
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut archive = Archive::default();
+    archive.program("usr/bin/neap", stripped(&binary(flavour.architecture)));
+    for model in std::fs::read_dir(tree.join("models")).expect("there are models").flatten() {
+        if model.path().join("model.toml").is_file() {
+            archive.folder(Path::new("models").join(model.file_name()), &model.path());
+        }
+    }
+    archive.file("etc/neap/neap.toml", include_bytes!("system/neap.toml"));
+    archive
+}
+
+/// The doctor's and the sandbox's word, and the life of an agent of each of these users.
+fn story(users: &[&str]) -> Vec<(&'static str, String)> {
+    let mut steps = vec![
+        ("doctor", "echo \"NEAP-SEE doctor $(neap doctor --json)\"".to_owned()),
+        ("sandbox", "echo \"NEAP-SEE sandbox $(neap worker --selftest-sandbox --json)\"".to_owned()),
+    ];
+    let agent = |user: &&str| format!("WHO={user}\n{}", include_str!("system/agent"));
+    let names = users.iter().map(|user| if *user == "root" { "the-agent" } else { "the-agent-without-root" });
+    steps.extend(names.zip(users.iter().map(agent)));
+    steps
+}
+
+/// Boots a machine in which an agent lives.
+fn a_machine_runs_yields_and_resumes(flavour: Flavour, users: &[&str]) -> Report {
+    let steps = story(users);
+    let report = machine::run(flavour, flavour.name, &node(flavour), &steps, STORY_S);
+    story::every_layer_is_there(&report, flavour.is_realtime);
+    for user in users {
+        let (name, is_root) = if *user == "root" { ("the-agent", true) } else { ("the-agent-without-root", false) };
+        story::the_agent_ran_gave_way_and_went_on(report.step(name), flavour.is_realtime, is_root);
+    }
+    report
+}
+
+/// Boots a machine in which the tests run that a build machine skips; there a skip is a failure.
+fn the_tests_pass_in_a_machine(flavour: Flavour) {
+    let own = || Path::new(env!("CARGO_BIN_EXE_neap")).parent().map(Path::to_owned);
+    let folder = named("NEAP_SYSTEM_TESTS", flavour.architecture)
+        .or_else(|| own().filter(|_| flavour.architecture == std::env::consts::ARCH));
+    let folder = folder.unwrap_or_else(|| {
+        panic!("no test executables: name their folder in NEAP_SYSTEM_TESTS_{}", flavour.architecture.to_uppercase())
+    });
+    let mut archive = node(flavour);
+    let mut steps = Vec::new();
+    for (name, source, filters) in TESTS {
+        let executable = Executable::find(&folder, source);
+        executable.put(name, &mut archive);
+        steps.push((name, executable.script(name, filters)));
+    }
+    let report = machine::run(flavour, &format!("{}-tests", flavour.name), &archive, &steps, TESTS_S);
+    for (name, _) in steps {
+        let output = &report.step(name).output;
+        assert!(!output.contains("SKIPPED"), "{name}: nothing may be skipped on a whole machine:\n{output}");
+        let ran = output.lines().find_map(|line| line.strip_prefix("test result: ok. ")).unwrap_or_default();
+        assert!(!ran.is_empty() && !ran.starts_with("0 passed"), "{name}: no test was run:\n{output}");
+    }
+}
+
+#[test]
+fn an_amd64_machine_runs_yields_and_resumes() {
+    if is_wanted() {
+        a_machine_runs_yields_and_resumes(AMD64, &["root", "neap"]);
+    }
+}
+
+#[test]
+fn an_amd64_preempt_rt_machine_runs_yields_and_resumes() {
+    if is_wanted() {
+        a_machine_runs_yields_and_resumes(RT_AMD64, &["root"]);
+    }
+}
+
+#[test]
+fn an_arm64_machine_runs_yields_and_resumes() {
+    if is_wanted() {
+        a_machine_runs_yields_and_resumes(ARM64, &["root", "neap"]);
+    }
+}
+
+#[test]
+fn an_arm64_preempt_rt_machine_runs_yields_and_resumes() {
+    if is_wanted() {
+        a_machine_runs_yields_and_resumes(RT_ARM64, &["neap"]);
+    }
+}
+
+#[test]
+fn the_tests_of_sandbox_and_cgroups_pass_in_an_amd64_machine() {
+    if is_wanted() {
+        the_tests_pass_in_a_machine(AMD64);
+    }
+}
+
+#[test]
+fn the_tests_of_sandbox_and_cgroups_pass_in_an_arm64_machine() {
+    if is_wanted() {
+        the_tests_pass_in_a_machine(ARM64);
+    }
+}
+
+#[test]
+fn a_32_bit_binary_is_locked_in_by_a_64_bit_arm_kernel() {
+    if !is_wanted() {
+        return;
+    }
+    let Some(binary) = named("NEAP_SYSTEM_BINARY", "armv7") else {
+        eprintln!("\n!!! SKIPPED: no armv7 binary: name one in NEAP_SYSTEM_BINARY_ARMV7 !!!\n");
+        return;
+    };
+    let mut archive = Archive::default();
+    archive.also.push("armhf");
+    archive.program("usr/bin/neap", stripped(&binary));
+    let report = machine::run(ARM64, "armv7-on-arm64", &archive, &story(&[]), STORY_S);
+    let saw = |step: &str| -> Value { serde_json::from_str(report.step(step).saw(step)[0]).expect("JSON") };
+    let (doctor, selftest) = (saw("doctor"), saw("sandbox"));
+    assert_eq!(doctor["missing"], 0, "{doctor}");
+    let attempts = selftest["attempts"].as_array().expect("attempts");
+    assert!(attempts.len() >= 40 && attempts.iter().all(|attempt| attempt["denied"] == true), "{selftest}");
+}
