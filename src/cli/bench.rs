@@ -7,6 +7,7 @@
 pub(super) mod chart;
 pub(super) mod crew;
 mod harvest;
+mod inferences;
 mod interference;
 mod jobs;
 mod latency;
@@ -38,6 +39,7 @@ Examples:
   neap bench jobs                          how many jobs a second does a node accept for good?
   neap bench worker                        what does a worker cost beside its inference?
   neap bench load                          how soon does a reading become a decision?
+  neap bench inferences --count 100        what does one inference take, counted from outside?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
 pub(super) struct Args {
@@ -59,6 +61,8 @@ enum Action {
     Worker(worker::Args),
     /// How soon does a reading become a decision, and how fast are readings read?
     Load(load::Args),
+    /// What does one inference take? For those who count from outside
+    Inferences(inferences::Args),
 }
 
 /// Goes on with a bench unless somebody wants it to end: what it has made is then cleared away on the way out.
@@ -107,18 +111,13 @@ impl Common {
     /// # Errors
     /// When there is no folder of models, no such model in it, or nothing to feed it with.
     pub(super) fn find_model(&self) -> Result<crew::Model, Failure> {
-        let folders = self.models.clone().map_or_else(models::folders, |folder| vec![folder]);
-        let Some(folder) = folders.iter().find(|folder| folder.is_dir()) else {
-            let looked = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
-            let text = format!("no folder with models was found in {looked}; name one with --models FOLDER");
-            return Err(Failure::new(Class::Data, text));
-        };
-        let entry = find(folder, &self.model)?;
+        let folder = models::folder_of(self.models.as_ref())?;
+        let entry = find(&folder, &self.model)?;
         if entry.manifest.goldens.is_empty() {
             let text = format!("model {} has no golden input to run; choose another with --model NAME", self.model);
             return Err(Failure::new(Class::Data, text));
         }
-        Ok(crew::Model { folder: folder.clone(), name: self.model.clone() })
+        Ok(crew::Model { folder, name: self.model.clone() })
     }
 
     /// Fails early when the report could not be written in the end.
@@ -156,5 +155,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Jobs(args) => jobs::run(args),
         Action::Worker(args) => worker::run(args),
         Action::Load(args) => load::run(args),
+        Action::Inferences(args) => inferences::run(args),
     }
 }

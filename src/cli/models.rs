@@ -107,6 +107,17 @@ pub(super) fn folders() -> Vec<PathBuf> {
     folders
 }
 
+/// The folder that was named, or the first of [`folders`] that is there.
+pub(super) fn folder_of(named: Option<&PathBuf>) -> Result<PathBuf, Failure> {
+    let folders = named.map_or_else(folders, |folder| vec![folder.clone()]);
+    if let Some(folder) = folders.iter().find(|folder| folder.is_dir()) {
+        return Ok(folder.clone());
+    }
+    let looked = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+    let text = format!("no folder with models was found in {looked}; name one with --models FOLDER");
+    Err(Failure::new(Class::Data, text))
+}
+
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let out = Out::stdout();
     match &args.action {

@@ -18,6 +18,7 @@ pub mod kernel;
 pub mod memory;
 pub mod privilege;
 pub mod process;
+pub mod processor;
 pub mod sched;
 pub mod seccomp;
 pub mod shared;

@@ -16,8 +16,8 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 
-use super::jail;
 use super::protocol::{BadFrame, Frames, FromWorker};
+use super::{infer, jail};
 use crate::sys::join::{self, Joins};
 use crate::sys::process::{self, Exit};
 use crate::units::FRAME_BYTES_MAX;
@@ -129,6 +129,7 @@ impl Child {
         // The engine reads variables of its own; a backtrace would open files. A group of its own: Ctrl-C on a terminal is for
         // the agent, which ends its workers in order.
         command.env_clear().env("RUST_BACKTRACE", "0").current_dir("/").process_group(0);
+        command.envs(infer::environment(start.core));
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
         process::tie_to_parent(&mut command);
         if let Some(groups) = groups {

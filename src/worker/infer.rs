@@ -7,6 +7,8 @@
 //! because tract's own answer may be a panic, an abort or a silently wrong result. The caller still catches panics and
 //! limits memory.
 
+mod kernels;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +16,10 @@ use std::time::Duration;
 pub(super) use tract_onnx::pb as onnx;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, IntoTValue, TValue, TractError, TractResult,
-    TypedRunnableModel, tensor1, tract_linalg,
+    TypedRunnableModel, tensor1, tract_linalg as linalg,
 };
 
+pub use self::kernels::{Kernels, environment, kernels};
 use super::engine::{Engine, Node, Pinned, Plan, Survey};
 use super::preflight::{self, Brief, Cleared};
 use crate::fault::{Code, Fault};
@@ -46,8 +49,18 @@ pub fn preflight(file: &[u8], inputs: &[Pinned], outputs: &[Port]) -> Result<Cle
 
 /// Has the engine look at the processor and its caches, which it does in files: a locked-in worker has none to read.
 pub fn warm_up() {
-    tract_linalg::isa::native();
-    tract_linalg::cache::last_level_cache();
+    linalg::isa::native();
+    linalg::cache::last_level_cache();
+    kernels::kind();
+}
+
+/// The family of cores that the engine takes this processor for.
+fn engine_kind() -> String {
+    #[cfg(target_arch = "aarch64")]
+    let kind = format!("{:?}", linalg::arm64::Kind::choose());
+    #[cfg(not(target_arch = "aarch64"))]
+    let kind = linalg::isa::native().nickname().to_owned();
+    kind
 }
 
 struct Tract {

@@ -15,6 +15,7 @@ pub(in crate::cli) use super::seat::Class;
 use crate::cli::failure::{Class as FailureClass, Failure};
 use crate::sys::{clock, process};
 use crate::units::Name;
+use crate::worker::infer;
 
 /// Longest wait for the first inference of a worker: it runs only when nobody else wants its core.
 const READY_MAX: Duration = Duration::from_secs(120);
@@ -112,6 +113,7 @@ impl Member {
             command.arg("--stamps");
         }
         command.env_clear().env("RUST_BACKTRACE", "0").current_dir("/").process_group(0);
+        command.envs(infer::environment(Some(core)));
         command.stdin::<OwnedFd>(fd).stdout(Stdio::null());
         process::tie_to_parent(&mut command);
         let child = command.spawn().map_err(failed)?;

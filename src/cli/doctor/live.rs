@@ -14,6 +14,7 @@ use crate::agent::floor;
 use crate::config::Settings;
 use crate::sys::{clock, kernel};
 use crate::worker::cgroup::Had;
+use crate::worker::infer;
 
 /// Longest wait for the broker's port.
 const BROKER_WAIT: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ const LANDLOCK_SCOPE: u32 = 6;
 
 /// What the machine answers.
 pub(super) fn machine() -> Vec<Finding> {
-    vec![descriptors(), landlock(kernel::landlock_abi()), synchronised(clock::is_synchronised())]
+    vec![descriptors(), landlock(kernel::landlock_abi()), synchronised(clock::is_synchronised()), kernels()]
 }
 
 /// What models reach a worker in, and what tells the agent of its end.
@@ -75,6 +76,22 @@ fn synchronised(is_synchronised: bool) -> Finding {
     let meaning = "deadlines and certificates are judged by a clock that nobody has set";
     let remedy = "chrony, systemd-timesyncd or ptp4l; in a container the host's service may be hidden";
     Finding::lesser("clock", Verdict::Weaker, "not synchronised", meaning, remedy)
+}
+
+/// What inference is computed with here. A worker that is bound to a core of another sort chooses by that core.
+fn kernels() -> Finding {
+    let item = "inference kernels";
+    let kernels = infer::kernels();
+    match kernels.products.iter().find(|(product, _)| *product == "f32") {
+        Some((_, kernel)) if !kernel.starts_with("generic") => Finding::ok(item, kernels.to_string()),
+        Some(_) | None => Finding::lesser(
+            item,
+            Verdict::Weaker,
+            kernels.to_string(),
+            "no vector unit is made use of: inference takes several times as long",
+            "a processor with NEON, or with AVX2 and FMA; in a virtual machine the host's processor model",
+        ),
+    }
 }
 
 /// What this node's configuration needs.
