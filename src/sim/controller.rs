@@ -9,7 +9,8 @@ pub mod book;
 pub mod desk;
 pub mod inquiry;
 pub mod seen;
-#[cfg(all(test, feature = "demo"))]
+#[cfg(test)]
+#[cfg(feature = "demo")]
 mod tests;
 
 pub use assortment::Assortment;
