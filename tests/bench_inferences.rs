@@ -14,7 +14,8 @@ fn bench(arguments: &[&str]) -> Output {
 fn told(arguments: &[&str]) -> Value {
     let output = bench(&[arguments, &["--json"]].concat());
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let told = if arguments.contains(&"--confined") { output.stderr } else { output.stdout };
+    serde_json::from_str(String::from_utf8(told).unwrap().lines().last().unwrap()).unwrap()
 }
 
 #[test]

@@ -37,7 +37,8 @@ Examples:
 The difference between a run with --count 20 and one with --count 10, counted from outside, is ten inferences. Without
 --whole the input is prepared once, and only the network runs so many times. cpu_ms is this thread's CPU time for all runs,
 loading left out; on an emulated processor it says nothing. No worker is started: the network runs in this process, on the
-model's own golden input, outside the sandbox unless --confined asks for it.")]
+model's own golden input, outside the sandbox unless --confined asks for it; then what is told comes on standard error, the one place that a worker
+may write to.")]
 pub(in crate::cli) struct Args {
     /// Model to run
     #[arg(long, value_name = "NAME", default_value = "objects")]
@@ -54,7 +55,7 @@ pub(in crate::cli) struct Args {
     /// Also prepare the input and interpret the result each time, as for a job
     #[arg(long)]
     whole: bool,
-    /// Lock this process in first, as a worker does, as far as the machine lets it
+    /// Lock this process in first, as a worker does, as far as the machine lets it; tells on standard error
     #[arg(long)]
     confined: bool,
     /// Print one JSON object
@@ -81,16 +82,23 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     }
     let cpu_ms = clock::own_cpu().saturating_sub(begun).as_secs_f64() * 1e3;
     let (kernels, model, count) = (infer::kernels(), entry.manifest.name.as_str(), args.count);
-    let out = Out::stdout();
-    if args.json {
-        return out.json(&json!({
+    let line = if args.json {
+        let value = json!({
             "model": model, "version": entry.manifest.version, "case": case.name, "count": count, "whole": args.whole,
             "cpu_ms": cpu_ms, "engine": infer::ENGINE, "processor": kernels.processor, "kind": kernels.kind,
             "kernels": kernels.products.into_iter().collect::<BTreeMap<_, _>>(),
-        }));
+        });
+        value.to_string()
+    } else {
+        let what = if args.whole { "items" } else { "inferences" };
+        format!("{count} {what} of {model}, case {}: {cpu_ms:.3} ms of CPU time; {kernels}", case.name)
+    };
+    if args.confined {
+        // The one file that who is locked in may write to.
+        eprintln!("{line}");
+        return Ok(());
     }
-    let what = if args.whole { "items" } else { "inferences" };
-    out.line(&format!("{count} {what} of {model}, case {}: {cpu_ms:.3} ms of CPU time; {kernels}", case.name))
+    Out::stdout().line(&line)
 }
 
 /// Enters the sandbox of a worker, but keeps its place in the scheduler.
