@@ -6,6 +6,7 @@
 
 pub(super) mod chart;
 pub(super) mod crew;
+mod footprint;
 mod harvest;
 mod interference;
 mod jobs;
@@ -38,6 +39,7 @@ Examples:
   neap bench jobs                          how many jobs a second does a node accept for good?
   neap bench worker                        what does a worker cost beside its inference?
   neap bench load                          how soon does a reading become a decision?
+  neap bench footprint                     what does a node cost that does nothing?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
 pub(super) struct Args {
@@ -59,6 +61,8 @@ enum Action {
     Worker(worker::Args),
     /// How soon does a reading become a decision, and how fast are readings read?
     Load(load::Args),
+    /// What does a node cost that does nothing? Size, memory, start, system calls.
+    Footprint(footprint::Args),
 }
 
 /// Goes on with a bench unless somebody wants it to end: what it has made is then cleared away on the way out.
@@ -156,5 +160,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Jobs(args) => jobs::run(args),
         Action::Worker(args) => worker::run(args),
         Action::Load(args) => load::run(args),
+        Action::Footprint(args) => footprint::run(args),
     }
 }
