@@ -45,7 +45,9 @@ fn a_short_look_gives_every_figure_in_the_promised_form_and_nothing_is_left() {
     let (code, stdout, stderr) = bench(&short);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let json = json(&stdout, &stderr);
-    let figure = |path: &str| json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is missing in {json}"));
+    let figure = |path: &str| {
+        json.pointer(path).and_then(Value::as_f64).unwrap_or_else(|| panic!("{path} is missing in {json}"))
+    };
     assert!(figure("/executable/bytes") > 5e6 && json["executable"]["stripped"].is_boolean(), "{json}");
     let memory = |process: &str| {
         let bytes = |name: &str| figure(&format!("{process}/{name}"));

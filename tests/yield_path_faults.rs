@@ -29,7 +29,8 @@ fn faults(thread: &PathBuf) -> (u64, u64) {
 
 fn sentinels_thread() -> PathBuf {
     let tasks = fs::read_dir("/proc/self/task").expect("there is a /proc").map(|task| task.expect("listed").path());
-    let is_it = |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == "neap-sentinel");
+    let is_it =
+        |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == "neap-sentinel");
     tasks.into_iter().find(is_it).expect("it runs")
 }
 

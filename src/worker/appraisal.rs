@@ -117,7 +117,12 @@ pub async fn appraise_async(exe: &Path, limits: &Limits, entry: &Arc<Entry>) -> 
 ///
 /// # Errors
 /// As [`appraise`].
-pub fn look_once<T>(exe: &Path, limits: &Limits, entry: &Arc<Entry>, look: impl FnOnce(u32) -> T) -> Result<Option<T>, Error> {
+pub fn look_once<T>(
+    exe: &Path,
+    limits: &Limits,
+    entry: &Arc<Entry>,
+    look: impl FnOnce(u32) -> T,
+) -> Result<Option<T>, Error> {
     let seen = runtime()?.block_on(async {
         let cases = entry.goldens()?;
         let Some(case) = cases.first() else { return Ok(None) };

@@ -98,7 +98,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     for (index, entry) in library.iter().flat_map(Library::entries).enumerate() {
         go_on(&interrupt)?;
         progress.at(u64::from(args.starts) + seconds + index as u64, &format!("loading {}", entry.manifest.name));
-        let looked = appraisal::look_once(Path::new("/proc/self/exe"), &Limits::default(), entry, |pid| Memory::read(pid));
+        let looked =
+            appraisal::look_once(Path::new("/proc/self/exe"), &Limits::default(), entry, |pid| Memory::read(pid));
         let looked = looked.map_err(|error| Failure::new(Class::TemporaryFailure, error.to_string()))?;
         figures.workers.push(Worker { model: entry.manifest.name.to_string(), memory: looked.flatten() });
     }
@@ -125,7 +126,9 @@ fn idle(
     let begun = u64::from(args.starts) + u64::from(args.settle_s);
     progress.at(begun, "looking at the idle agent");
     let gone = || Failure::new(Class::Software, format!("the agent cannot be looked at: /proc/{pid} tells nothing"));
-    let cpu = || clock::process_cpu(pid.cast_signed()).map_err(|error| Failure::io("cannot read the agent's CPU time", &error));
+    let cpu = || {
+        clock::process_cpu(pid.cast_signed()).map_err(|error| Failure::io("cannot read the agent's CPU time", &error))
+    };
     let (wakes, cpu_before, before) = (Wakes::read(pid).ok_or_else(gone)?, cpu()?, clock::now());
     pause(interrupt, args.idle_s)?;
     let span = clock::now().since(before);
@@ -145,7 +148,8 @@ fn idle(
 fn models_folder(args: &Args) -> Result<Option<PathBuf>, Failure> {
     match &args.models {
         Some(folder) if !folder.is_dir() => {
-            let text = format!("--models {}: there is no such folder; name the one that holds the models", folder.display());
+            let text =
+                format!("--models {}: there is no such folder; name the one that holds the models", folder.display());
             Err(Failure::new(Class::Data, text))
         }
         Some(folder) => Ok(Some(folder.clone())),

@@ -37,7 +37,11 @@ pub(super) struct Counted {
 }
 
 /// Counts the system calls of all threads of a process for so long. `go_on` ends it early.
-pub(super) fn count(pid: u32, span: Duration, mut go_on: impl FnMut() -> Result<(), Failure>) -> Result<Counted, Failure> {
+pub(super) fn count(
+    pid: u32,
+    span: Duration,
+    mut go_on: impl FnMut() -> Result<(), Failure>,
+) -> Result<Counted, Failure> {
     let mut refused = Vec::new();
     match Trace::begin(pid) {
         Ok(trace) => {

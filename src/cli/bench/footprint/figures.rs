@@ -62,7 +62,8 @@ impl Idle {
     }
 
     fn json(&self) -> Value {
-        let thread = |(name, wakes): (&str, u64)| json!({"name": name, "wakes_per_s": round(rate(count(wakes), self.span))});
+        let thread =
+            |(name, wakes): (&str, u64)| json!({"name": name, "wakes_per_s": round(rate(count(wakes), self.span))});
         json!({
             "seconds": round(self.span.as_secs_f64()),
             "cpu_percent": (self.cpu_share() * 1e6).round() / 1e4,
@@ -97,7 +98,8 @@ impl Figures {
 
     /// For `--json`.
     pub(super) fn json(&self, facts: &Facts) -> Value {
-        let worker = |worker: &Worker| (worker.model.clone(), worker.memory.map_or(Value::Null, |memory| memory.json()));
+        let worker =
+            |worker: &Worker| (worker.model.clone(), worker.memory.map_or(Value::Null, |memory| memory.json()));
         let ready = self.ready_ms().map(|[min, p50, max]| json!({"min": min, "p50": p50, "max": max}));
         json!({
             "executable": {"bytes": self.executable.bytes, "stripped": self.executable.stripped},
@@ -167,7 +169,10 @@ impl Figures {
             );
             std::iter::once(worker.model.clone()).chain(cells).collect()
         };
-        out.table(&["WORKER WITH", "RESIDENT", "SHARED DIVIDED", "ITS OWN", "OF FILES"], &self.workers.iter().map(worker).collect::<Vec<_>>())
+        out.table(
+            &["WORKER WITH", "RESIDENT", "SHARED DIVIDED", "ITS OWN", "OF FILES"],
+            &self.workers.iter().map(worker).collect::<Vec<_>>(),
+        )
     }
 }
 
@@ -202,13 +207,19 @@ mod tests {
     use crate::cli::bench::machine::Machine;
 
     fn figures() -> Figures {
-        let memory = Memory { rss: 11 << 20, rss_max: 17 << 20, anonymous: 3 << 20, file: 8 << 20, ..Memory::default() };
+        let memory =
+            Memory { rss: 11 << 20, rss_max: 17 << 20, anonymous: 3 << 20, file: 8 << 20, ..Memory::default() };
         let calls = Counted { calls: Some(70), span: Duration::from_secs(10), method: "strace".to_owned() };
         Figures {
             executable: Executable { bytes: 18_000_000, stripped: Some(true) },
             starts: [30, 10, 20].map(Duration::from_millis).to_vec(),
             agent: Some(memory),
-            idle: Some(Idle { span: Duration::from_secs(20), cpu: Duration::from_millis(2), wakes: Wakes::default(), calls }),
+            idle: Some(Idle {
+                span: Duration::from_secs(20),
+                cpu: Duration::from_millis(2),
+                wakes: Wakes::default(),
+                calls,
+            }),
             workers: vec![
                 Worker { model: "objects".to_owned(), memory: Some(memory) },
                 Worker { model: "odd".to_owned(), memory: None },

@@ -40,7 +40,12 @@ pub(super) enum Argument {
 }
 use Argument::{Is, Null, OneOf, OwnId, Without};
 
-pub(super) const fn seen(name: &'static str, number: c_long, arguments: &'static [Argument], why: &'static str) -> Entry {
+pub(super) const fn seen(
+    name: &'static str,
+    number: c_long,
+    arguments: &'static [Argument],
+    why: &'static str,
+) -> Entry {
     Entry { name, number, arguments, why, unseen: None }
 }
 

@@ -137,7 +137,9 @@ fn on_32_bit_arm_a_workers_calls_pass_and_the_same_with_other_arguments_do_not()
         assert_eq!((arm_verdict(name, above(good)), arm_verdict(name, above(bad))), (ALLOW, KILL), "{name}");
     }
     // Those that may be made with any arguments.
-    for name in ["_llseek", "read", "brk", "sigreturn", "rt_sigreturn", "clock_gettime64", "clock_gettime", "exit_group"] {
+    for name in
+        ["_llseek", "read", "brk", "sigreturn", "rt_sigreturn", "clock_gettime64", "clock_gettime", "exit_group"]
+    {
         assert_eq!(arm_verdict(name, [7; 6]), ALLOW, "{name}");
     }
 }
@@ -193,7 +195,8 @@ fn a_program_that_is_not_what_it_is_thought_to_be_is_not_changed() {
 fn the_filter_of_this_machine_holds_on_this_machine_only() {
     let program = program(OWN).unwrap();
     let own = program[1].k;
-    let write = list::list().find(|entry| entry.name == "write").map(|entry| u32::try_from(entry.number).unwrap()).unwrap();
+    let write =
+        list::list().find(|entry| entry.name == "write").map(|entry| u32::try_from(entry.number).unwrap()).unwrap();
     assert_eq!(verdict(&program, own, write, [2, 0, 0, 0, 0, 0]), ALLOW);
     assert_eq!(verdict(&program, own, write, [1, 0, 0, 0, 0, 0]), KILL);
     assert_eq!(verdict(&program, own ^ 1, write, [2, 0, 0, 0, 0, 0]), KILL);
