@@ -98,8 +98,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     for (index, entry) in library.iter().flat_map(Library::entries).enumerate() {
         go_on(&interrupt)?;
         progress.at(u64::from(args.starts) + seconds + index as u64, &format!("loading {}", entry.manifest.name));
-        let looked =
-            appraisal::look_once(Path::new("/proc/self/exe"), &Limits::default(), entry, |pid| Memory::read(pid));
+        let looked = appraisal::look_once(Path::new("/proc/self/exe"), &Limits::default(), entry, Memory::read);
         let looked = looked.map_err(|error| Failure::new(Class::TemporaryFailure, error.to_string()))?;
         figures.workers.push(Worker { model: entry.manifest.name.to_string(), memory: looked.flatten() });
     }

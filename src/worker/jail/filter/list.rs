@@ -18,7 +18,7 @@ pub(super) struct Own {
 pub(super) struct Entry {
     pub(super) name: &'static str,
     pub(super) number: c_long,
-    arguments: &'static [Argument],
+    pub(super) arguments: &'static [Argument],
     pub(super) why: &'static str,
     /// Why it stays although no test on an ordinary machine sees it; `None`: a test sees it.
     pub(super) unseen: Option<&'static str>,
