@@ -18,12 +18,12 @@ struct Row {
     measured: String,
 }
 
-/// The rows of all tables whose first cell is a promise's number, such as `R7` or `Y1`.
+/// The rows of all tables whose first cell is a promise's number, such as `R7`, `Y1` or `A1`.
 fn rows(text: &str) -> Vec<Row> {
     let cells = |line: &str| -> Option<Row> {
         let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
         let cells: Vec<&str> = inner.split('|').map(str::trim).collect();
-        let number = cells.first()?.strip_prefix(['R', 'Y'])?;
+        let number = cells.first()?.strip_prefix(['A', 'R', 'Y'])?;
         number.chars().all(|c| c.is_ascii_digit()).then(|| {
             assert_eq!(cells.len(), 5, "a row of five cells: {line}");
             Row { number: cells[0].to_owned(), held_by: cells[3].to_owned(), measured: cells[4].to_owned() }
