@@ -2,7 +2,7 @@
 //!
 //! Everything that is not on the list ends the process with SIGSYS, which the agent reports as
 //! `worker.sandbox_violation`. The numbers are those of the machine that the build is for: x86_64, aarch64 and 32-bit ARM,
-//! for which the filter is made in a way of its own ([`arm`]). Others have none, and their level says so.
+//! for which the filter is made in a way of its own (`filter/arm.rs`). Others have none, and their level says so.
 //!
 //! The list is what a worker was seen to call after it has locked itself in (`tests/sandbox.rs` looks with strace), and
 //! entries that no test here can make it call carry the reason why they stay.

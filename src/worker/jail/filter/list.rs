@@ -1,7 +1,7 @@
 //! The list itself: name, number, what the arguments must be, why it is there, and why it stays where it is not seen.
 //!
 //! Most calls are the same everywhere ([`COMMON`]). Machines of 32 bits have calls of their own for what needs more bits
-//! than a register has: places in files, times of the years after 2038 ([`arm`](super::arm)).
+//! than a register has: places in files, times of the years after 2038 (`arm.rs`).
 
 use libc::c_long;
 use seccompiler::{BackendError, SeccompCmpArgLen as Length, SeccompCmpOp as Compare, SeccompCondition as Condition};
