@@ -96,7 +96,7 @@ impl Wakes {
 
     /// Between an earlier look and this one.
     pub(super) fn since(&self, before: &Self) -> Self {
-        let earlier = |tid| before.0.get(tid).map_or(0, |(_, count)| *count);
+        let earlier = |tid: &u32| before.0.get(tid).map_or(0, |(_, count)| *count);
         let thread =
             |(tid, (name, count)): (&u32, &(String, u64))| (*tid, (name.clone(), count.saturating_sub(earlier(tid))));
         Self(self.0.iter().map(thread).collect())
