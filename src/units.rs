@@ -352,8 +352,8 @@ impl FromStr for Digest {
             return Err(bad());
         }
         let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            let [high, low] = [char::from(pair[0]).to_digit(16), char::from(pair[1]).to_digit(16)];
+        for (byte, pair) in bytes.iter_mut().zip(hex.as_chunks().0) {
+            let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
             let (Some(high), Some(low)) = (high, low) else { return Err(bad()) };
             *byte = u8::try_from(high << 4 | low).map_err(|_| bad())?;
         }

@@ -120,7 +120,7 @@ fn busy_permille(observation: &Observation) -> Option<u16> {
 
 fn health(observation: &Observation, wanted: Health) -> Option<u32> {
     match observation.ok()?.observed {
-        Observed::Health { figure, value } => Some(value).filter(|_| figure == wanted),
+        Observed::Health { figure, value } => (figure == wanted).then_some(value),
         Observed::Level { .. } | Observed::Late { .. } | Observed::Gone => None,
     }
 }

@@ -94,9 +94,9 @@ static SIGNED: LazyLock<Vec<(String, Digest)>> = LazyLock::new(|| {
 /// A text after some changes, three bytes each: where, and what becomes of the byte that is there.
 pub fn edited(text: &str, edits: &[u8]) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
-    for edit in edits.chunks_exact(3) {
-        let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % bytes.len().max(1);
-        match (edit[2], bytes.get_mut(at)) {
+    for &[low, high, change] in edits.as_chunks().0 {
+        let at = usize::from(u16::from_le_bytes([low, high])) % bytes.len().max(1);
+        match (change, bytes.get_mut(at)) {
             (0, Some(_)) => drop(bytes.remove(at)),
             (change, Some(byte)) => *byte ^= change,
             (_, None) => {}

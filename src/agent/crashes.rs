@@ -129,8 +129,8 @@ impl Record {
         bytes[24] = u8::from(self.under_way);
         bytes[25] = u8::from(self.safe);
         bytes[26] = u8::try_from(self.crashes.len()).unwrap_or(0);
-        for (place, crash) in bytes[CRASHES_AT..CRC_AT].chunks_exact_mut(8).zip(&self.crashes) {
-            place.copy_from_slice(&crash.as_nanos().to_le_bytes());
+        for (place, crash) in bytes[CRASHES_AT..CRC_AT].as_chunks_mut().0.iter_mut().zip(&self.crashes) {
+            *place = crash.as_nanos().to_le_bytes();
         }
         let crc = crc32fast::hash(&bytes[..CRC_AT]);
         bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
@@ -146,8 +146,8 @@ impl Record {
         if !whole || count > CRASHES_KEPT {
             return None;
         }
-        let moment = |place: &[u8]| Some(Instant::from_nanos(u64::from_le_bytes(place.try_into().ok()?)));
-        let crashes = content[CRASHES_AT..].chunks_exact(8).take(count).map(moment).collect::<Option<Vec<_>>>()?;
+        let moment = |place: &[u8; 8]| Instant::from_nanos(u64::from_le_bytes(*place));
+        let crashes = content[CRASHES_AT..].as_chunks().0.iter().take(count).map(moment).collect();
         let boot = content[8..24].try_into().ok()?;
         Some(Self { boot, under_way: content[24] == 1, safe: content[25] == 1, crashes })
     }

@@ -102,7 +102,7 @@ fn make(args: &New) -> Result<(), Failure> {
     let mut public = args.out.clone().into_os_string();
     public.push(".pub");
     let public = PathBuf::from(public);
-    create(&args.out, 0o600, &format!("{head}{}", &*secret))?;
+    create(&args.out, 0o600, &format!("{head}{}", *secret))?;
     create(&public, 0o644, &format!("{head}{}", key.to_pem()))?;
     let (id, out) = (key.id().to_string(), Out::stdout());
     if args.json {

@@ -432,7 +432,7 @@ mod tests {
             (Some("ctl-a"), Some("controller"), None)
         );
         assert_eq!(PublicKey::from_pem(&text).unwrap(), key(1).public());
-        let text = format!("owner: ctl-a\n{}", &*key(1).to_pem());
+        let text = format!("owner: ctl-a\n{}", *key(1).to_pem());
         assert_eq!(PrivateKey::from_pem(&text).unwrap().public(), key(1).public());
     }
 

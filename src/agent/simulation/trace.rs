@@ -64,9 +64,8 @@ const fn mixed(print: u64, word: u64) -> u64 {
 
 /// A number for some bytes.
 pub(super) fn digest(bytes: &[u8]) -> u64 {
-    let mut chunks = bytes.chunks_exact(8);
-    let words = chunks.by_ref().fold(mixed(FINGERPRINT, bytes.len() as u64), |print, chunk| {
-        mixed(print, chunk.try_into().map(u64::from_le_bytes).unwrap_or(0))
-    });
-    chunks.remainder().iter().fold(words, |print, byte| mixed(print, u64::from(*byte)))
+    let (words, rest) = bytes.as_chunks();
+    let start = mixed(FINGERPRINT, bytes.len() as u64);
+    let print = words.iter().fold(start, |print, word| mixed(print, u64::from_le_bytes(*word)));
+    rest.iter().fold(print, |print, byte| mixed(print, u64::from(*byte)))
 }

@@ -101,7 +101,7 @@ impl Forecast {
         }
         let scores = read_scores(figures)?;
         let mut days = Days::default();
-        for row in rows.chunks_exact(ROW_BYTES) {
+        for row in rows.as_chunks::<ROW_BYTES>().0 {
             days.put_row(read_row(row)?);
         }
         let same = policy_figures(&self.settings.policy)
@@ -155,10 +155,10 @@ fn horizon_figures(horizon: &mut Horizon) -> Vec<&mut f64> {
 
 fn read_scores(bytes: &[u8]) -> Result<Scores, BadSnapshot> {
     let mut scores = Scores::default();
-    let mut words = bytes.chunks_exact(8);
+    let mut words = bytes.as_chunks().0.iter();
     for horizon in &mut scores.horizons {
         for figure in horizon_figures(horizon) {
-            *figure = words.next().and_then(|word| word.try_into().ok()).map_or(0.0, f64::from_le_bytes);
+            *figure = words.next().map_or(0.0, |word| f64::from_le_bytes(*word));
             if !figure.is_finite() || figure.abs() > FIGURE_MAX {
                 return Err(BadSnapshot::Figure("score"));
             }
@@ -183,7 +183,7 @@ fn read_row(bytes: &[u8]) -> Result<Row, BadSnapshot> {
         return Err(BadSnapshot::Figure("day"));
     }
     let mut row = Row::new(day);
-    for (time, words) in entries.chunks_exact(6).enumerate() {
+    for (time, words) in entries.as_chunks::<6>().0.iter().enumerate() {
         let word = |at: usize| u16::from_le_bytes([words[at], words[at + 1]]);
         let (mean, max, free) = (word(0) & !MEASURED, word(2), word(4));
         if mean == MISSING {

@@ -179,7 +179,7 @@ impl Batch {
 
     /// Whether it brings messages and changes nothing else.
     pub fn only_tells(&self) -> bool {
-        let Self { jobs, payloads, items, results, messages: _, droppable: _, at: _, .. } = self;
+        let Self { jobs, payloads, items, results, .. } = self;
         let Self { delivered, forget, drop_payloads, drop_items, acknowledged, drop_results, marks, .. } = self;
         jobs.is_empty()
             && marks.is_empty()

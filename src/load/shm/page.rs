@@ -243,8 +243,8 @@ fn make(path: &Path, mode: u32) -> io::Result<()> {
     let mut words = [0_u32; WORDS];
     (words[WORD_MAGIC], words[WORD_VERSION], words[WORD_END]) = (MAGIC, VERSION, END);
     let mut bytes = [0; PAGE_BYTES];
-    for (place, word) in bytes.chunks_exact_mut(size_of::<u32>()).zip(words) {
-        place.copy_from_slice(&word.to_ne_bytes());
+    for (place, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+        *place = word.to_ne_bytes();
     }
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}", std::process::id()));

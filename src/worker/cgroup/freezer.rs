@@ -136,9 +136,7 @@ impl Drop for Freezer {
 impl Shared {
     fn wish(&self, slot: usize, what: u64) {
         let wished = &self.places[slot].wished;
-        let next = |wish: u64| Some((wish & !WISH_BITS).wrapping_add(NEXT) | what);
-        // Never refused: `next` always gives a value.
-        let _replaced = wished.fetch_update(SeqCst, SeqCst, next);
+        let _replaced = wished.update(SeqCst, SeqCst, |wish| (wish & !WISH_BITS).wrapping_add(NEXT) | what);
         self.ring();
     }
 
