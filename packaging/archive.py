@@ -2,12 +2,14 @@
 
 import gzip
 import io
+import json
 import os
 import struct
 import subprocess
 import sys
 import tarfile
 import tomllib
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,6 +82,22 @@ def program(path):
             offset = struct.unpack_from("<Q", data, at + 8)[0] if wide else struct.unpack_from("<I", data, at + 4)[0]
             loader = data[offset:data.index(b"\0", offset)].decode()
     return (*PLATFORMS[machine], loader)
+
+
+def crates(path):
+    """The crates that a binary says it was made of (section .dep-v0 of cargo auditable): {(name, version)}, or None."""
+    data = Path(path).read_bytes()
+    wide = data[4] == 2
+    table = struct.unpack_from("<Q", data, 40)[0] if wide else struct.unpack_from("<I", data, 32)[0]
+    size, count, names = struct.unpack_from("<HHH", data, 58 if wide else 46)
+    place = lambda index: struct.unpack_from("<QQ" if wide else "<II", data, table + size * index + (24 if wide else 16))
+    for index in range(count):
+        start = place(names)[0] + struct.unpack_from("<I", data, table + size * index)[0]
+        if data[start:start + 8] == b".dep-v0\0":
+            offset, length = place(index)
+            packages = json.loads(zlib.decompress(data[offset:offset + length]))["packages"]
+            return {(package["name"], package["version"]) for package in packages if not package.get("root")}
+    return None
 
 
 def committed(folder):

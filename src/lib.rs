@@ -82,3 +82,7 @@ pub mod ledger;
 pub mod sentinel;
 pub mod sim;
 pub mod telemetry;
+
+#[cfg(test)]
+#[path = "../tests/support/emulation.rs"]
+mod emulation;

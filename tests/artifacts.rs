@@ -278,7 +278,8 @@ fn add_libraries(program: &Path, folder: &Path, prefix: &Path) {
     let wanted = elf.interpreter.iter().cloned().chain(elf.needed.iter().map(|name| format!("/lib/{name}")));
     for path in wanted {
         let name = Path::new(&path).file_name().expect("a library has a name");
-        let places = [prefix.join("lib"), prefix.join("lib64"), "/lib/x86_64-linux-gnu".into()];
+        let shared = ["lib", "lib64", "lib/x86_64-linux-gnu", "lib/aarch64-linux-gnu", "lib/arm-linux-gnueabihf"];
+        let places = shared.map(|place| prefix.join(place));
         let found = places.iter().map(|place| place.join(name)).find(|file| file.exists());
         let found = found.unwrap_or_else(|| panic!("{} is in none of {places:?}", name.display()));
         let place = folder.join(path.trim_start_matches('/'));

@@ -10,6 +10,7 @@ use std::fs;
 use std::time::Duration;
 
 use common::controller::{Controller, message, read_json};
+use common::emulation::not_under_emulation;
 use common::mosquitto::{Mosquitto, Options};
 use common::node::{BASE, Broker, Node, Setup, models};
 use common::random::{Random, full};
@@ -150,6 +151,9 @@ impl Burst {
 
 /// A busy node with room for all, and its controller.
 fn busy() -> Option<(Node, Controller)> {
+    if not_under_emulation("what is resident there is the emulator's") {
+        return None;
+    }
     let mosquitto = Mosquitto::start(Options { more: "max_queued_messages 0\n", ..Options::default() })?;
     let setup =
         Setup::new().with("jobs", "open_max", i64::try_from(2 * JOBS).unwrap_or(i64::MAX)).with("log", "level", "warn");

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use common::batch::picture;
 use common::controller::{Controller, media_job, read_json};
+use common::emulation::not_under_emulation;
 use common::node::{Broker, Node, Setup, models};
 use neap::sys::clock;
 use serde_json::{Value, json};
@@ -43,6 +44,9 @@ impl Hand {
 
 /// A node whose agent's wall clock can be moved; `None`, said loudly, without libfaketime.
 fn node(setup: &Setup) -> Option<(Node, Hand)> {
+    if not_under_emulation("libfaketime is loaded into programs of the machine's own architecture only") {
+        return None;
+    }
     let libraries = ["x86_64-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf"]
         .map(|triple| format!("/usr/lib/{triple}/faketime/libfaketime.so.1"));
     let Some(library) = libraries.iter().find(|library| Path::new(library).exists()) else {

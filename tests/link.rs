@@ -13,6 +13,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use common::emulation::slow_by;
 use common::mosquitto::{Mosquitto, Options};
 use neap::link::inflight::Inflight;
 use neap::link::mqtt::{self, Settings};
@@ -44,7 +45,7 @@ impl Client {
     }
 
     async fn event(&mut self) -> Event {
-        timeout(PATIENCE, self.events.recv()).await.expect("an event in time").expect("a link that lives")
+        timeout(PATIENCE * slow_by(), self.events.recv()).await.expect("an event in time").expect("a link that lives")
     }
 
     async fn wait_up(&mut self) -> Event {
@@ -72,7 +73,10 @@ impl Client {
     }
 
     async fn send(&self, command: Command) {
-        timeout(PATIENCE, self.commands.send(command)).await.expect("room in time").expect("a link that lives");
+        timeout(PATIENCE * slow_by(), self.commands.send(command))
+            .await
+            .expect("room in time")
+            .expect("a link that lives");
     }
 
     async fn publish(&self, message: Publish, token: Option<u64>) {
@@ -86,7 +90,7 @@ impl Client {
     async fn shut_down(mut self, last_words: Option<Publish>) {
         self.send(Command::Shutdown { last_words }).await;
         while self.event().await != Event::Closed {}
-        assert_eq!(timeout(PATIENCE, self.events.recv()).await.expect("an end in time"), None);
+        assert_eq!(timeout(PATIENCE * slow_by(), self.events.recv()).await.expect("an end in time"), None);
     }
 }
 

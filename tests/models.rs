@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "how near each case comes is shown with --nocapture")]
 
+#[path = "support/emulation.rs"]
+mod emulation;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,6 +18,7 @@ use neap::tensor::Tensor;
 use neap::units::Name;
 use neap::worker::gate::Gate;
 use neap::worker::handle::{self, Event, Handle, Work};
+use neap::worker::jail::Policy;
 use tokio::sync::mpsc;
 
 /// What a clone of the repository may weigh in models, in bytes.
@@ -96,7 +100,7 @@ impl Rig {
             core: None,
             memory_bytes: 256 * MEGABYTE,
             item_memory_bytes_max: 256 * MEGABYTE,
-            sandbox: neap::worker::jail::Policy::default(),
+            sandbox: Policy { level: emulation::sandbox_level().parse().unwrap(), ..Policy::default() },
             backoff_first: Duration::from_millis(10),
             backoff_max: Duration::from_secs(1),
         };

@@ -4,6 +4,9 @@
 //! come, a worker that idles half of its time. Each bound says why noise cannot break it, on a build without
 //! optimisation and a machine that is busy with other things, and what does.
 
+#[path = "support/emulation.rs"]
+mod emulation;
+
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
@@ -17,6 +20,9 @@ const UNAVAILABLE: i32 = 69;
 
 /// Runs a bench and gives its figures; `None`, with loud words, where the machine cannot carry it.
 fn bench(args: &[&str]) -> Option<Value> {
+    if emulation::not_under_emulation("what takes how long there is the emulator's time") {
+        return None;
+    }
     let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
     command.arg("bench").args(args).arg("--json").stdin(Stdio::null());
     let output = command.output().expect("the binary can be started");

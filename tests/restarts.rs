@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use common::batch::{assert_whole, at_work, at_work_on, in_a_trough, picture};
 use common::controller::{Controller, media_job, read_json};
+use common::emulation::slow_by;
 use common::node::{Broker, Node, Setup, cpu, is_alive, models, state, workers_of};
 use common::random::Random;
 use common::wait_for;
@@ -55,7 +56,7 @@ fn an_agent_that_is_told_to_end_does_so_in_order_and_no_failure_is_counted() {
     let (code, took) = node.terminate_agent();
     eprintln!("SIGTERM to exit while a batch runs: {took:?}");
     assert_eq!(code, Some(0), "{}", node.log());
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(10) * slow_by(), "{took:?}");
     assert!(workers.iter().all(|pid| !is_alive(*pid)) && workers_of(agent).is_empty());
     let last = controller.wait("the last words", |messages| {
         let last = messages.iter().rev().find(|message| message.topic == "up/state")?;
@@ -84,7 +85,7 @@ fn an_agent_ends_in_time_with_a_stopped_worker_and_no_broker() {
     let (code, took) = node.terminate_agent();
     eprintln!("SIGTERM to exit without a broker and with a stopped worker: {took:?}");
     assert_eq!(code, Some(0), "{}", node.log());
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(10) * slow_by(), "{took:?}");
 }
 
 // ---- the worker ----

@@ -53,6 +53,64 @@ fn a_unit_without_the_hardening_is_above_the_limit() {
     assert!(!is_within_limit, "{table}");
 }
 
+/// What `systemd-analyze verify` says of the unit with one drop-in; `None`, said loudly, without the tool.
+fn complaints(drop_in: &str) -> Option<String> {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let copy = folder.path().join("neap.service");
+    // The tool wants the program to be there.
+    let text = fs::read_to_string(unit()).expect("the unit is there");
+    fs::write(&copy, text.replace("/usr/bin/neap", env!("CARGO_BIN_EXE_neap"))).expect("a file can be written");
+    fs::create_dir(folder.path().join("neap.service.d")).expect("a folder can be made");
+    fs::write(folder.path().join("neap.service.d/try.conf"), drop_in).expect("a file can be written");
+    let mut command = Command::new("systemd-analyze");
+    command.args(["verify", "--man=no", "--recursive-errors=no"]).arg(&copy);
+    let Ok(output) = command.output() else {
+        eprintln!("\n!!! SKIPPED: systemd-analyze cannot be started: apt-get install systemd !!!\n");
+        return None;
+    };
+    Some(String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// The drop-ins that are shipped: name and text.
+fn drop_ins() -> Vec<(String, String)> {
+    let folder = fs::read_dir(unit().with_file_name("drop-ins")).expect("the folder is there");
+    let read = |path: PathBuf| (path.display().to_string(), fs::read_to_string(&path).expect("it is text"));
+    folder.map(|entry| read(entry.expect("a folder can be listed").path())).collect()
+}
+
+#[test]
+fn systemd_finds_no_mistake_in_the_unit_nor_in_any_drop_in() {
+    let mut tried = vec![("none".to_owned(), String::new())];
+    tried.extend(drop_ins());
+    assert!(tried.len() >= 4, "{tried:?}");
+    for (name, text) in tried {
+        let Some(said) = complaints(&text) else { return };
+        assert!(said.is_empty(), "with {name}: {said}");
+    }
+    let planted = complaints("[Service]\nCPUSchedulingPolicies=other\n").expect("the tool is there");
+    assert!(planted.contains("CPUSchedulingPolicies"), "a planted mistake is found: {planted}");
+}
+
+#[test]
+fn no_drop_in_idles_the_sentinel_or_gives_a_capability() {
+    for (name, text) in drop_ins() {
+        let set: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        for policy in ["idle", "batch"] {
+            assert!(!set.contains(&format!("CPUSchedulingPolicy={policy}").as_str()), "{name} idles the sentinel");
+        }
+        assert!(!set.iter().any(|line| line.contains("Capabilit")), "{name} gives a capability");
+    }
+    assert!(values("CPUSchedulingPolicy").is_empty(), "the unit leaves the sentinel its class");
+}
+
+#[test]
+fn what_the_load_is_read_from_stays_visible() {
+    for hidden in ["ProtectProc", "ProcSubset", "ProtectControlGroups", "RestrictRealtime", "PrivateNetwork"] {
+        assert!(values(hidden).is_empty(), "{hidden} would take a source of load, the cgroups or the sentinel's class");
+    }
+    assert_eq!(values("Delegate"), ["cpu cpuset memory pids"]);
+}
+
 #[test]
 fn the_agent_and_its_workers_have_no_capability_and_keep_the_yield_path_by_limits() {
     assert_eq!(values("CapabilityBoundingSet"), [""]);

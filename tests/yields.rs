@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use common::batch::{ITEMS, assert_whole, at_work, submit};
+use common::batch::{assert_whole, at_work, batch_items, submit};
 use common::controller::Controller;
 use common::node::{Node, Setup, is_alive, state, workers_of};
 use common::wait_for;
@@ -196,5 +196,5 @@ fn a_worker_that_stands_too_long_is_given_up_and_its_job_goes_on_from_the_last_f
     // a yield and (but for the one that ended in the eviction) a resume for each stop, and the items.
     let last = controller.wait_for_state("batch", "SUCCEEDED");
     let yields = last["yields"].as_u64().expect("a count");
-    assert_eq!(last["version"].as_u64(), Some(ITEMS as u64 + 4 + 2 * yields), "{last}");
+    assert_eq!(last["version"].as_u64(), Some(batch_items() as u64 + 4 + 2 * yields), "{last}");
 }

@@ -43,7 +43,7 @@ use std::future::Future;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use failure::{Class, Failure};
 
@@ -119,6 +119,11 @@ enum Command {
     /// Serves as a worker process; started by the agent only.
     #[command(hide = true)]
     Worker(worker::Args),
+}
+
+/// All that can be typed, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Parses the arguments, carries the command out, and gives the exit code.

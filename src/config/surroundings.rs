@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Mqtt, Settings};
 use crate::load::{Kind, dpdk, log};
-use crate::sys::{clock, sched};
+use crate::sys::{clock, credential, sched};
 use crate::trust::Mode;
 use crate::units::CoreList;
 
@@ -62,7 +62,7 @@ impl Mqtt {
         let unreadable = |source| PasswordError::Unreadable { path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(unreadable)?;
         let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if credential::bits_for_others(path, mode) != 0 {
             return Err(PasswordError::Permissions { path: path.to_owned(), mode });
         }
         let mut text = String::new();

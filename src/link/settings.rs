@@ -13,6 +13,7 @@ use super::tls::certificates::Certificates;
 use super::tls::{self, Keeper};
 use super::{Publish, Qos};
 use crate::fault::Fault;
+use crate::sys::credential;
 use crate::units::{PACKET_BYTES_MAX, WallTime};
 
 /// Usual port of a broker without TLS.
@@ -245,7 +246,7 @@ impl Settings {
         let bad = |why: String| format!("password file {}: {why}", path.display());
         let metadata = fs::metadata(path).map_err(|error| bad(error.to_string()))?;
         let mode = metadata.permissions().mode() & 0o777;
-        if mode & 0o077 != 0 {
+        if credential::bits_for_others(path, mode) != 0 {
             return Err(bad(format!("mode {mode:03o} lets others read it; chmod 600 it")));
         }
         if metadata.len() > PASSWORD_BYTES_MAX {

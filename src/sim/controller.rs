@@ -9,7 +9,7 @@ pub mod book;
 pub mod desk;
 pub mod inquiry;
 pub mod seen;
-#[cfg(test)]
+#[cfg(all(test, feature = "demo"))]
 mod tests;
 
 pub use assortment::Assortment;

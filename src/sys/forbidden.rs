@@ -28,8 +28,8 @@ pub const FORBIDDEN: [Attempt; 41] = [
     ("udp_send", udp_send),
     ("unix_connect", unix_connect),
     ("netlink_socket", || socket(libc::AF_NETLINK, libc::SOCK_RAW).map(drop)),
-    ("be_traced", || call(libc::SYS_ptrace, [c_long::from(libc::PTRACE_TRACEME), 0, 0, 0, 0])),
-    ("trace_parent", || call(libc::SYS_ptrace, [c_long::from(libc::PTRACE_ATTACH), parent(), 0, 0, 0])),
+    ("be_traced", || call(libc::SYS_ptrace, [TRACE_ME, 0, 0, 0, 0])),
+    ("trace_parent", || call(libc::SYS_ptrace, [TRACE_ATTACH, parent(), 0, 0, 0])),
     ("read_parents_memory", || call(libc::SYS_process_vm_readv, [parent(), 0, 0, 0, 0])),
     ("signal_parent", || call(libc::SYS_kill, [parent(), 0, 0, 0, 0])),
     ("signal_init", || call(libc::SYS_kill, [1, 0, 0, 0, 0])),
@@ -48,7 +48,7 @@ pub const FORBIDDEN: [Attempt; 41] = [
     ("make_executable", || call(libc::SYS_mprotect, [0, 0, c_long::from(libc::PROT_EXEC), 0, 0])),
     ("new_namespace", || call(libc::SYS_unshare, [0, 0, 0, 0, 0])),
     ("type_into_terminal", type_into_terminal),
-    ("raise_limit", || call(libc::SYS_prlimit64, [0, c_long::from(libc::RLIMIT_NOFILE), 0, 0, 0])),
+    ("raise_limit", || call(libc::SYS_prlimit64, [0, LIMIT_OF_FILES, 0, 0, 0])),
     ("personality", || call(libc::SYS_personality, [0x0040_0000, 0, 0, 0, 0])),
     ("real_time_class", || call(libc::SYS_sched_setscheduler, [0, c_long::from(libc::SCHED_FIFO), 0, 0, 0])),
     ("raise_priority", || call(libc::SYS_setpriority, [0, 0, -20, 0, 0])),
@@ -156,8 +156,11 @@ fn map_executable() -> io::Result<()> {
     if block == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The C libraries disagree about its type, not about its number.
+// The C libraries disagree about the types of these, not about their numbers.
 const TIOCSTI: c_long = 0x5412;
+const TRACE_ME: c_long = 0;
+const TRACE_ATTACH: c_long = 16;
+const LIMIT_OF_FILES: c_long = 7;
 
 fn type_into_terminal() -> io::Result<()> {
     let letter = b'x';

@@ -1,7 +1,12 @@
 //! How does a thread sleep until a word of memory changes, even one that another process writes?
 
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
+
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Flags};
+use rustix::time::Timespec;
 
 use crate::units::Instant;
 
@@ -19,39 +24,22 @@ pub enum Woken {
 /// # Errors
 /// `EFAULT` when the word's page has vanished.
 pub fn wait(word: &AtomicU32, seen: u32, until: Option<Instant>) -> io::Result<Woken> {
-    let time = until.map(|until| libc::timespec {
-        tv_sec: libc::time_t::try_from(until.as_nanos() / 1_000_000_000).unwrap_or(libc::time_t::MAX),
-        tv_nsec: libc::c_long::try_from(until.as_nanos() % 1_000_000_000).unwrap_or(0),
+    // 64 bits of seconds on every architecture: rustix takes the system call that has room for them.
+    let time = until.map(|until| Timespec {
+        tv_sec: i64::try_from(until.as_nanos() / 1_000_000_000).unwrap_or(i64::MAX),
+        tv_nsec: i64::try_from(until.as_nanos() % 1_000_000_000).unwrap_or(0),
     });
-    let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: `word` is a valid aligned word for the length of the call, `time` is null or a valid timespec, and
-    // FUTEX_WAIT_BITSET ignores the second address. The kernel writes to neither.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT_BITSET,
-            seen,
-            time,
-            std::ptr::null::<u32>(),
-            libc::FUTEX_BITSET_MATCH_ANY,
-        )
-    };
-    if result == 0 {
-        return Ok(Woken::Changed);
-    }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EINTR) => Ok(Woken::Changed),
-        Some(libc::ETIMEDOUT) => Ok(Woken::TimedOut),
-        Some(_) | None => Err(error),
+    match futex::wait_bitset(word, Flags::empty(), seen, time.as_ref(), NonZeroU32::MAX) {
+        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Ok(Woken::Changed),
+        Err(Errno::TIMEDOUT) => Ok(Woken::TimedOut),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Wakes up to `count` sleepers of `word`, in this process and in others. Change the word first.
 pub fn wake(word: &AtomicU32, count: u32) {
-    // SAFETY: the kernel uses the address of `word`, which is valid, as a key only.
-    let _woken = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count) };
+    // Only an address that is not mapped could be refused.
+    let _woken = futex::wake(word, Flags::empty(), count);
 }
 
 #[cfg(test)]
@@ -70,6 +58,8 @@ mod tests {
         assert_eq!(wait(&word, 7, Some(until)).unwrap(), Woken::TimedOut);
         assert!(clock::now() >= until);
         assert_eq!(wait(&word, 8, None).unwrap(), Woken::Changed);
+        let never = Instant::from_nanos(u64::MAX);
+        assert_eq!(wait(&word, 8, Some(never)).unwrap(), Woken::Changed, "a moment beyond 32 bits of seconds");
         let ringer = Arc::clone(&word);
         let ringer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(20));

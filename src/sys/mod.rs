@@ -6,6 +6,7 @@
 
 pub mod alloc;
 pub mod clock;
+pub mod credential;
 pub mod dead_man;
 pub mod event;
 pub mod fds;

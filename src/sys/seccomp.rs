@@ -34,3 +34,27 @@ pub fn install(filter: &[sock_filter]) -> io::Result<()> {
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Whether this thread may ask for a filter at all: the system call is there and says that it can end a process. Files in
+/// `/proc` tell of the machine's kernel, even where an emulator is between it and us.
+pub fn can_end_processes() -> bool {
+    let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    // SAFETY: the kernel reads one word from a valid place; nothing is changed by the question.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
+    result == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_lists_the_action_answers_so_when_it_is_asked() {
+        if crate::emulation::is_emulated() {
+            assert!(!can_end_processes(), "no emulator of programs has seccomp, whatever the files of the kernel say");
+            return;
+        }
+        let listed = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+        assert_eq!(can_end_processes(), listed.split_whitespace().any(|action| action == "kill_process"));
+    }
+}

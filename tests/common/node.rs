@@ -11,15 +11,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use neap::load::push::encode;
-use neap::sim::broker;
 use neap::sys::{clock, process};
 use neap::units::CellId;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use toml::{Table, Value};
 
+pub use super::broker::Broker;
 use super::controller::Controller;
-use super::mosquitto::{Mosquitto, Options};
+use super::emulation::{is_emulated, sandbox_level};
 use super::wait_for;
 
 /// What every node here is called.
@@ -114,6 +114,7 @@ impl Setup {
             ("jobs", "state_dir", path("state")),
             ("status", "socket", path("status.sock")),
             ("models", "dir", Value::from(models().display().to_string())),
+            ("sandbox", "level", Value::from(sandbox_level())),
         ] {
             if setup.0.get(section).and_then(|section| section.get(key)).is_none() {
                 setup = setup.with(section, key, value);
@@ -132,36 +133,6 @@ impl Default for Setup {
 /// The models of this repository.
 pub fn models() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models")
-}
-
-// === Broker ===
-
-/// Mosquitto when it is installed, else the embedded broker.
-pub enum Broker {
-    Mosquitto(Mosquitto),
-    Embedded(broker::Broker),
-}
-
-impl Broker {
-    /// Starts one. With `CI=true` a missing Mosquitto is a failure.
-    pub fn start() -> Self {
-        match Mosquitto::start(Options::default()) {
-            Some(mosquitto) => Self::Mosquitto(mosquitto),
-            None => Self::Embedded(broker::Broker::start().expect("the embedded broker can be started")),
-        }
-    }
-
-    /// Whether it passes the retain flag on to those who ask for it, as MQTT 5 has it; rumqttd does not.
-    pub fn shows_retain(&self) -> bool {
-        matches!(self, Self::Mosquitto(_))
-    }
-
-    pub fn port(&self) -> u16 {
-        match self {
-            Self::Mosquitto(mosquitto) => mosquitto.port(),
-            Self::Embedded(embedded) => embedded.address().port(),
-        }
-    }
 }
 
 // === Node ===
@@ -376,7 +347,8 @@ pub fn workers_of(agent: i32) -> Vec<i32> {
     let is_worker = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-        words.get(1) == Some(&&b"worker"[..])
+        // An emulator's own words come first.
+        words.get(if is_emulated() { 8 } else { 1 }) == Some(&&b"worker"[..])
             && words.windows(2).any(|pair| pair[0] == b"--parent" && pair[1] == parent.as_bytes())
     };
     pids.filter(is_worker).filter(|pid| is_alive(*pid)).collect()

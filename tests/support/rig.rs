@@ -1,5 +1,8 @@
 //! One worker under test: the real binary, the real handle, and this test in the place of agent and sentinel.
 
+#[path = "emulation.rs"]
+pub(crate) mod emulation;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use neap::tensor::Tensor;
 use neap::units::Digest;
 use neap::worker::gate::Gate;
 use neap::worker::handle::{self, Event, Handle, Output, Settings, Work};
+use neap::worker::jail::Policy;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -159,7 +163,7 @@ impl Rig {
             core,
             memory_bytes: 64 * MEGABYTE,
             item_memory_bytes_max: 256 * MEGABYTE,
-            sandbox: neap::worker::jail::Policy::default(),
+            sandbox: Policy { level: emulation::sandbox_level().parse().unwrap(), ..Policy::default() },
             backoff_first: Duration::from_millis(20),
             backoff_max: Duration::from_millis(80),
         };

@@ -36,6 +36,8 @@ pub(super) struct Facts {
     pub(super) limits: String,
     /// What seccomp can do.
     pub(super) seccomp_actions: Option<String>,
+    /// Whether seccomp is refused whatever the files say; what is read is `false`, only a try can tell.
+    pub(super) seccomp_refused: bool,
     /// How many user namespaces may exist.
     pub(super) user_namespaces: Option<u64>,
     /// Debian's switch for unprivileged ones.
@@ -74,6 +76,7 @@ impl Facts {
             status: text("proc/self/status").unwrap_or_default(),
             limits: text("proc/self/limits").unwrap_or_default(),
             seccomp_actions: text("proc/sys/kernel/seccomp/actions_avail"),
+            seccomp_refused: false,
             user_namespaces: number("proc/sys/user/max_user_namespaces"),
             unprivileged_userns: number("proc/sys/kernel/unprivileged_userns_clone"),
             rt_runtime_us: text("proc/sys/kernel/sched_rt_runtime_us").and_then(|text| text.parse().ok()),

@@ -19,6 +19,7 @@ use self::verdicts::{Finding, Verdict};
 use super::failure::{Class, Failure};
 use super::out::{Out, Tone};
 use crate::config::Settings;
+use crate::sys::seccomp;
 
 /// Arguments of `neap doctor`.
 #[derive(Debug, clap::Args)]
@@ -49,7 +50,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let settings = args.config.as_deref().map(Settings::read).transpose()?;
     let harvest = settings.as_ref().map(|settings| settings.workers.cores.clone()).unwrap_or_default();
-    let mut findings = verdicts::judge(&Facts::read(Path::new("/")), &harvest);
+    let facts = Facts { seccomp_refused: !seccomp::can_end_processes(), ..Facts::read(Path::new("/")) };
+    let mut findings = verdicts::judge(&facts, &harvest);
     findings.extend(live::machine());
     if let Some(settings) = &settings {
         findings.extend(live::node(settings));

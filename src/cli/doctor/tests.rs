@@ -129,6 +129,13 @@ fn what_is_switched_off_is_told_apart_from_what_is_not_there() {
 }
 
 #[test]
+fn filters_that_are_listed_but_refused_are_missing() {
+    let emulated = Facts { seccomp_refused: true, ..facts(SERVER, &[]) };
+    let (found, text) = verdict(&emulated, &[], "seccomp");
+    assert!(found == Verdict::Missing && text.contains("nobody answers"), "{text}");
+}
+
+#[test]
 fn real_time_threads_that_can_be_throttled_are_told() {
     for (runtime, expected) in [("950000", Verdict::Weaker), ("1000000", Verdict::Ok), ("-1", Verdict::Ok)] {
         let machine = facts(SERVER, &[("proc/sys/kernel/sched_rt_runtime_us", runtime)]);

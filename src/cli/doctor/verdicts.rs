@@ -273,7 +273,15 @@ fn pressure(facts: &Facts) -> Finding {
 
 fn seccomp(facts: &Facts) -> Finding {
     let item = "seccomp";
+    let open = "a model that takes over its worker may make any system call: [sandbox] \"required\" refuses every job";
     match &facts.seccomp_actions {
+        Some(_) if facts.seccomp_refused => Finding::lesser(
+            item,
+            Verdict::Missing,
+            "the kernel lists its filters, but nobody answers the system call",
+            open,
+            "run on the machine itself: emulators of programs (qemu-user) have no seccomp",
+        ),
         Some(actions) if actions.contains("kill_process") => Finding::ok(item, "filters, kill_process"),
         Some(actions) => {
             let meaning = "a worker that breaks out of its list of system calls is not killed as a whole";
@@ -283,7 +291,7 @@ fn seccomp(facts: &Facts) -> Finding {
             item,
             Verdict::Missing,
             "no filters",
-            "a model that takes over its worker may make any system call",
+            open,
             "CONFIG_SECCOMP_FILTER=y; without it jobs run only with a weaker [sandbox]",
         ),
     }

@@ -108,7 +108,7 @@ pub(in crate::cli) struct Changes {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::cli) enum Pace {
     /// Those of `config/lab.toml`, for a day of this length.
-    #[cfg_attr(not(feature = "demo"), expect(dead_code, reason = "the demo's"))]
+    #[cfg_attr(not(any(feature = "demo", test)), expect(dead_code, reason = "the demo's"))]
     Lab(Duration),
     /// Those of `config/neap.toml`, for a time that runs so many times as fast.
     Shipped(f64),

@@ -17,6 +17,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::certificates::{Certificate, Whose};
 use super::{IdentityFiles, Least, Settings};
 use crate::fault::{Code, Fault};
+use crate::sys::credential;
 use crate::units::WallTime;
 
 /// Largest file of certificates or keys, in bytes.
@@ -153,7 +154,7 @@ fn key(path: &Path) -> Result<Arc<dyn rustls::sign::SigningKey>, Fault> {
     let file = open(path)?;
     let found = file.metadata().map_err(|error| bad(path, error))?;
     let (mode, owner, us) = (found.mode() & 0o777, found.uid(), rustix::process::geteuid().as_raw());
-    if mode & 0o077 != 0 {
+    if credential::bits_for_others(path, mode) != 0 {
         let text = format!(
             "{} has mode {mode:03o}: others may read the private key, at most 600 is allowed; run chmod 600 on it",
             path.display()
