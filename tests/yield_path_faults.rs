@@ -59,14 +59,15 @@ fn no_page_is_fetched_in_the_middle_of_a_yield_also_after_memory_was_let_go() {
     node.wait_for_yield();
     let (mut with_faults, mut firsts_with_faults) = (Vec::new(), 0);
     let major_before = faults(&thread).1;
+    // Readings are of one kind, stamped, as those of a source are: the low ones bring its code back.
     for round in 0..ROUNDS {
         // The worker stands still now: nobody has to be stopped while pages are missing.
         assert!(sentinel::shed_again(&policy(), locked), "locked again");
         for number in 0..YIELDS {
-            node.tell(Told::Low);
+            node.feed(3);
             node.wait_for_trough();
             let before = faults(&thread);
-            node.tell(Told::High);
+            node.feed(90);
             assert_eq!(node.wait_for_yield().workers, 1);
             let after = faults(&thread);
             if after != before {

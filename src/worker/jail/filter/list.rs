@@ -159,7 +159,13 @@ pub(super) const COMMON: &[Entry] = &[
         FATAL,
         "a fault that is no stack overflow goes to the kernel; never SIGPROF",
     ),
-    seen("sigaltstack", libc::SYS_sigaltstack, ANY, "the standard library puts its signal stack away at the end"),
+    unseen(
+        "sigaltstack",
+        libc::SYS_sigaltstack,
+        ANY,
+        "the standard library puts its signal stack away at the end",
+        "that of Rust 1.99 leaves it where it is, older ones do not",
+    ),
     seen("exit_group", libc::SYS_exit_group, ANY, "the end of the process"),
 ];
 
