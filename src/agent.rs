@@ -44,6 +44,7 @@ mod simulation;
 mod snapshot;
 mod status;
 mod telemetry;
+mod thrift;
 pub mod trust;
 mod tuning;
 mod wall;
@@ -51,6 +52,7 @@ mod yields;
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
@@ -65,6 +67,7 @@ use self::outlook::{Keepsake, PmFiles};
 use self::privacy::Privacy;
 use self::pulse::Moves;
 use self::service::Service;
+use self::thrift::Thrift;
 use crate::config::{self, Settings};
 use crate::fault::Fault;
 use crate::jobs::store;
@@ -185,6 +188,7 @@ struct Agent {
     privacy: Privacy,
     keepsake: Keepsake,
     pm: Option<PmFiles>,
+    thrift: Thrift,
 }
 
 impl Agent {
@@ -263,7 +267,18 @@ impl Agent {
         }
         self.core.turn(now);
         self.keepsake.look(now.mono, &self.core.outlooks);
+        self.let_go(now);
         self.perform()
+    }
+
+    /// Of memory, when it is time.
+    fn let_go(&mut self, now: Now) {
+        let a_worker_lives = self.gate.pids().iter().any(|pid| pid.load(SeqCst) != 0);
+        if self.thrift.take_due(now.mono, a_worker_lives)
+            && !sentinel::shed_again(&self.settings.policy, self.sentinel.memory_locked())
+        {
+            tracing::warn!("a part of the memory could not be locked again; give the unit LimitMEMLOCK=infinity");
+        }
     }
 
     /// Who can read along, and whether the certificates are good.

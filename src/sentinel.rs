@@ -53,6 +53,7 @@ use crate::sys::{clock, memory};
 use crate::units::{CellId, Instant, SOURCES_MAX, SourceId, Utilization, WORKERS_MAX};
 use crate::worker::gate::Gate;
 pub use judge::Decider;
+pub use rehearsal::shed_again;
 use watch::Watch;
 pub use watch::take_best_class;
 

@@ -20,6 +20,7 @@ use super::privacy::Privacy;
 use super::reports::{Impairment, Reports};
 use super::service::Service;
 use super::status::Status;
+use super::thrift::Thrift;
 use super::trust::Trust;
 use super::{Agent, Error, Mouths, Reload, floor};
 use crate::config::{self, Settings};
@@ -136,6 +137,7 @@ impl Agent {
             privacy,
             keepsake,
             pm,
+            thrift: Thrift::new(now.mono),
         };
         Ok((agent, mouths))
     }

@@ -6,6 +6,7 @@
 
 pub(super) mod chart;
 pub(super) mod crew;
+mod footprint;
 mod harvest;
 mod inferences;
 mod interference;
@@ -40,6 +41,7 @@ Examples:
   neap bench worker                        what does a worker cost beside its inference?
   neap bench load                          how soon does a reading become a decision?
   neap bench inferences --count 100        what does one inference take, counted from outside?
+  neap bench footprint                     what does a node cost that does nothing?
 
 Run it as the agent runs: with the same user and rights, on the same cores, beside whatever runs there.")]
 pub(super) struct Args {
@@ -63,6 +65,8 @@ enum Action {
     Load(load::Args),
     /// What does one inference take? For those who count from outside
     Inferences(inferences::Args),
+    /// What does a node cost that does nothing? Size, memory, start, system calls.
+    Footprint(footprint::Args),
 }
 
 /// Goes on with a bench unless somebody wants it to end: what it has made is then cleared away on the way out.
@@ -156,5 +160,6 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::Worker(args) => worker::run(args),
         Action::Load(args) => load::run(args),
         Action::Inferences(args) => inferences::run(args),
+        Action::Footprint(args) => footprint::run(args),
     }
 }

@@ -13,12 +13,28 @@ use super::{Report, Shared};
 use crate::governor::{Governor, Policy};
 use crate::load::fusion::{Fusion, Trust};
 use crate::load::{Metric, Observed, Reading};
-use crate::sys::{clock, process};
+use crate::sys::{clock, memory, process};
 use crate::units::{CellId, SourceId, Utilization};
 use crate::worker::gate::Gate;
 
 /// Stack that the thread may come to use, several times over.
 const STACK_BYTES: usize = 64 * 1024;
+
+/// Lets go of what the process has used for a while and does not use now, and brings back what a yield needs by another
+/// rehearsal, on the thread that calls it. Says whether the memory is still locked as it was.
+///
+/// Only while no worker lives: then there is nobody to stop while pages are missing, and before there is one, the sources'
+/// own code has come back with the readings of the settle time.
+pub fn shed_again(policy: &Policy, memory_locked: bool) -> bool {
+    let still_locked = if memory_locked {
+        memory::shed_locked()
+    } else {
+        memory::shed();
+        true
+    };
+    run(policy);
+    still_locked
+}
 
 /// Stops a worker that does not exist. Says whether it came to that.
 pub(super) fn run(policy: &Policy) -> bool {

@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 
-use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::mm::{MlockAllFlags, MlockFlags, mlock_with, mlockall, munlock};
 use rustix::process::{Resource, getrlimit};
 
 use super::alloc;
@@ -54,12 +54,26 @@ pub fn shed() {
     unsafe { libc::dl_iterate_phdr(Some(drop_clean_pages), std::ptr::null_mut()) };
 }
 
-/// Drops the pages of one loaded object's segments that are not writable and never were.
+/// Does as [`shed`] in a process that has locked its memory, where the kernel drops nothing: each range is unlocked, let
+/// go, and locked again as [`lock_all`] does, so that what is used again is locked when it comes back. Says whether all of
+/// it is locked again.
+///
+/// Until then a page that somebody needs may be missing: at the cost of a minor fault, while the page cache has it.
+pub fn shed_locked() -> bool {
+    alloc::trim();
+    let mut all_locked = true;
+    // SAFETY: as in `shed`; the callback gets the address of `all_locked`, which outlives the call and nobody else has.
+    unsafe { libc::dl_iterate_phdr(Some(drop_clean_pages), (&raw mut all_locked).cast()) };
+    all_locked
+}
+
+/// Drops the pages of one loaded object's segments that are not writable and never were. `data` is null, or the address
+/// of a `bool`: then the pages are locked, and it is made false when they do not become so again.
 ///
 /// Relocated constants (RELRO) lie in a writable segment that was protected afterwards, so they are left alone: their
 /// pages are ours and nowhere else. A system that refuses (`EINVAL` on locked memory) keeps the pages, and no harm is
 /// done.
-unsafe extern "C" fn drop_clean_pages(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> c_int {
+unsafe extern "C" fn drop_clean_pages(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
     // SAFETY: sysconf(3) has no preconditions.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE_BYTES_MAX);
     // SAFETY: the loader passes a valid `info` for the time of this call.
@@ -79,10 +93,21 @@ unsafe extern "C" fn drop_clean_pages(info: *mut libc::dl_phdr_info, _size: usiz
         // Only whole pages of this segment: an edge may share its page with data.
         let (first, end) = (begin.next_multiple_of(page), (begin + length) / page * page);
         if first < end {
+            let (place, length) = (first as *mut c_void, end - first);
+            if !data.is_null() {
+                // SAFETY: unlocking changes nothing that a program can see; the range is mapped.
+                let _dropped_anyway = unsafe { munlock(place, length) };
+            }
             // SAFETY: the range lies in one private, read-only mapping of a file that was never written through
             // (segments without PF_W are not relocated), so every page that is dropped is read back unchanged. The
             // code that runs right now is in such a page, and comes back the same way.
-            let _kept = unsafe { libc::madvise(first as *mut c_void, end - first, libc::MADV_DONTNEED) };
+            let _kept = unsafe { libc::madvise(place, length, libc::MADV_DONTNEED) };
+            if !data.is_null() {
+                // SAFETY: locking changes nothing that a program can see; the range is mapped.
+                let locked = unsafe { mlock_with(place, length, MlockFlags::ONFAULT) };
+                // SAFETY: whoever passes `data` passes the address of a `bool` of its own, see above.
+                unsafe { *data.cast::<bool>() &= locked.is_ok() };
+            }
         }
     }
     0
@@ -101,8 +126,12 @@ mod tests {
 
     /// Kilobytes of file pages that this process has in memory.
     fn file_kib() -> u64 {
+        kib("RssFile:")
+    }
+
+    fn kib(field: &str) -> u64 {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
@@ -110,12 +139,22 @@ mod tests {
     fn what_only_the_start_needed_is_let_go_and_the_program_goes_on() {
         let sentence = format!("{:?}", "constants and code come back");
         // Other tests run meanwhile and bring pages back: one moment in which fewer are there is enough.
-        let let_go = (0..100).any(|_| {
-            let before = file_kib();
-            shed();
-            file_kib() < before
-        });
-        assert!(let_go, "never fewer file pages than before");
+        let lets_go = |shed: &mut dyn FnMut()| {
+            (0..100).any(|_| {
+                let before = file_kib();
+                shed();
+                file_kib() < before
+            })
+        };
+        assert!(lets_go(&mut shed), "never fewer file pages than before");
+        // From here on they are locked, and the first way lets nothing go any more.
+        let mut all_locked = true;
+        assert!(lets_go(&mut || all_locked &= shed_locked()), "never fewer file pages than before, unlocked for it");
+        if all_locked {
+            assert!(kib("VmLck:") > 0);
+        } else {
+            eprintln!("SKIPPED: this user may not lock as much as a program is long");
+        }
         assert_eq!(sentence, "\"constants and code come back\"");
     }
 }

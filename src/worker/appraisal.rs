@@ -90,11 +90,7 @@ pub fn terms(limits: Limits) -> Terms {
 /// # Errors
 /// [`Error`] when nothing was found out about the model. A model that is no good is no error but a refusal.
 pub fn appraise(exe: &Path, limits: &Limits, entry: &Arc<Entry>) -> Result<Verdict, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::Worker(Fault::new(Code::WorkerStart, format!("cannot start the runtime: {error}"))))?;
-    runtime.block_on(appraise_async(exe, limits, entry))
+    runtime()?.block_on(appraise_async(exe, limits, entry))
 }
 
 /// As [`appraise`], on a runtime of one thread: the worker dies with the thread that starts it.
@@ -114,6 +110,37 @@ pub async fn appraise_async(exe: &Path, limits: &Limits, entry: &Arc<Entry>) -> 
         at: clock::wall(),
         outcome,
     })
+}
+
+/// Has a worker of its own load the model and run its first golden case, then lets `look` see that worker by its process
+/// id, and ends it. `None` when the model is refused, or has no golden case. Blocks as [`appraise`] does.
+///
+/// # Errors
+/// As [`appraise`].
+pub fn look_once<T>(
+    exe: &Path,
+    limits: &Limits,
+    entry: &Arc<Entry>,
+    look: impl FnOnce(u32) -> T,
+) -> Result<Option<T>, Error> {
+    let seen = runtime()?.block_on(async {
+        let cases = entry.goldens()?;
+        let Some(case) = cases.first() else { return Ok(None) };
+        let mut session = Session::start(exe, *limits, entry).await?;
+        session.run(case).await?;
+        Ok::<_, Stop>(Some(look(u32::try_from(session.child.pid()).unwrap_or_default())))
+    });
+    match seen {
+        Ok(seen) => Ok(seen),
+        Err(Stop::Refused(_)) => Ok(None),
+        Err(Stop::None(error)) => Err(error),
+    }
+}
+
+/// A runtime of one thread: the worker dies with the thread that starts it.
+fn runtime() -> Result<tokio::runtime::Runtime, Error> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| Error::Worker(Fault::new(Code::WorkerStart, format!("cannot start the runtime: {error}"))))
 }
 
 /// Why an appraisal ends early.

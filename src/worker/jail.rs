@@ -6,7 +6,7 @@
 //!
 //! The rings, from the outside in: another user, no capability and an empty network where the agent's own rights allow
 //! it; limits of files, processes and memory; [`landlock`] without a rule; [`filter`], the list of system calls. Each
-//! stands without the others: an old kernel of a vendor has no Landlock, armv7 has no filter.
+//! stands without the others: an old kernel of a vendor has no Landlock, one with OABI support no filter.
 //!
 //! What needs files is done before the door closes (`warm_up`): the engine looks at the processor and its caches.
 

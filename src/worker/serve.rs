@@ -368,9 +368,9 @@ fn compute(plans: &mut Plans, model: &mut Model, run: Run) -> Result<Computed, S
 /// changed them since. The file is given back.
 fn read(mut file: File) -> Result<Vec<u8>, Fault> {
     let failed = |error: io::Error| Fault::new(Code::ModelParse, format!("the model's file cannot be read: {error}"));
-    // Not by `File::metadata`, which asks by a system call that takes paths as well: a worker may not make it.
-    let found = rustix::fs::fstat(&file).map_err(|error| failed(error.into()))?;
-    let bytes = u64::try_from(found.st_size).unwrap_or(u64::MAX);
+    // Its length is where its end is. `File::metadata` would ask by a system call that takes paths as well, and fstat is
+    // that same call on machines of 32 bits: a worker may make neither.
+    let bytes = file.seek(SeekFrom::End(0)).map_err(failed)?;
     if bytes > MODEL_BYTES_MAX {
         let text = format!(
             "the model's file is {bytes} bytes long, at most {MODEL_BYTES_MAX} are allowed; store its weights as \
@@ -379,7 +379,6 @@ fn read(mut file: File) -> Result<Vec<u8>, Fault> {
         return Err(Fault::new(Code::ModelTooLarge, text));
     }
     let mut onnx = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
-    // The agent has left it at its end.
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     // Of a bare file the standard library would ask for the length once more, by that call.
     file.take(bytes).read_to_end(&mut onnx).map_err(failed)?;

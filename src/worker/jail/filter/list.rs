@@ -1,4 +1,7 @@
 //! The list itself: name, number, what the arguments must be, why it is there, and why it stays where it is not seen.
+//!
+//! Most calls are the same everywhere ([`COMMON`]). Machines of 32 bits have calls of their own for what needs more bits
+//! than a register has: places in files, times of the years after 2038 (`arm.rs`).
 
 use libc::c_long;
 use seccompiler::{BackendError, SeccompCmpArgLen as Length, SeccompCmpOp as Compare, SeccompCondition as Condition};
@@ -11,17 +14,18 @@ pub(super) struct Own {
 }
 
 /// One system call that a worker may make.
+#[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub(super) name: &'static str,
     pub(super) number: c_long,
-    arguments: &'static [Argument],
+    pub(super) arguments: &'static [Argument],
     pub(super) why: &'static str,
     /// Why it stays although no test on an ordinary machine sees it; `None`: a test sees it.
     pub(super) unseen: Option<&'static str>,
 }
 
 /// What an argument must be, by its place; all of an entry's must hold.
-enum Argument {
+pub(super) enum Argument {
     /// This integer of 32 bits.
     Is(u8, i32),
     /// One of these integers of 32 bits.
@@ -31,15 +35,21 @@ enum Argument {
     /// The process that made the filter.
     OwnId(u8),
     /// No address.
+    #[cfg_attr(target_pointer_width = "32", expect(dead_code, reason = "there `send` has no address to be null"))]
     Null(u8),
 }
 use Argument::{Is, Null, OneOf, OwnId, Without};
 
-const fn seen(name: &'static str, number: c_long, arguments: &'static [Argument], why: &'static str) -> Entry {
+pub(super) const fn seen(
+    name: &'static str,
+    number: c_long,
+    arguments: &'static [Argument],
+    why: &'static str,
+) -> Entry {
     Entry { name, number, arguments, why, unseen: None }
 }
 
-const fn unseen(
+pub(super) const fn unseen(
     name: &'static str,
     number: c_long,
     arguments: &'static [Argument],
@@ -50,14 +60,14 @@ const fn unseen(
 }
 
 /// Why the calls of a nap stay.
-const PARKED: &str =
+pub(super) const PARKED: &str =
     "only while the agent is silent; tests/worker.rs and tests/dead_man.rs park workers that have this filter";
 /// Descriptor of the socket to the agent.
-const SOCKET: i32 = 0;
-const ANY: &[Argument] = &[];
-const NOT_EXECUTABLE: &[Argument] = &[Without(2, libc::PROT_EXEC)];
+pub(super) const SOCKET: i32 = 0;
+pub(super) const ANY: &[Argument] = &[];
+pub(super) const NOT_EXECUTABLE: &[Argument] = &[Without(2, libc::PROT_EXEC)];
 /// What may be asked of a descriptor; nothing may be changed.
-const ASK: &[Argument] = &[OneOf(1, &[libc::F_GETFD, libc::F_GET_SEALS])];
+pub(super) const ASK: &[Argument] = &[OneOf(1, &[libc::F_GETFD, libc::F_GET_SEALS])];
 /// Nobody is ever waited for: there is one thread.
 const WAKE: &[Argument] = &[Is(1, libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG)];
 /// What may be advised about memory: that it is not needed.
@@ -66,10 +76,27 @@ const GIVE_BACK: &[Argument] = &[OneOf(2, &[libc::MADV_DONTNEED, libc::MADV_FREE
 const FATAL: &[Argument] = &[OneOf(0, &[libc::SIGSEGV, libc::SIGBUS, libc::SIGABRT])];
 const OWN_ABORT: &[Argument] = &[OwnId(0), OwnId(1), Is(2, libc::SIGABRT)];
 
-pub(super) const LIST: &[Entry] = &[
+/// What the list is on this machine.
+pub(super) fn list() -> impl Iterator<Item = &'static Entry> {
+    COMMON.iter().chain(OWN)
+}
+
+#[cfg(target_arch = "arm")]
+use super::arm::OWN;
+
+/// What machines of 64 bits call by these names.
+#[cfg(not(target_arch = "arm"))]
+const OWN: &[Entry] = &[
+    seen("sendto", libc::SYS_sendto, &[Is(0, SOCKET), Null(4)], "answers to the agent, and to nobody by address"),
+    seen("lseek", libc::SYS_lseek, ANY, "how long a model's file is, and back to its beginning"),
+    seen("fcntl", libc::SYS_fcntl, ASK, "whether a model is sealed; debug builds: whether what they close is open"),
+    seen("mmap", libc::SYS_mmap, NOT_EXECUTABLE, "the allocator's large blocks"),
+];
+
+/// What is called by the same name everywhere.
+pub(super) const COMMON: &[Entry] = &[
     // The agent: frames and files come and go over one socket, last words over standard error.
     seen("recvmsg", libc::SYS_recvmsg, &[Is(0, SOCKET)], "frames of the agent, and the models beside them"),
-    seen("sendto", libc::SYS_sendto, &[Is(0, SOCKET), Null(4)], "answers to the agent, and to nobody by address"),
     seen("write", libc::SYS_write, &[Is(0, libc::STDERR_FILENO)], "last words: a panic, a stack overflow, no memory"),
     unseen(
         "writev",
@@ -79,14 +106,10 @@ pub(super) const LIST: &[Entry] = &[
         "needs a heap that is broken on purpose",
     ),
     // Models: descriptors that were handed over.
-    seen("fstat", libc::SYS_fstat, ANY, "how long a model's file is"),
-    seen("lseek", libc::SYS_lseek, ANY, "a model's file is read from its beginning each time"),
     seen("read", libc::SYS_read, ANY, "a model's file"),
     seen("close", libc::SYS_close, ANY, "a model that is not needed any more"),
-    seen("fcntl", libc::SYS_fcntl, ASK, "whether a model is sealed; debug builds: whether what they close is open"),
     // Memory: never executable.
     seen("brk", libc::SYS_brk, ANY, "the allocator's small blocks"),
-    seen("mmap", libc::SYS_mmap, NOT_EXECUTABLE, "the allocator's large blocks"),
     seen("munmap", libc::SYS_munmap, ANY, "large blocks given back, and the signal stack at the end"),
     seen("mremap", libc::SYS_mremap, ANY, "a large block that grows"),
     seen("madvise", libc::SYS_madvise, GIVE_BACK, "memory given back after a model was loaded"),
@@ -136,7 +159,13 @@ pub(super) const LIST: &[Entry] = &[
         FATAL,
         "a fault that is no stack overflow goes to the kernel; never SIGPROF",
     ),
-    seen("sigaltstack", libc::SYS_sigaltstack, ANY, "the standard library puts its signal stack away at the end"),
+    unseen(
+        "sigaltstack",
+        libc::SYS_sigaltstack,
+        ANY,
+        "the standard library puts its signal stack away at the end",
+        "that of Rust 1.99 leaves it where it is, older ones do not",
+    ),
     seen("exit_group", libc::SYS_exit_group, ANY, "the end of the process"),
 ];
 
