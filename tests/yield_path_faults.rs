@@ -6,7 +6,7 @@
 mod giving_way;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use giving_way::{GivingWay, Told, Way};
@@ -19,7 +19,7 @@ const ROUNDS: usize = 5;
 const YIELDS: usize = 20;
 
 /// Minor and major faults of a thread so far: the tenth and twelfth field of its `stat`.
-fn faults(thread: &PathBuf) -> (u64, u64) {
+fn faults(thread: &Path) -> (u64, u64) {
     let stat = fs::read_to_string(thread.join("stat")).expect("the thread lives");
     let (_, after_name) = stat.rsplit_once(')').expect("a name in parentheses");
     let fields: Vec<u64> = after_name.split_whitespace().skip(1).map(|field| field.parse().unwrap_or(0)).collect();

@@ -92,8 +92,7 @@ impl Agent {
         let reports = Reports::new(settings.node.topics.clone(), info, sources, &settings.policy, now.wall);
 
         let told = link_settings(&settings, reports.will(now.wall))?;
-        let heartbeat = told.heartbeat.clone();
-        let privacy = Privacy::of(&told);
+        let (heartbeat, privacy) = (told.heartbeat.clone(), Privacy::of(&told));
         let (commands, link) = mqtt::start(told, sys::clock::wall)?;
         let (handles, workers) = start_handles(&settings, &sentinel, &gate);
         let places = usize::from(settings.workers.count);

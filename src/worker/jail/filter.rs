@@ -11,7 +11,8 @@
 mod arm;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
 mod list;
-#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")))]
+#[cfg(test)]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm"))]
 mod tests;
 
 /// Locks this thread in, for good; one sentence on how, or why not.

@@ -9,9 +9,12 @@
 //! Calls of ARM alone, of which `cacheflush` and `set_tls` have numbers from 0x0f0000 on, are not on the list: nothing is
 //! compiled after the start, and no thread is made. Kernels that still run programs of the ABI before EABI
 //! (`CONFIG_OABI_COMPAT`) have no filters.
+//!
+//! `openat` is denied and does not end the worker: whenever it chooses a kernel, tract looks into `/proc/cpuinfo` for the
+//! core's name there, and takes the kernels for any core with NEON when it cannot.
 
 use libc::c_long;
-use seccompiler::BpfProgram;
+use seccompiler::{BpfProgram, sock_filter};
 
 use super::list::{ANY, ASK, Argument::Is, Entry, NOT_EXECUTABLE, PARKED, SOCKET, seen, unseen};
 
@@ -23,8 +26,14 @@ pub(super) const ARM: u32 = 40 | 0x4000_0000;
 pub(super) const LOAD: u16 = 0x20;
 /// Instruction that compares what was loaded with a constant.
 pub(super) const EQUAL: u16 = 0x15;
+/// Instruction that ends the filter with a constant.
+pub(super) const RETURN: u16 = 0x06;
 /// Where the architecture is in `struct seccomp_data`.
 pub(super) const ARCHITECTURE: u32 = 4;
+/// Where the number is in `struct seccomp_data`.
+pub(super) const NUMBER: u32 = 0;
+/// What the filter says to `openat`: `SECCOMP_RET_ERRNO` with `EACCES`.
+pub(super) const DENIED: u32 = 0x0005_0000 | libc::EACCES.cast_unsigned();
 
 /// What 32-bit ARM calls by other names. The numbers are ABI; those of times after 2038 are not in the `libc` crate.
 pub(super) const OWN: &[Entry] = &[
@@ -36,6 +45,8 @@ pub(super) const OWN: &[Entry] = &[
     seen("sigreturn", SIGRETURN, ANY, "the way back from the handler of SIGPROF, which takes one argument"),
     unseen("clock_nanosleep_time64", CLOCK_NANOSLEEP_TIME64, ANY, "naps of the dead-man's handle", PARKED),
 ];
+/// What is denied with an error.
+pub(super) const OPENAT: u32 = 322;
 const SIGRETURN: c_long = 119;
 const LLSEEK: c_long = 140;
 const MMAP2: c_long = 192;
@@ -45,15 +56,23 @@ const CLOCK_GETTIME64: c_long = 403;
 const CLOCK_NANOSLEEP_TIME64: c_long = 407;
 
 /// Makes a filter for aarch64 one for 32-bit ARM. `None` when the program is not what it is thought to be: the
-/// architecture is looked at once, at its beginning, compared with aarch64's mark there, and that constant is nowhere else.
+/// architecture is looked at once, at its beginning, compared with aarch64's mark there, and that constant is nowhere else;
+/// the number is loaded once.
 pub(super) fn retarget(mut program: BpfProgram) -> Option<BpfProgram> {
-    let looks = program.iter().filter(|step| step.code == LOAD && step.k == ARCHITECTURE).count();
+    let loads = |offset: u32| move |step: &sock_filter| step.code == LOAD && step.k == offset;
+    let looks = program.iter().filter(|step| loads(ARCHITECTURE)(step)).count();
     let marks = program.iter().filter(|step| step.k == AARCH64).count();
+    let numbers = program.iter().filter(|step| loads(NUMBER)(step)).count();
+    let number = program.iter().position(loads(NUMBER))?;
     let [look, compare, ..] = &mut program[..] else { return None };
     let is_known = look.code == LOAD && look.k == ARCHITECTURE && compare.code == EQUAL && compare.k == AARCH64;
-    if !is_known || looks != 1 || marks != 1 {
+    if !is_known || looks != 1 || marks != 1 || numbers != 1 {
         return None;
     }
     compare.k = ARM;
+    // Jumps of a filter go forwards from where they stand; none of those before crosses this place (a test walks them).
+    let denied =
+        [sock_filter { code: EQUAL, jt: 0, jf: 1, k: OPENAT }, sock_filter { code: RETURN, jt: 0, jf: 0, k: DENIED }];
+    program.splice(number + 1..number + 1, denied);
     Some(program)
 }
