@@ -103,16 +103,6 @@ fn the_optional_lines_of_neap_toml_are_right_as_they_stand() {
     assert_eq!(settings.workers.reserved, [0]);
 }
 
-#[test]
-fn cross_toml_names_three_arm_targets() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cross.toml");
-    let text = fs::read_to_string(path).expect("cross.toml is there");
-    assert!(text.lines().next().is_some_and(|line| line.contains("CROSS_CONFIG=cross.toml")));
-    let table: toml::Table = text.parse().expect("it is TOML");
-    let targets: Vec<&String> = table["target"].as_table().expect("it has targets").keys().collect();
-    assert_eq!(targets, ["aarch64-unknown-linux-gnu", "aarch64-unknown-linux-musl", "armv7-unknown-linux-gnueabihf"]);
-}
-
 // ---- what is refused ----
 
 /// Text after the required sections (which end with line 5), then line:column and pieces of the sentence.
