@@ -2,34 +2,13 @@
 //!
 //! Bounds are wide: the test program is not optimised, and its machine is never quiet.
 
+#[path = "support/benches.rs"]
+mod benches;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use benches::{copy, json, run};
 use serde_json::Value;
-
-fn bench(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-    command.args(["bench", "footprint"]).args(arguments).stdin(Stdio::null());
-    let output = command.output().expect("the binary of this crate can be started");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-fn json(stdout: &str, stderr: &str) -> Value {
-    serde_json::from_str(stdout)
-        .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"))
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder can be made");
-    for entry in std::fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => _ = std::fs::copy(entry.path(), to).expect("a file can be copied"),
-        }
-    }
-}
 
 #[test]
 fn a_short_look_gives_every_figure_in_the_promised_form_and_nothing_is_left() {
@@ -42,7 +21,7 @@ fn a_short_look_gives_every_figure_in_the_promised_form_and_nothing_is_left() {
     }
     let (models, dir) = (models.display().to_string(), state.display().to_string());
     let short = ["--starts", "2", "--settle-s", "1", "--idle-s", "2", "--json", "--models", &models, "--dir", &dir];
-    let (code, stdout, stderr) = bench(&short);
+    let (code, stdout, stderr) = run("footprint", &short);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let json = json(&stdout, &stderr);
     let figure = |path: &str| {
@@ -81,10 +60,10 @@ fn a_short_look_gives_every_figure_in_the_promised_form_and_nothing_is_left() {
 
 #[test]
 fn what_cannot_be_measured_is_named_with_its_remedy() {
-    let (code, stdout, stderr) = bench(&["--models", "/no/such/folder"]);
+    let (code, stdout, stderr) = run("footprint", &["--models", "/no/such/folder"]);
     assert!(code == Some(65) && stdout.is_empty() && stderr.contains("/no/such/folder"), "{code:?}: {stderr}");
-    let (code, _, stderr) = bench(&["--dir", "/no/such/folder"]);
+    let (code, _, stderr) = run("footprint", &["--dir", "/no/such/folder"]);
     assert!(code == Some(74) && stderr.contains("--dir"), "{code:?}: {stderr}");
-    let (code, _, stderr) = bench(&["--starts", "0"]);
+    let (code, _, stderr) = run("footprint", &["--starts", "0"]);
     assert_eq!(code, Some(64), "{stderr}");
 }

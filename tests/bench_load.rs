@@ -2,26 +2,14 @@
 //!
 //! No speed is judged here: the machine of a test is never quiet.
 
-use std::process::{Command, Stdio};
+#[path = "support/benches.rs"]
+mod benches;
 
-use serde_json::Value;
-
-fn bench(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-    command.args(["bench", "load"]).args(arguments).stdin(Stdio::null());
-    let output = command.output().expect("the binary of this crate can be started");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-fn json(stdout: &str, stderr: &str) -> Value {
-    serde_json::from_str(stdout)
-        .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"))
-}
+use benches::{json, run};
 
 #[test]
 fn few_events_give_every_figure_of_every_source_in_the_promised_form() {
-    let (code, stdout, stderr) = bench(&["--events", "20", "--parse-ms", "20", "--json"]);
+    let (code, stdout, stderr) = run("load", &["--events", "20", "--parse-ms", "20", "--json"]);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let json = json(&stdout, &stderr);
     let ways = json["ways"].as_object().expect("ways by name");
@@ -52,9 +40,9 @@ fn few_events_give_every_figure_of_every_source_in_the_promised_form() {
 
 #[test]
 fn one_source_can_be_chosen_and_an_unknown_one_is_refused_with_the_names() {
-    let (code, stdout, stderr) = bench(&["--only", "shm", "--events", "2", "--parse-ms", "10"]);
+    let (code, stdout, stderr) = run("load", &["--only", "shm", "--events", "2", "--parse-ms", "10"]);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert!(stdout.contains("shared page") && !stdout.contains("UDP") && stdout.contains("MB/s"), "{stdout}");
-    let (code, _, stderr) = bench(&["--only", "carrier-pigeon"]);
+    let (code, _, stderr) = run("load", &["--only", "carrier-pigeon"]);
     assert!(code == Some(64) && stderr.contains("push-unix"), "{code:?}: {stderr}");
 }

@@ -2,18 +2,13 @@
 //!
 //! No speed is judged here: the machine of a test is never quiet.
 
+#[path = "support/benches.rs"]
+mod benches;
+
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use benches::{copy, run};
 use serde_json::Value;
-
-fn bench(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-    command.args(["bench", "worker"]).args(arguments).stdin(Stdio::null());
-    let output = command.output().expect("the binary of this crate can be started");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
 
 #[test]
 fn few_rounds_give_every_figure_in_the_promised_form_and_nothing_is_left() {
@@ -26,7 +21,8 @@ fn few_rounds_give_every_figure_in_the_promised_form_and_nothing_is_left() {
     }
     let models = models.display().to_string();
     let few = ["--starts", "5", "--appraisals", "1", "--rounds", "2", "--round-ms", "50", "--model", "prb-forecast"];
-    let (code, stdout, stderr) = bench(&[&few[..], &["--json", "--report", &report, "--models", &models]].concat());
+    let (code, stdout, stderr) =
+        run("worker", &[&few[..], &["--json", "--report", &report, "--models", &models]].concat());
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let json: Value = serde_json::from_str(&stdout)
         .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"));
@@ -54,17 +50,6 @@ fn few_rounds_give_every_figure_in_the_promised_form_and_nothing_is_left() {
     assert_eq!(workers_left(), Vec::<String>::new(), "every worker has ended");
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder can be made");
-    for entry in std::fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
-        let to = to.join(entry.file_name());
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => _ = std::fs::copy(entry.path(), to).expect("a file can be copied"),
-        }
-    }
-}
-
 /// Worker processes whose parent has gone: nobody but this test starts benches here.
 fn workers_left() -> Vec<String> {
     let processes = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
@@ -79,8 +64,8 @@ fn workers_left() -> Vec<String> {
 
 #[test]
 fn what_cannot_be_measured_is_named_with_its_remedy() {
-    let (code, stdout, stderr) = bench(&["--model", "no-such-model"]);
+    let (code, stdout, stderr) = run("worker", &["--model", "no-such-model"]);
     assert!(code == Some(65) && stdout.is_empty() && stderr.contains("no-such-model"), "{code:?}: {stderr}");
-    let (code, _, stderr) = bench(&["--starts", "1"]);
+    let (code, _, stderr) = run("worker", &["--starts", "1"]);
     assert_eq!(code, Some(64), "{stderr}");
 }

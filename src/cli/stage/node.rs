@@ -104,6 +104,23 @@ pub(in crate::cli) struct Changes {
     pub(in crate::cli) governor: Pace,
 }
 
+impl Changes {
+    /// A node with one worker and the shipped limits, everything of which lies in the folder of a bench.
+    pub(in crate::cli) fn of_a_bench(folder: &Path, broker: SocketAddr, models: PathBuf) -> Self {
+        Self {
+            broker,
+            socket: folder.join("load.sock"),
+            state_dir: folder.join("state"),
+            models,
+            name: Some("bench".to_owned()),
+            workers: Some(1),
+            cores: Vec::new(),
+            evict_after: None,
+            governor: Pace::Shipped(1.0),
+        }
+    }
+}
+
 /// Whose limits and waits the governor has; the waits shrink and grow with the day.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::cli) enum Pace {

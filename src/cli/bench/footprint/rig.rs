@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::stub::Stub;
 use crate::cli::bench::go_on;
 use crate::cli::failure::{Class, Failure};
-use crate::cli::stage::node::{self, Agent, Changes, Ended, Folder, Pace};
+use crate::cli::stage::node::{self, Agent, Changes, Ended, Folder};
 use crate::sys::clock;
 use crate::sys::signal::Interrupt;
 
@@ -41,17 +41,8 @@ impl Rig {
         let stub = Stub::start().map_err(failed("cannot listen on 127.0.0.1 as the agent's broker; is lo up?"))?;
         let none = folder.join("models");
         fs::create_dir(&none).map_err(failed("cannot make a folder for no models"))?;
-        let changes = Changes {
-            broker: stub.address(),
-            socket: folder.join("load.sock"),
-            state_dir: folder.join("state"),
-            models: std::path::absolute(models.unwrap_or(&none)).map_err(failed("cannot find the models"))?,
-            name: Some("bench".to_owned()),
-            workers: Some(1),
-            cores: Vec::new(),
-            evict_after: None,
-            governor: Pace::Shipped(1.0),
-        };
+        let models = std::path::absolute(models.unwrap_or(&none)).map_err(failed("cannot find the models"))?;
+        let changes = Changes::of_a_bench(folder.path(), stub.address(), models);
         let wrong = |why: String| Failure::new(Class::Software, format!("the bench's configuration is wrong: {why}"));
         let text = node::configuration(&changes).map_err(wrong)?;
         fs::write(folder.join("node.toml"), text).map_err(failed("cannot write the bench's configuration"))?;

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use super::wait_for;
 use crate::cli::bench::latency::Latencies;
 use crate::cli::failure::{Class, Failure};
-use crate::cli::stage::node::{self, Agent, Changes, Ended, Folder, Pace};
+use crate::cli::stage::node::{self, Agent, Changes, Ended, Folder};
 use crate::config::Settings;
 use crate::link::topics::Topics;
 use crate::sys::signal::Interrupt;
@@ -218,17 +218,7 @@ fn configure(folder: &Path, broker: SocketAddr) -> Result<Settings, Failure> {
         .and_then(|()| fs::write(models.join("bench.onnx"), MODEL))
         .and_then(|()| fs::write(models.join("model.toml"), manifest))
         .map_err(failed("cannot write the bench's model"))?;
-    let changes = Changes {
-        broker,
-        socket: folder.join("load.sock"),
-        state_dir: folder.join("state"),
-        models: folder.join("models"),
-        name: Some("bench".to_owned()),
-        workers: Some(1),
-        cores: Vec::new(),
-        evict_after: None,
-        governor: Pace::Shipped(1.0),
-    };
+    let changes = Changes::of_a_bench(folder, broker, folder.join("models"));
     let wrong = |why: String| Failure::new(Class::Software, format!("the bench's configuration is wrong: {why}"));
     let mut text: Table = node::configuration(&changes).and_then(|text| parsed(&text)).map_err(wrong)?;
     if let Some(jobs) = text.get_mut("jobs").and_then(Value::as_table_mut) {
