@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::controller::{Controller, media_job};
-use super::emulation::is_emulated;
+use super::emulation::is_slow;
 use super::node::{Node, Setup, models};
 
 /// Items of a batch: some seconds of one core.
 pub fn batch_items() -> usize {
-    if is_emulated() { 8 } else { 24 }
+    if is_slow() { 8 } else { 24 }
 }
 
 /// A node in a trough, and its controller.
@@ -35,7 +35,7 @@ pub fn at_work_on(setup: &Setup, more: &Value) -> (Node, Controller) {
 
 /// Submits a batch. One item of `objects` alone would take minutes of a busy machine under emulation.
 pub fn submit(controller: &Controller, id: &str, more: &Value) {
-    let (model, sample) = if is_emulated() { ("faces", "astronaut.jpg") } else { ("objects", "chelsea.jpg") };
+    let (model, sample) = if is_slow() { ("faces", "astronaut.jpg") } else { ("objects", "chelsea.jpg") };
     let picture = std::fs::read(models().join(model).join("samples").join(sample)).expect("the sample is there");
     controller.publish(media_job(id, model, "image", &vec![picture; batch_items()], more));
 }

@@ -64,9 +64,9 @@ impl Executable {
             archive.link(binary, "/usr/bin/neap");
         }
         archive.link(self.tree.join("models"), "/models");
-        archive.folder(self.tree.join("config"), &Path::new(env!("CARGO_MANIFEST_DIR")).join("config"));
-        archive
-            .folder(self.tree.join("tests/data/load"), &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/load"));
+        for folder in ["config", "tests/data"] {
+            archive.folder(self.tree.join(folder), &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+        }
     }
 
     /// A script that runs its tests, those whose names contain one of `filters`, and shows what was skipped, the sums,
