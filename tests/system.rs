@@ -190,7 +190,7 @@ fn the_tests_of_sandbox_and_cgroups_pass_in_an_arm64_machine() {
 /// Sizes and counts are real under emulation; times are not, so `start_to_ready_ms` is not looked at.
 fn an_idle_node_is_lean_in_a_machine(flavour: Flavour, name: &str, archive: &Archive) {
     const LOOK: &str = "mount -t tracefs none /sys/kernel/tracing\n\
-        neap bench footprint --json --dir /tmp --models /models >/tmp/footprint || exit\n\
+        neap bench footprint --json --dir /tmp --models /models >/tmp/footprint 2>/tmp/words || { cat /tmp/words; exit 1; }\n\
         echo \"NEAP-SEE footprint $(cat /tmp/footprint)\"";
     let steps = [("footprint", LOOK.to_owned())];
     let report = machine::run(flavour, &format!("{name}-footprint"), archive, &steps, STORY_S);
