@@ -18,14 +18,14 @@ pub fn is_emulated() -> bool {
     std::env::var_os(VARIABLE).is_some()
 }
 
-/// Whether instructions are emulated, by whatever kind of emulator: then a test computes less.
-pub fn is_slow() -> bool {
-    is_emulated() || std::env::var_os(MACHINE).is_some()
+/// Whether this machine as a whole is emulated.
+pub fn is_machine_emulated() -> bool {
+    std::env::var_os(MACHINE).is_some()
 }
 
 /// By what a bound on real time is multiplied: 1 on the machine itself.
 pub fn slow_by() -> u32 {
-    if is_slow() { SLOW_BY } else { 1 }
+    if is_emulated() || is_machine_emulated() { SLOW_BY } else { 1 }
 }
 
 /// The sandbox that workers of a test are to have: an emulator has neither Landlock nor filters of system calls, so there
