@@ -33,10 +33,6 @@ use executables::{Executable, stripped};
 use machine::{AMD64, ARM64, Flavour, RT_AMD64, RT_ARM64, Report};
 use serde_json::Value;
 
-/// How long a machine may take, in seconds: one that looks at its kernel and runs a job, and one that runs tests.
-const STORY_S: u32 = 600;
-const TESTS_S: u32 = 1500;
-
 /// The tests that ask the kernel for what a build machine mostly refuses; by the file, with the parts that are run.
 const TESTS: [(&str, &str, &[&str]); 6] = [
     ("unit", "src/lib.rs", &UNITS),
@@ -110,7 +106,7 @@ fn story(users: &[&str]) -> Vec<(&'static str, String)> {
 /// Boots a machine in which an agent lives.
 fn a_machine_runs_yields_and_resumes(flavour: Flavour, users: &[&str]) -> Report {
     let steps = story(users);
-    let report = machine::run(flavour, flavour.name, &node(&binary(flavour.architecture)), &steps, STORY_S);
+    let report = machine::run(flavour, flavour.name, &node(&binary(flavour.architecture)), &steps);
     story::every_layer_is_there(&report, flavour.is_realtime);
     for user in users {
         let (name, is_root) = if *user == "root" { ("the-agent", true) } else { ("the-agent-without-root", false) };
@@ -134,7 +130,7 @@ fn the_tests_pass_in_a_machine(flavour: Flavour) {
         executable.put(name, &mut archive);
         steps.push((name, executable.script(name, filters)));
     }
-    let report = machine::run(flavour, &format!("{}-tests", flavour.name), &archive, &steps, TESTS_S);
+    let report = machine::run(flavour, &format!("{}-tests", flavour.name), &archive, &steps);
     for (name, _) in steps {
         let output = &report.step(name).output;
         assert!(!output.contains("SKIPPED"), "{name}: nothing may be skipped on a whole machine:\n{output}");
@@ -193,7 +189,7 @@ fn an_idle_node_is_lean_in_a_machine(flavour: Flavour, name: &str, archive: &Arc
         neap bench footprint --json --dir /tmp --models /models >/tmp/footprint 2>/tmp/words || { cat /tmp/words; exit 1; }\n\
         echo \"NEAP-SEE footprint $(cat /tmp/footprint)\"";
     let steps = [("footprint", LOOK.to_owned())];
-    let report = machine::run(flavour, &format!("{name}-footprint"), archive, &steps, STORY_S);
+    let report = machine::run(flavour, &format!("{name}-footprint"), archive, &steps);
     let figures: Value = serde_json::from_str(report.step("footprint").saw("footprint")[0]).expect("JSON");
     eprintln!("{figures:#}");
     let agent = &figures["agent"];
@@ -241,7 +237,7 @@ fn an_idle_node_of_32_bit_is_lean_in_an_arm64_machine() {
 #[test]
 fn a_32_bit_binary_is_locked_in_by_a_64_bit_arm_kernel() {
     let Some(archive) = is_wanted().then(node_of_32_bit).flatten() else { return };
-    let report = machine::run(ARM64, "armv7-on-arm64", &archive, &story(&[]), STORY_S);
+    let report = machine::run(ARM64, "armv7-on-arm64", &archive, &story(&[]));
     let saw = |step: &str| -> Value { serde_json::from_str(report.step(step).saw(step)[0]).expect("JSON") };
     let (doctor, selftest) = (saw("doctor"), saw("sandbox"));
     assert_eq!(doctor["missing"], 0, "{doctor}");

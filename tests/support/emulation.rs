@@ -1,11 +1,14 @@
 //! Do the tests run on the machine itself, or under an emulator that has no clock of its own and knows fewer system calls?
 //!
-//! `tests/arm/emulated` says so in a variable. There, right or wrong counts, and nothing else does.
+//! `tests/arm/emulated` says so in a variable. There, right or wrong counts, and nothing else does. A whole machine under
+//! an emulator (`tests/system.rs`) says so in another: it lacks nothing, but it is as slow.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 /// Set by `tests/arm/emulated` for whatever it starts.
 const VARIABLE: &str = "NEAP_EMULATED";
+/// Set in the machines that `tests/system.rs` boots.
+const MACHINE: &str = "NEAP_SYSTEM_MACHINE";
 
 /// How many times longer than on the machine itself a test waits for what has to happen.
 const SLOW_BY: u32 = 4;
@@ -15,9 +18,14 @@ pub fn is_emulated() -> bool {
     std::env::var_os(VARIABLE).is_some()
 }
 
+/// Whether this machine as a whole is emulated.
+pub fn is_machine_emulated() -> bool {
+    std::env::var_os(MACHINE).is_some()
+}
+
 /// By what a bound on real time is multiplied: 1 on the machine itself.
 pub fn slow_by() -> u32 {
-    if is_emulated() { SLOW_BY } else { 1 }
+    if is_emulated() || is_machine_emulated() { SLOW_BY } else { 1 }
 }
 
 /// The sandbox that workers of a test are to have: an emulator has neither Landlock nor filters of system calls, so there

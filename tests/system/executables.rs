@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::archive::Archive;
 
+/// Most of a machine's own time that one executable takes, in seconds: so that the end of what hangs can be shown, shorter
+/// than what `init` gives a step.
+const TESTS_S_MAX: u32 = 1700;
+
 /// A test executable as cargo made it.
 #[derive(Debug)]
 pub struct Executable {
@@ -64,9 +68,9 @@ impl Executable {
             archive.link(binary, "/usr/bin/neap");
         }
         archive.link(self.tree.join("models"), "/models");
-        archive.folder(self.tree.join("config"), &Path::new(env!("CARGO_MANIFEST_DIR")).join("config"));
-        archive
-            .folder(self.tree.join("tests/data/load"), &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/load"));
+        for folder in ["config", "tests/data"] {
+            archive.folder(self.tree.join(folder), &Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+        }
     }
 
     /// A script that runs its tests, those whose names contain one of `filters`, and shows what was skipped, the sums,
@@ -75,7 +79,7 @@ impl Executable {
         let (tree, filters) = (self.tree.display(), filters.join(" "));
         format!(
             "cd {tree} || exit 1\n\
-             CI=true NEAP_SYSTEM_MACHINE=1 /tests/{name} {filters} --nocapture >/tmp/{name} 2>&1\n\
+             CI=true NEAP_SYSTEM_MACHINE=1 timeout {TESTS_S_MAX} /tests/{name} {filters} --nocapture >/tmp/{name} 2>&1\n\
              code=$?\n\
              grep -h 'SKIPPED\\|^test result\\|FAILED$' /tmp/{name}\n\
              [ $code -eq 0 ] || tail -n 400 /tmp/{name}\n\

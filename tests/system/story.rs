@@ -128,7 +128,7 @@ fn the_kernel_held_the_worker(step: &Step, is_root: bool) {
     assert!(one(step, "worker.group").ends_with("/0"), "{}", one(step, "worker.group"));
     assert_eq!([one(step, "group.cpu.idle"), one(step, "group.above")], ["1", "1"]);
     assert_eq!([one(step, "group.memory.swap.max"), one(step, "group.memory.oom.group")], ["0", "1"]);
-    assert_eq!([one(step, "group.cpuset.cpus"), one(step, "group.cgroup.freeze")], ["1", "0"]);
+    assert_eq!([one(step, "group.cpuset.cpus"), one(step, "group.cgroup.freeze")], ["2", "0"]);
     let limits = ["group.memory.high", "group.memory.max", "group.pids.max"].map(|name| one(step, name).parse::<u64>());
     let [Ok(high), Ok(max), Ok(pids)] = limits else { panic!("limits: {}", step.output) };
     assert!(high < max && max < 1 << 30 && pids < 100, "{high} {max} {pids}");
