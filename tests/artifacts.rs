@@ -19,15 +19,13 @@ const EPOCH: &str = "1700000000";
 const EPOCH_READ: &str = "2023-11-14 22:13:20";
 const EM_ARM: u64 = 40;
 const EM_AARCH64: u64 = 183;
-/// In namespaces of its own: a root file system with what the kernel gives, /proc and /dev/null, and, with a second
-/// argument, an emulator for what is started there. It is opened before the root changes and need not be in there.
+/// In namespaces of its own: a root file system with /proc and nothing else that the kernel gives, no device either, and,
+/// with a second argument, an emulator for what is started there. It is opened before the root changes and need not be in
+/// there.
 const IN_ROOT: &str = r#"
 set -e
 mkdir -p "$1/proc"
 mount --rbind /proc "$1/proc"
-mkdir -p "$1/dev"
-: >>"$1/dev/null"
-mount --bind /dev/null "$1/dev/null"
 if [ -n "$2" ]; then
   mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
   printf %s "$2" >/proc/sys/fs/binfmt_misc/register
