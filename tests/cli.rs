@@ -1,5 +1,8 @@
 //! Does the program behave as a good citizen of the command line? Runs the real binary.
 
+#[path = "support/files.rs"]
+mod files;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixDatagram;
@@ -7,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use files::copy;
 use neap::load::shm::Shm;
 use neap::load::{Metric, Observed, Source as _};
 use neap::sys::clock;
@@ -286,10 +290,6 @@ fn feed_without_an_agent_exits_69_and_asks_for_it() {
     assert!(stderr(&output).contains("is the agent running"), "{}", stderr(&output));
 }
 
-// ---- jobs ----
-
-#[test]
-fn a_job_file_with_a_typo_is_refused_before_anything_is_sent() {
 /// Starts a feeder whose remarks can be read line by line.
 fn feeder(arguments: &[&str]) -> (Child, impl Iterator<Item = String> + use<>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
@@ -356,6 +356,10 @@ fn what_a_feeder_leaves_behind_is_judged_by_its_last_sample() {
     assert_eq!(datagram(&socket), "{\"cell\":1,\"RRU.PrbTotDl\":7}\n");
 }
 
+// ---- jobs ----
+
+#[test]
+fn a_job_file_with_a_typo_is_refused_before_anything_is_sent() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = file(folder.path(), "job.json", r#"{"model":"m","piority":9,"input":{"inputs":[]}}"#);
     let output = neap(&["submit", "--node", "north/cell-17", &path]);
@@ -434,19 +438,6 @@ fn a_model_file_that_was_changed_is_found() {
     let output = neap(&["models", "verify", "--dir", &folder.path().display().to_string()]);
     assert_eq!(code(&output), Some(65), "{}", stdout(&output));
     assert!(stdout(&output).contains("model.hash_mismatch"), "{}", stdout(&output));
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("it can be listed") {
-        let path = entry.expect("it can be listed").path();
-        let target = to.join(path.file_name().expect("it has a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("it can be copied");
-        }
-    }
 }
 
 fn find_onnx(folder: &Path) -> Option<PathBuf> {
