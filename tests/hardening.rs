@@ -105,6 +105,11 @@ fn faults_of_a_shipped_file(bytes: &[u8], elf: &Elf, record: &Record) -> Vec<Str
     if record.crates && !elf.has_crates {
         faults.push("crates are not listed: section .dep-v0 is missing, build with cargo auditable".to_owned());
     }
+    for folder in [env!("CARGO_MANIFEST_DIR"), "/.cargo/registry/"] {
+        if bytes.windows(folder.len()).any(|window| window == folder.as_bytes()) {
+            faults.push(format!("it names a folder of the machine that built it: {folder}"));
+        }
+    }
     if bytes.len() > record.bytes_max {
         faults.push(format!("bytes_max is {}: the file has {}", record.bytes_max, bytes.len()));
     }
@@ -268,6 +273,9 @@ fn what_a_shipped_file_must_have_besides_is_looked_for() {
     refused(&elf, Record { crates: true, ..record.clone() }, "crates");
     refused(&elf, Record { bytes_max: good.len() - 1, ..record.clone() }, "bytes_max");
     refused(&elf, Record { glibc_max: Some("2.1".to_owned()), ..record.clone() }, "glibc_max");
+    let told = [&good[..], env!("CARGO_MANIFEST_DIR").as_bytes()].concat();
+    let faults = faults_of_a_shipped_file(&told, &elf, &record);
+    assert!(faults.len() == 1 && faults[0].contains("names a folder"), "{faults:?}");
     refused(&Elf { has_symbols: true, ..elf::read(&good).expect("a program") }, record, "stripped");
 }
 

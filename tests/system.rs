@@ -82,10 +82,10 @@ fn binary(architecture: &str) -> PathBuf {
 }
 
 /// What every machine has.
-fn node(flavour: Flavour) -> Archive {
+fn node(binary: &Path) -> Archive {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut archive = Archive::default();
-    archive.program("usr/bin/neap", stripped(&binary(flavour.architecture)));
+    archive.program("usr/bin/neap", stripped(binary));
     for model in std::fs::read_dir(tree.join("models")).expect("there are models").flatten() {
         if model.path().join("model.toml").is_file() {
             archive.folder(Path::new("models").join(model.file_name()), &model.path());
@@ -110,7 +110,7 @@ fn story(users: &[&str]) -> Vec<(&'static str, String)> {
 /// Boots a machine in which an agent lives.
 fn a_machine_runs_yields_and_resumes(flavour: Flavour, users: &[&str]) -> Report {
     let steps = story(users);
-    let report = machine::run(flavour, flavour.name, &node(flavour), &steps, STORY_S);
+    let report = machine::run(flavour, flavour.name, &node(&binary(flavour.architecture)), &steps, STORY_S);
     story::every_layer_is_there(&report, flavour.is_realtime);
     for user in users {
         let (name, is_root) = if *user == "root" { ("the-agent", true) } else { ("the-agent-without-root", false) };
@@ -127,7 +127,7 @@ fn the_tests_pass_in_a_machine(flavour: Flavour) {
     let folder = folder.unwrap_or_else(|| {
         panic!("no test executables: name their folder in NEAP_SYSTEM_TESTS_{}", flavour.architecture.to_uppercase())
     });
-    let mut archive = node(flavour);
+    let mut archive = node(&binary(flavour.architecture));
     let mut steps = Vec::new();
     for (name, source, filters) in TESTS {
         let executable = Executable::find(&folder, source);
@@ -185,18 +185,62 @@ fn the_tests_of_sandbox_and_cgroups_pass_in_an_arm64_machine() {
     }
 }
 
-#[test]
-fn a_32_bit_binary_is_locked_in_by_a_64_bit_arm_kernel() {
-    if !is_wanted() {
-        return;
+/// Boots a machine in which a node that does nothing is looked at.
+///
+/// Sizes and counts are real under emulation; times are not, so `start_to_ready_ms` is not looked at.
+fn an_idle_node_is_lean_in_a_machine(flavour: Flavour, name: &str, archive: &Archive) {
+    const LOOK: &str = "mount -t tracefs none /sys/kernel/tracing\n\
+        neap bench footprint --json --dir /tmp --models /models >/tmp/footprint 2>/tmp/words || { cat /tmp/words; exit 1; }\n\
+        echo \"NEAP-SEE footprint $(cat /tmp/footprint)\"";
+    let steps = [("footprint", LOOK.to_owned())];
+    let report = machine::run(flavour, &format!("{name}-footprint"), archive, &steps, STORY_S);
+    let figures: Value = serde_json::from_str(report.step("footprint").saw("footprint")[0]).expect("JSON");
+    eprintln!("{figures:#}");
+    let agent = &figures["agent"];
+    assert!(agent["idle"]["system_calls_per_s"].as_f64().is_some_and(|calls| calls < 100.0), "{figures:#}");
+    let workers = figures["workers"].as_object().expect("workers");
+    assert!(workers.len() >= 5 && workers.values().all(|memory| !memory.is_null()), "{figures:#}");
+    // What a development build weighs says nothing of what is shipped.
+    if figures["reached"]["executable"].is_boolean() {
+        assert_eq!(figures["reached"], serde_json::json!({"executable": true, "agent_memory": true}), "{figures:#}");
     }
+}
+
+#[test]
+fn an_idle_node_is_lean_in_an_amd64_machine() {
+    if is_wanted() {
+        an_idle_node_is_lean_in_a_machine(AMD64, AMD64.name, &node(&binary("x86_64")));
+    }
+}
+
+#[test]
+fn an_idle_node_is_lean_in_an_arm64_machine() {
+    if is_wanted() {
+        an_idle_node_is_lean_in_a_machine(ARM64, ARM64.name, &node(&binary("aarch64")));
+    }
+}
+
+/// What a machine with a 64-bit ARM kernel and 32-bit programs has, where there is such a binary.
+fn node_of_32_bit() -> Option<Archive> {
     let Some(binary) = named("NEAP_SYSTEM_BINARY", "armv7") else {
         eprintln!("\n!!! SKIPPED: no armv7 binary: name one in NEAP_SYSTEM_BINARY_ARMV7 !!!\n");
-        return;
+        return None;
     };
-    let mut archive = Archive::default();
+    let mut archive = node(&binary);
     archive.also.push("armhf");
-    archive.program("usr/bin/neap", stripped(&binary));
+    Some(archive)
+}
+
+#[test]
+fn an_idle_node_of_32_bit_is_lean_in_an_arm64_machine() {
+    if let Some(archive) = is_wanted().then(node_of_32_bit).flatten() {
+        an_idle_node_is_lean_in_a_machine(ARM64, "armv7", &archive);
+    }
+}
+
+#[test]
+fn a_32_bit_binary_is_locked_in_by_a_64_bit_arm_kernel() {
+    let Some(archive) = is_wanted().then(node_of_32_bit).flatten() else { return };
     let report = machine::run(ARM64, "armv7-on-arm64", &archive, &story(&[]), STORY_S);
     let saw = |step: &str| -> Value { serde_json::from_str(report.step(step).saw(step)[0]).expect("JSON") };
     let (doctor, selftest) = (saw("doctor"), saw("sandbox"));

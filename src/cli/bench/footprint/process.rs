@@ -41,13 +41,22 @@ impl Memory {
 
     fn parse(status: &str, rollup: &str) -> Option<Self> {
         let bytes = |name| Some(field(status, name)? * 1024);
+        let exact = |name| field(rollup, name).map(|kibibytes| kibibytes * 1024);
+        // The sums of `status` lag: threads or cores keep up to some hundred pages each to themselves. The other file walks
+        // the tables, but does not tell shared memory apart from files.
+        let (rss, anonymous) = match (exact("Rss:"), exact("Anonymous:")) {
+            (Some(rss), Some(anonymous)) => (rss, anonymous),
+            _ => (bytes("VmRSS:")?, bytes("RssAnon:")?),
+        };
+        let not_its_own = rss.saturating_sub(anonymous);
+        let shared_memory = bytes("RssShmem:")?.min(not_its_own);
         Some(Self {
-            rss: bytes("VmRSS:")?,
-            rss_max: bytes("VmHWM:")?,
-            anonymous: bytes("RssAnon:")?,
-            file: bytes("RssFile:")?,
-            shared_memory: bytes("RssShmem:")?,
-            pss: field(rollup, "Pss:").map(|kibibytes| kibibytes * 1024),
+            rss,
+            rss_max: bytes("VmHWM:")?.max(rss),
+            anonymous,
+            file: not_its_own - shared_memory,
+            shared_memory,
+            pss: exact("Pss:"),
             threads: field(status, "Threads:")?,
         })
     }
@@ -130,6 +139,11 @@ mod tests {
         assert_eq!((memory.rss, memory.pss, memory.threads), (14_276 * 1024, Some(12_930 * 1024), 4));
         assert_eq!(memory.rss, memory.anonymous + memory.file + memory.shared_memory);
         assert_eq!(Memory::parse(STATUS, "").unwrap().pss, None);
+        // What lags is put right by what does not.
+        let rollup = "Rss:    9000 kB\nPss:    8000 kB\nAnonymous:   2500 kB\n";
+        let memory = Memory::parse(STATUS, rollup).unwrap();
+        assert_eq!((memory.rss, memory.anonymous, memory.shared_memory), (9_000 * 1024, 2_500 * 1024, 4 * 1024));
+        assert_eq!(memory.rss, memory.anonymous + memory.file + memory.shared_memory);
         // A process that has ended has a status without memory.
         assert_eq!(Memory::parse("Name:\tneap\nThreads:\t1\n", ""), None);
     }
