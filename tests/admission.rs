@@ -1,13 +1,15 @@
 //! Is a job refused at once when it cannot be done in time, with the figures, and only when its cost is known?
 
 mod common;
+#[path = "support/files.rs"]
+mod files;
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use common::controller::{Controller, media_job};
 use common::node::{Node, Setup, models};
+use files::copy;
 use neap::link::Publish;
 use neap::sys::clock;
 use serde_json::{Value, json};
@@ -21,18 +23,6 @@ fn faces() -> TempDir {
     let folder = TempDir::new().expect("a folder can be made");
     copy(&models().join("faces"), &folder.path().join("faces"));
     folder
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).expect("a file can be copied");
-        }
-    }
 }
 
 fn job(id: &str, items: usize, seconds: u64) -> Publish {

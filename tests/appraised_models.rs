@@ -1,12 +1,16 @@
 //! Does the node know what its models cost before their first job, and refuse those that an appraisal has refused?
 
 mod common;
+#[path = "support/files.rs"]
+mod files;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
 use common::node::{Node, Setup};
+use common::told::told;
+use files::copy;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -27,26 +31,8 @@ fn models() -> TempDir {
     folder
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry")) {
-        let to = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).expect("a file can be copied");
-        }
-    }
-}
-
 fn neap(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-    told(&command.args(arguments).stdin(Stdio::null()).output().expect("the binary can be started"))
-}
-
-fn told(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    told(Command::new(env!("CARGO_BIN_EXE_neap")).args(arguments))
 }
 
 fn objects(text: &str) -> Vec<Value> {
@@ -72,8 +58,7 @@ fn a_node_knows_the_costs_of_appraised_models_and_refuses_jobs_for_refused_ones(
     let before = info("the inventory", &|models| models[0]["name"] == "kpi-anomaly");
     assert_eq!((&before[0]["appraised"], &before[0]["load_ms"]), (&json!(false), &Value::Null));
 
-    let (code, stdout, stderr) =
-        told(&node.cli(&["models", "appraise", "--json"]).output().expect("the binary can be started"));
+    let (code, stdout, stderr) = told(&mut node.cli(&["models", "appraise", "--json"]));
     assert_eq!(code, Some(65), "one is refused: {stdout}{stderr}");
     assert!(stderr.contains("appraising kpi-anomaly (1 of 2)") && stderr.contains("kept in"), "{stderr}");
     let verdicts = objects(&stdout);
@@ -98,8 +83,7 @@ fn a_node_knows_the_costs_of_appraised_models_and_refuses_jobs_for_refused_ones(
     assert_eq!(result["error"]["code"], "model.parse", "{result}");
     assert!(result["error"]["message"].as_str().is_some_and(|text| text.contains("when it was appraised")), "{result}");
 
-    let (code, stdout, stderr) =
-        told(&node.cli(&["models", "list", "--json"]).output().expect("the binary can be started"));
+    let (code, stdout, stderr) = told(&mut node.cli(&["models", "list", "--json"]));
     assert_eq!(code, Some(0), "{stderr}");
     assert!(objects(&stdout)[0]["cost"]["run_us_p50"].as_u64().is_some(), "{stdout}");
 }

@@ -19,15 +19,13 @@ const EPOCH: &str = "1700000000";
 const EPOCH_READ: &str = "2023-11-14 22:13:20";
 const EM_ARM: u64 = 40;
 const EM_AARCH64: u64 = 183;
-/// In namespaces of its own: a root file system with what the kernel gives, /proc and /dev/null, and, with a second
-/// argument, an emulator for what is started there. It is opened before the root changes and need not be in there.
+/// In namespaces of its own: a root file system with /proc and nothing else that the kernel gives, no device either, and,
+/// with a second argument, an emulator for what is started there. It is opened before the root changes and need not be in
+/// there.
 const IN_ROOT: &str = r#"
 set -e
 mkdir -p "$1/proc"
 mount --rbind /proc "$1/proc"
-mkdir -p "$1/dev"
-: >>"$1/dev/null"
-mount --bind /dev/null "$1/dev/null"
 if [ -n "$2" ]; then
   mount -t binfmt_misc none /proc/sys/fs/binfmt_misc
   printf %s "$2" >/proc/sys/fs/binfmt_misc/register
@@ -295,18 +293,18 @@ fn emulator(program: &Path) -> Option<(String, PathBuf)> {
     if elf.machine == own.machine {
         return Some((String::new(), PathBuf::from("/")));
     }
-    let (qemu, class, machine, prefix) = match elf.machine {
-        (EM_AARCH64, true) => ("/usr/bin/qemu-aarch64-static", 2, r"\xb7", "/usr/aarch64-linux-gnu"),
-        (EM_ARM, false) => ("/usr/bin/qemu-arm-static", 1, r"\x28", "/usr/arm-linux-gnueabihf"),
+    let (architecture, qemu, prefix) = match elf.machine {
+        (EM_AARCH64, true) => ("arm64", "/usr/bin/qemu-aarch64-static", "/usr/aarch64-linux-gnu"),
+        (EM_ARM, false) => ("armhf", "/usr/bin/qemu-arm-static", "/usr/arm-linux-gnueabihf"),
         _ => return None,
     };
     if !Path::new(qemu).exists() {
         skip(&format!("{qemu} is missing: apt-get install qemu-user-static"));
         return None;
     }
-    let magic = format!(r"\x7fELF\x0{class}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00{machine}\x00");
-    let mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
-    Some((format!(":neap:M::{magic}:{mask}:{qemu}:FP"), PathBuf::from(prefix)))
+    let mut handler = Command::new(root().join("tests/arm/handler"));
+    let handler = succeeded(&handler.args([architecture, qemu]).output().expect("bash can be started"));
+    Some((handler.trim_end().to_owned(), PathBuf::from(prefix)))
 }
 
 /// Runs a command in a root file system; `None`, said loudly, where the kernel does not allow it.

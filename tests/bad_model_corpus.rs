@@ -21,6 +21,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bad_models::{BadModel, Seen, mutations};
+use common::batch::in_a_trough;
 use common::controller::{Controller, read_json};
 use common::folders::{install, manifest};
 use common::node::{Node, Setup, models};
@@ -58,14 +59,6 @@ fn setup(models: &Path) -> Setup {
     )
 }
 
-fn in_a_trough(models: &Path) -> (Node, Controller) {
-    let node = Node::start(&setup(models));
-    let controller = node.controller();
-    node.feeder.low();
-    controller.wait_for_mode("trough");
-    (node, controller)
-}
-
 fn job(model: &str, input: &Value, wall: Duration) -> Value {
     let wall_ms = u64::try_from(wall.as_millis()).unwrap();
     let limits = json!({"wall_ms": wall_ms, "memory_bytes": JOB_BYTES, "attempts": 1});
@@ -83,7 +76,7 @@ fn assert_serves(controller: &Controller, id: &str) {
 }
 
 fn install_good(models: &Path) {
-    let good = bad_models::relu().file();
+    let good = onnx::relu().file();
     install(models, "good", &good, &manifest("good", &good, "y"));
 }
 
@@ -150,7 +143,7 @@ fn each_bad_model_ends_its_job_in_its_code_within_its_limits_and_harms_nobody() 
     for bad in &corpus {
         install(folder.path(), bad.name, &bad.file, &manifest(bad.name, &bad.file, "y"));
     }
-    let (node, controller) = in_a_trough(folder.path());
+    let (node, controller) = in_a_trough(&setup(folder.path()));
     assert_serves(&controller, "before");
     let agent = node.agent_pid();
     let grown_from = status_bytes(agent, "VmHWM").unwrap();
@@ -277,7 +270,7 @@ fn good_models_changed_at_random_end_in_a_result_or_in_a_code_of_their_own() {
                 changed.push((name, &original.input));
             }
         }
-        let (node, controller) = in_a_trough(folder.path());
+        let (node, controller) = in_a_trough(&setup(folder.path()));
         let agent = node.agent_pid();
         let watch = Watch::start(&node);
         for (name, input) in changed {

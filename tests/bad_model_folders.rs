@@ -11,30 +11,20 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use common::batch::in_a_trough;
 use common::controller::Controller;
 use common::folders::{install, manifest};
 use common::node::{Node, Setup};
 use neap::units::MODEL_BYTES_MAX;
-use onnx::{FLOAT, Graph, node, value};
 use serde_json::json;
 use tempfile::TempDir;
 
 fn relu() -> Vec<u8> {
-    let graph = Graph {
-        nodes: vec![node("Relu", &["x"], &["y"])],
-        constants: vec![],
-        inputs: vec![value("x", FLOAT, &[0])],
-        outputs: vec![value("y", FLOAT, &[0])],
-    };
-    graph.file()
+    onnx::relu().file()
 }
 
-fn in_a_trough(models: &Path) -> (Node, Controller) {
-    let node = Node::start(&Setup::new().with("models", "dir", models.display().to_string()));
-    let controller = node.controller();
-    node.feeder.low();
-    controller.wait_for_mode("trough");
-    (node, controller)
+fn serving(models: &Path) -> (Node, Controller) {
+    in_a_trough(&Setup::new().with("models", "dir", models.display().to_string()))
 }
 
 fn submit(controller: &Controller, id: &str, model: &str) {
@@ -93,7 +83,7 @@ fn what_leads_out_of_its_folder_or_is_no_file_is_left_out_and_the_others_serve()
         ("folder", String::new(), "not a regular file"),
         ("huge", String::new(), "larger than"),
     ]);
-    let (node, controller) = in_a_trough(models.path());
+    let (node, controller) = serving(models.path());
     assert_serves(&controller, "good-1");
     let log = node.log();
     for (name, _, says) in expected {
@@ -118,7 +108,7 @@ fn a_file_that_is_swapped_under_a_running_agent_is_not_computed_with() {
         let file = if name == "good" { good.clone() } else { [&good[..], &[0x12, 1, name.as_bytes()[0]]].concat() };
         install(models.path(), name, &file, &manifest(name, &file, "y"));
     }
-    let (node, controller) = in_a_trough(models.path());
+    let (node, controller) = serving(models.path());
     assert_serves(&controller, "before");
     let agent = node.agent_pid();
     let emptied = |name: &str| {

@@ -9,24 +9,15 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::batch::in_a_trough;
 use common::controller::Controller;
 use common::folders::{install, manifest};
 use common::node::{Node, Setup};
-use onnx::{FLOAT, Graph, floats, integer, node, tensor, value, with};
+use onnx::{FLOAT, Graph, floats, integer, node, relu, tensor, with};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 // ---- models ----
-
-/// `y = relu(x)`, one open dimension.
-fn relu() -> Graph {
-    Graph {
-        nodes: vec![node("Relu", &["x"], &["y"])],
-        constants: vec![],
-        inputs: vec![value("x", FLOAT, &[0])],
-        outputs: vec![value("y", FLOAT, &[0])],
-    }
-}
 
 fn with_nodes(nodes: Vec<onnx::Message>, constants: Vec<onnx::Message>) -> Vec<u8> {
     Graph { nodes, constants, ..relu() }.file()
@@ -46,12 +37,8 @@ fn assert_serves(controller: &Controller, id: &str) {
     assert_eq!(result["outputs"][0]["data"], json!([0.0, 2.0]), "{result}");
 }
 
-fn in_a_trough(models: &Path) -> (Node, Controller) {
-    let node = Node::start(&Setup::new().with("models", "dir", models.display().to_string()));
-    let controller = node.controller();
-    node.feeder.low();
-    controller.wait_for_mode("trough");
-    (node, controller)
+fn serving(models: &Path) -> (Node, Controller) {
+    in_a_trough(&Setup::new().with("models", "dir", models.display().to_string()))
 }
 
 #[test]
@@ -63,7 +50,7 @@ fn a_model_that_fails_to_load_three_times_is_quarantined_and_one_that_only_refus
     for (name, file) in [("good", &good), ("broken", &broken), ("four", &four)] {
         install(models.path(), name, file, &manifest(name, file, "y"));
     }
-    let (_node, controller) = in_a_trough(models.path());
+    let (_node, controller) = serving(models.path());
     for model in ["broken", "four"] {
         for time in 1..=3 {
             let id = format!("{model}-{time}");
@@ -97,7 +84,7 @@ fn a_model_that_needs_more_than_a_job_usually_gets_is_quarantined_and_one_that_w
         let text = manifest(name, &file, "y").replacen("shape = [-1]", "shape = [1]", 1);
         install(models.path(), name, &file, &text);
     }
-    let (_node, controller) = in_a_trough(models.path());
+    let (_node, controller) = serving(models.path());
     for (model, megabytes) in [("greedy", 256), ("starved", 64)] {
         for time in 1..=4 {
             let id = format!("{model}-{time}");
@@ -131,7 +118,7 @@ fn a_manifest_with_a_mistake_is_left_out_with_its_place_and_the_others_serve() {
         install(models.path(), folder, &good, text);
     }
     fs::create_dir(models.path().join("no-model")).expect("a folder can be made");
-    let (node, controller) = in_a_trough(models.path());
+    let (node, controller) = serving(models.path());
     assert_serves(&controller, "good-1");
     let log = node.log();
     for (folder, _, says) in mistakes {

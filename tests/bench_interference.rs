@@ -2,23 +2,16 @@
 //!
 //! No time is judged here: the machine of a test is never quiet.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+#[path = "support/benches.rs"]
+mod benches;
 
-use serde_json::Value;
+use benches::{json, run};
 
 const METHODS: [&str; 4] = ["none", "neap", "sched_idle", "nice0"];
 
 fn interference(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models").display().to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_neap"))
-        .args(["bench", "interference", "--models", &models])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary of this crate can be started");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+    run("interference", &[&["--models", models], arguments].concat())
 }
 
 #[test]
@@ -30,8 +23,7 @@ fn every_method_has_its_slots_and_who_may_compute_does() {
     let (code, stdout, stderr) =
         interference(&["--seconds", "12", "--model", "kpi-anomaly", "--no-late", "--json", "--report", &path]);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
-    let json: Value = serde_json::from_str(&stdout)
-        .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"));
+    let json = json(&stdout, &stderr);
     let number = |key: &str, method: &str| {
         json[key][method].as_f64().unwrap_or_else(|| panic!("{key} of {method} is missing in {json}"))
     };
@@ -64,7 +56,7 @@ fn neap_computes_in_troughs() {
         let (code, stdout, stderr) =
             interference(&["--seconds", seconds, "--model", "kpi-anomaly", "--work", "compute", "--no-late", "--json"]);
         assert_eq!(code, Some(0), "{stdout}{stderr}");
-        let json: Value = serde_json::from_str(&stdout).expect("one JSON object");
+        let json = benches::json(&stdout, &stderr);
         if json["total"]["inferences"]["neap"].as_u64() > Some(0) {
             return;
         }

@@ -2,39 +2,29 @@
 //!
 //! No speed is judged here: the machine of a test is never quiet.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+#[path = "support/benches.rs"]
+mod benches;
 
-use serde_json::Value;
+use std::path::Path;
+
+use benches::{command, json, run, told};
 
 /// `sysexits.h`: unavailable.
 const UNAVAILABLE: i32 = 69;
-
-fn bench(arguments: &[&str], path: Option<&Path>) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-    command.args(["bench", "jobs"]).args(arguments).stdin(Stdio::null());
-    if let Some(path) = path {
-        command.env("PATH", path);
-    }
-    let output = command.output().expect("the binary of this crate can be started");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
 
 #[test]
 fn few_jobs_give_every_figure_in_the_promised_form_and_nothing_is_left() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = folder.path().display().to_string();
     let (code, stdout, stderr) =
-        bench(&["--json", "--jobs", "200", "--single", "20", "--starts", "2", "--dir", &dir], None);
+        run("jobs", &["--json", "--jobs", "200", "--single", "20", "--starts", "2", "--dir", &dir]);
     if code == Some(UNAVAILABLE) && stderr.contains("mosquitto") {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{stderr}");
         eprintln!("\n!!! SKIPPED: {stderr} !!!\n");
         return;
     }
     assert_eq!(code, Some(0), "{stdout}{stderr}");
-    let json: Value = serde_json::from_str(&stdout)
-        .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"));
+    let json = json(&stdout, &stderr);
     let figure = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key} is missing in {json}"));
     for key in ["accepted_per_s", "raw_qos1_per_s", "accept_p50_us", "fdatasync_p50_us", "start_to_ready_ms"] {
         assert!(figure(key) > 0.0, "{key} in {json}");
@@ -53,9 +43,9 @@ fn few_jobs_give_every_figure_in_the_promised_form_and_nothing_is_left() {
 
 #[test]
 fn what_is_missing_is_named_with_its_remedy() {
-    let (code, stdout, stderr) = bench(&["--dir", "/proc/no/such/folder"], None);
+    let (code, stdout, stderr) = run("jobs", &["--dir", "/proc/no/such/folder"]);
     assert!(code != Some(0) && stdout.is_empty() && stderr.contains("--dir"), "{code:?}: {stderr}");
-    let (code, _, stderr) = bench(&["--jobs", "1"], None);
+    let (code, _, stderr) = run("jobs", &["--jobs", "1"]);
     assert_eq!(code, Some(64), "{stderr}");
     let places = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
     if places.iter().any(|place| Path::new(place).exists()) {
@@ -63,6 +53,6 @@ fn what_is_missing_is_named_with_its_remedy() {
         return;
     }
     let empty = tempfile::tempdir().expect("a folder");
-    let (code, _, stderr) = bench(&[], Some(empty.path()));
+    let (code, _, stderr) = told(command("jobs", &[]).env("PATH", empty.path()));
     assert!(code == Some(UNAVAILABLE) && stderr.contains("apt install mosquitto"), "{code:?}: {stderr}");
 }

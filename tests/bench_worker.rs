@@ -7,7 +7,7 @@ mod benches;
 
 use std::path::Path;
 
-use benches::{copy, run};
+use benches::{copy, json, run};
 use serde_json::Value;
 
 #[test]
@@ -24,8 +24,7 @@ fn few_rounds_give_every_figure_in_the_promised_form_and_nothing_is_left() {
     let (code, stdout, stderr) =
         run("worker", &[&few[..], &["--json", "--report", &report, "--models", &models]].concat());
     assert_eq!(code, Some(0), "{stdout}{stderr}");
-    let json: Value = serde_json::from_str(&stdout)
-        .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"));
+    let json = json(&stdout, &stderr);
     let figure = |value: &Value, key: &str| value[key].as_f64().unwrap_or_else(|| panic!("{key} is missing in {json}"));
     assert!(figure(&json, "sandbox_us_p50") > 0.0, "{json}");
     assert!(figure(&json, "sandbox_us_p50") / 1e3 < figure(&json, "ready_ms_p50"), "a part of the start: {json}");

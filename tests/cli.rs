@@ -1,12 +1,16 @@
 //! Does the program behave as a good citizen of the command line? Runs the real binary.
 
+#[path = "support/files.rs"]
+mod files;
+
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use files::copy;
 use neap::load::shm::Shm;
 use neap::load::{Metric, Observed, Source as _};
 use neap::sys::clock;
@@ -286,6 +290,72 @@ fn feed_without_an_agent_exits_69_and_asks_for_it() {
     assert!(stderr(&output).contains("is the agent running"), "{}", stderr(&output));
 }
 
+/// Starts a feeder whose remarks can be read line by line.
+fn feeder(arguments: &[&str]) -> (Child, impl Iterator<Item = String> + use<>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
+    command.arg("feed").args(arguments).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    let remarks = BufReader::new(child.stderr.take().expect("a pipe")).lines().map(|line| line.expect("a line"));
+    (child, remarks)
+}
+
+#[test]
+fn a_feeder_outlives_an_agent_that_is_not_there_yet_and_one_that_restarts_and_says_each_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("load.sock").display().to_string();
+    let (mut child, mut remarks) = feeder(&["--socket", &path, "--prb", "5", "--every", "200ms"]);
+    for _restart in 0..2 {
+        let missing = remarks.next().expect("a remark");
+        assert!(missing.contains(&path) && missing.contains("is the agent running"), "{missing}");
+        let (socket, _) = listener(folder.path());
+        assert!(datagram(&socket).contains("RRU.PrbTotDl"));
+        assert_eq!(remarks.next().as_deref(), Some("neap: load is taken now"), "nothing was said twice");
+        drop(socket);
+        // Its socket stays behind, as that of an agent that was killed, and then is in the way of the next.
+        fs::remove_file(&path).expect("the socket's file");
+    }
+    assert_eq!(child.try_wait().expect("a child"), None, "it goes on");
+    child.kill().and_then(|()| child.wait()).expect("it ends");
+}
+
+#[test]
+fn a_feeder_of_a_page_writes_into_that_of_the_agent_that_runs_now() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("load.shm");
+    let (mut child, mut remarks) = feeder(&["--shm", &path.display().to_string(), "--prb", "5", "--every", "10ms"]);
+    for _restart in 0..2 {
+        let missing = remarks.next().expect("a remark");
+        assert!(missing.contains("the agent makes it"), "{missing}");
+        let mut page = Shm::open(SourceId(0), &path, 0o600, Duration::from_secs(2), clock::now()).expect("a page");
+        assert_eq!(remarks.next().as_deref(), Some("neap: load is taken now"));
+        let mut heard = None;
+        page.read(clock::now(), &mut |observation| heard = observation.ok());
+        assert!(heard.is_some(), "a reading");
+        fs::remove_file(&path).expect("the page");
+    }
+    child.kill().and_then(|()| child.wait()).expect("it ends");
+}
+
+#[test]
+fn what_a_feeder_leaves_behind_is_judged_by_its_last_sample() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("load.sock").display().to_string();
+    let (child, remarks) = feeder(&["--socket", &path, "--prb", "5", "--every", "10ms", "--for", "100ms"]);
+    let told: Vec<String> = remarks.collect();
+    assert_eq!(child.wait_with_output().map(|output| code(&output)).expect("it ends"), Some(69));
+    assert_eq!(told.len(), 2, "once as it begins, once as it ends: {told:?}");
+
+    let (mut child, mut remarks) = feeder(&["--socket", &path, "--stdin"]);
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(b"{\"cell\":1,\"RRU.PrbTotDl\":6}\n").expect("it reads");
+    assert!(remarks.next().is_some_and(|line| line.contains("is the agent running")));
+    let (socket, _) = listener(folder.path());
+    stdin.write_all(b"{\"cell\":1,\"RRU.PrbTotDl\":7}\n").expect("it reads");
+    drop(stdin);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(datagram(&socket), "{\"cell\":1,\"RRU.PrbTotDl\":7}\n");
+}
+
 // ---- jobs ----
 
 #[test]
@@ -368,19 +438,6 @@ fn a_model_file_that_was_changed_is_found() {
     let output = neap(&["models", "verify", "--dir", &folder.path().display().to_string()]);
     assert_eq!(code(&output), Some(65), "{}", stdout(&output));
     assert!(stdout(&output).contains("model.hash_mismatch"), "{}", stdout(&output));
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).expect("a folder can be made");
-    for entry in fs::read_dir(from).expect("it can be listed") {
-        let path = entry.expect("it can be listed").path();
-        let target = to.join(path.file_name().expect("it has a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).expect("it can be copied");
-        }
-    }
 }
 
 fn find_onnx(folder: &Path) -> Option<PathBuf> {

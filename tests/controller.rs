@@ -9,6 +9,7 @@ use common::batch::in_a_trough;
 use common::clients::{Subscriber, installed, publish};
 use common::controller::{Controller, media_job, message, read_json};
 use common::node::{BASE, Node, Setup, models};
+use common::told::told;
 use neap::link::{Publish, Qos};
 use neap::sys::clock;
 use serde_json::{Value, json};
@@ -372,11 +373,7 @@ fn the_site_holds_all_its_nodes_by_one_retained_message() {
 fn a_person_submits_lists_and_reads_from_the_command_line() {
     let (node, controller) = in_a_trough(&Setup::new());
     let picture = models().join("objects/samples/chelsea.jpg").display().to_string();
-    let run = |arguments: &[&str]| {
-        let output = node.cli(arguments).output().expect("the binary runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
-    };
+    let run = |arguments: &[&str]| told(&mut node.cli(arguments));
     let submit = ["submit", "--model", "objects", "--input", &picture, "--id", "cat", "--wait"];
 
     let (code, stdout, stderr) = run(&submit);

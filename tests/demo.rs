@@ -1,9 +1,12 @@
 //! Does the demo show what it promises? Runs the real binary through a day of 20 seconds and looks at its figures.
 #![cfg(feature = "demo")]
 
-use std::process::{Command, Stdio};
+#[path = "support/told.rs"]
+mod told;
 
-use serde_json::Value;
+use std::process::Command;
+
+use told::{json, told};
 
 /// Slack for what the outside measurement adds to a yield: two readings of the clocks, and their timing.
 const MARGIN_US: f64 = 50_000.0;
@@ -13,21 +16,13 @@ const LATE_MAX_US: f64 = 20_000.0;
 
 /// Runs the demo and gives exit code, figures, and what it said on the way.
 fn demo(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_neap"))
-        .arg("demo")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary of this crate can be started");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    told(Command::new(env!("CARGO_BIN_EXE_neap")).arg("demo").args(arguments))
 }
 
 #[test]
 fn a_day_loses_nothing_and_runs_nothing_while_busy_that_yields_do_not_explain() {
     let (code, stdout, stderr) = demo(&["--seconds", "20", "--seed", "3", "--json"]);
-    let figures: Value = serde_json::from_str(&stdout)
-        .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"));
+    let figures = json(&stdout, &stderr);
     let number = |key: &str| figures[key].as_f64().unwrap_or_else(|| panic!("{key} is missing in {figures}"));
 
     assert_eq!((number("lost"), number("unfinished")), (0.0, 0.0), "{figures}\n{stderr}");

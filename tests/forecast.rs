@@ -10,11 +10,11 @@ mod common;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
 use std::time::Duration;
 
 use common::controller::{Controller, Message};
 use common::node::{Node, Setup};
+use common::told::told;
 use neap::governor::Policy;
 use neap::governor::forecast::{Forecast, Settings};
 use neap::link::messages::Capacity;
@@ -160,15 +160,10 @@ fn a_node_that_is_told_not_to_says_nothing() {
     assert_eq!(fs::read(state(&node)).unwrap(), before);
 }
 
-fn text(output: &Output) -> (Option<i32>, String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
 #[test]
 fn the_command_shows_the_hours_as_bars_and_the_message_as_json() {
     let mut node = prepared(&Setup::new());
-    let run = |node: &Node, more: &[&str]| text(&node.cli(&[&["outlook"], more].concat()).output().unwrap());
+    let run = |node: &Node, more: &[&str]| told(&mut node.cli(&[&["outlook"], more].concat()));
     let (code, _, told) = run(&node, &["--timeout", "1s"]);
     assert_eq!(code, Some(69), "{told}");
     assert!(told.contains("the broker has no outlook of node test/node-1"), "{told}");

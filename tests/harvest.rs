@@ -1,32 +1,22 @@
 //! Does the harvest bench give its figures? Runs the real binary with its real agent for a few seconds of played load.
 #![cfg(feature = "demo")]
 
-use std::process::{Command, Output, Stdio};
+#[path = "support/benches.rs"]
+mod benches;
 
-use serde_json::Value;
-
-fn bench(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-    command.args(["bench", "harvest"]).args(arguments).stdin(Stdio::null());
-    command.output().expect("the binary of this crate can be started")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
+use benches::{json, run};
 
 #[test]
 fn a_short_run_gives_every_promised_figure_within_what_is_possible() {
     let folder = tempfile::tempdir().expect("a folder for the report");
     let report = folder.path().join("harvest.html");
     let path = report.to_str().expect("a path of text");
-    let output = bench(&["--seconds", "8", "--model", "prb-forecast", "--json", "--report", path]);
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    let figures: Value = serde_json::from_str(&stdout)
-        .unwrap_or_else(|error| panic!("standard output is not one JSON object ({error}):\n{stdout}\n{stderr}"));
+    let (code, stdout, stderr) =
+        run("harvest", &["--seconds", "8", "--model", "prb-forecast", "--json", "--report", path]);
+    let figures = json(&stdout, &stderr);
     let number = |key: &str| figures[key].as_f64().unwrap_or_else(|| panic!("{key} is missing in {figures}"));
 
-    assert_eq!(output.status.code(), Some(0), "{figures}\n{stderr}");
+    assert_eq!(code, Some(0), "{figures}\n{stderr}");
     // Wide bounds: the machine may be busy with other things in either round.
     assert!(number("harvest_ratio") > 0.0, "{figures}");
     assert!(number("harvest_ratio_undisturbed") < 1.5, "{figures}");
@@ -51,15 +41,14 @@ fn what_cannot_be_measured_is_refused_before_anything_starts() {
         (&["--model", "no-such-model"][..], 65, "no-such-model"),
         (&["--broker", "192.0.2.1:1883"][..], 64, "HOST:PORT"),
     ] {
-        let output = bench(arguments);
-        let stderr = text(&output.stderr);
+        let (ended, stdout, stderr) = run("harvest", arguments);
         // A machine with sixteen cores has room for sixteen workers.
-        if code == 64 && arguments[0] == "--workers" && output.status.code() == Some(0) {
+        if code == 64 && arguments[0] == "--workers" && ended == Some(0) {
             eprintln!("SKIPPED: this machine has cores for {arguments:?}");
             continue;
         }
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert_eq!(ended, Some(code), "{arguments:?}: {stderr}");
         assert!(stderr.contains(words), "{arguments:?}: {stderr}");
-        assert!(output.stdout.is_empty(), "{arguments:?}");
+        assert!(stdout.is_empty(), "{arguments:?}");
     }
 }

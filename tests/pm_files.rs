@@ -1,9 +1,13 @@
 //! Does `neap pm` say what the files say, and is its recording one that a source plays?
 
+#[path = "support/told.rs"]
+mod told;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
+use told::told;
 
 fn file(name: &str) -> String {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pm").join(name);
@@ -11,10 +15,7 @@ fn file(name: &str) -> String {
 }
 
 fn pm(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_neap"));
-    let output = command.arg("pm").args(arguments).stdin(Stdio::null()).output().expect("the binary runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    told(Command::new(env!("CARGO_BIN_EXE_neap")).arg("pm").args(arguments))
 }
 
 #[test]

@@ -18,18 +18,8 @@ use neap::worker::cgroup::Cgroups;
 use neap::worker::gate::Gate;
 use neap::worker::handle::Event;
 
-use self::onnx::{FLOAT, Graph, INT64, external_tensor, floats, integers, ints, node, tensor, value, with};
+use self::onnx::{FLOAT, Graph, INT64, external_tensor, floats, integers, ints, node, relu, tensor, value, with};
 use self::rig::{MEGABYTE, Model, Rig, input};
-
-/// `y = relu(x)`, one open dimension.
-fn relu() -> Graph {
-    Graph {
-        nodes: vec![node("Relu", &["x"], &["y"])],
-        constants: vec![],
-        inputs: vec![value("x", FLOAT, &[0])],
-        outputs: vec![value("y", FLOAT, &[0])],
-    }
-}
 
 /// More work, with a large matrix, than any test waits for.
 fn endless() -> Model {

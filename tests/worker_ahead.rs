@@ -12,18 +12,8 @@ use std::time::Duration;
 
 use neap::sys::{clock, signal};
 
-use self::onnx::{FLOAT, Graph, node, tensor, value};
+use self::onnx::{FLOAT, node, relu, tensor};
 use self::rig::{Model, Rig, input};
-
-/// `y = relu(x)`, one open dimension.
-fn relu() -> Graph {
-    Graph {
-        nodes: vec![node("Relu", &["x"], &["y"])],
-        constants: vec![],
-        inputs: vec![value("x", FLOAT, &[0])],
-        outputs: vec![value("y", FLOAT, &[0])],
-    }
-}
 
 #[tokio::test]
 async fn a_worker_goes_on_with_the_next_item_before_anybody_has_heard_its_answer() {

@@ -7,12 +7,9 @@ mod giving_way;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use giving_way::{GivingWay, Told, Way};
-use neap::governor::Policy;
+use giving_way::{GivingWay, Told, Way, policy};
 use neap::sentinel;
-use neap::units::Utilization;
 
 /// Rounds, in each of which the process lets go of its memory, and yields in a round.
 const ROUNDS: usize = 5;
@@ -32,19 +29,6 @@ fn sentinels_thread() -> PathBuf {
     let is_it =
         |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == "neap-sentinel");
     tasks.into_iter().find(is_it).expect("it runs")
-}
-
-fn policy() -> Policy {
-    let percent = |value| Utilization::from_percent(value).expect("a percentage");
-    Policy {
-        workers: 1,
-        busy_above: percent(40),
-        idle_below: percent(15),
-        settle: Duration::from_millis(50),
-        settle_max: Duration::from_millis(100),
-        flap_window: Duration::from_millis(50),
-        raise_every: Duration::ZERO,
-    }
 }
 
 #[test]

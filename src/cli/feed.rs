@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::failure::{Class, Failure};
+use super::recordings::remark;
 use super::span::{self, Span};
 use crate::config::Settings;
 use crate::load::shm::Writer;
@@ -34,7 +35,9 @@ Examples:
   neap feed --gone --cell 2                            cell 2 is out of service
   my-ran-exporter | neap feed --stdin                  one JSON object a line, as it is
 
-A single sample is believed for the freshness_ms of its source; after that the node is busy again.")]
+A single sample is believed for the freshness_ms of its source; after that the node is busy again.
+Where samples follow one another (--every, --for, --stdin), those that nobody is there to take are lost, and feeding goes
+on: an agent may start later, or again. The exit code is then that of the last sample, 69 when nobody took it.")]
 pub(super) struct Args {
     #[command(flatten)]
     to: To,
@@ -83,11 +86,19 @@ struct To {
     config: Option<PathBuf>,
 }
 
-/// Where datagrams go.
+/// Where samples go.
 enum Target {
     Unix(UnixDatagram, PathBuf),
     Udp(UdpSocket, SocketAddr),
-    Page(Writer),
+    /// Opened for each reading: the agent may have made another since.
+    Page(PathBuf),
+}
+
+/// Whether somebody is there to take samples, while one follows the other.
+#[derive(Default)]
+struct Taker {
+    /// Why the last sample was not taken.
+    missing: Option<Failure>,
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
@@ -96,31 +107,37 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         let text = "nothing to feed: give --prb PERCENT, --ul PERCENT, --late COUNT, --gone or --stdin";
         return Err(Failure::new(Class::Usage, text));
     }
-    let mut target = args.to.open()?;
+    let target = args.to.open()?;
     if args.stdin {
         return pass_on(&target);
     }
-    let every = args.every.or(args.lasting.and(Some(EVERY)));
+    let Some(Span(pause)) = args.every.or(args.lasting.and(Some(EVERY))) else { return sample(&target, args) };
     let end = args.lasting.map(|Span(lasting)| clock::now().after(lasting));
+    let mut taker = Taker::default();
     loop {
-        match &mut target {
-            Target::Page(writer) => write(writer, args)?,
-            Target::Unix(..) | Target::Udp(..) => {
-                let now = Some(clock::now());
-                let line = push::encode(CellId(args.cell), args.prb, args.ul, args.late, now, args.gone);
-                target.send(line.as_bytes())?;
-            }
-        }
-        let Some(Span(pause)) = every else { return Ok(()) };
+        taker.hear(sample(&target, args))?;
         if end.is_some_and(|end| clock::now().after(pause) > end) {
-            return Ok(());
+            return taker.end();
         }
         thread::sleep(pause);
     }
 }
 
+/// Sends one sample, as the arguments say.
+fn sample(target: &Target, args: &Args) -> Result<(), Failure> {
+    match target {
+        Target::Page(path) => write(path, args),
+        Target::Unix(..) | Target::Udp(..) => {
+            let now = Some(clock::now());
+            let line = push::encode(CellId(args.cell), args.prb, args.ul, args.late, now, args.gone);
+            target.send(line.as_bytes())
+        }
+    }
+}
+
 /// Writes the page and rings. A page carries a whole reading each time.
-fn write(writer: &mut Writer, args: &Args) -> Result<(), Failure> {
+fn write(path: &Path, args: &Args) -> Result<(), Failure> {
+    let mut writer = Writer::open(path).map_err(|problem| Failure::new(Class::Unavailable, problem.to_string()))?;
     let (cell, now) = (CellId(args.cell), clock::now());
     if args.gone {
         writer.write_gone(cell, now);
@@ -142,6 +159,7 @@ fn pass_on(target: &Target) -> Result<(), Failure> {
     let failed = |error| Failure::io("cannot read standard input", &error);
     let mut stdin = io::stdin().lock();
     let mut line = Vec::new();
+    let mut taker = Taker::default();
     for number in 1_u64.. {
         line.clear();
         let limit = DATAGRAM_BYTES_MAX as u64 + 1;
@@ -154,10 +172,38 @@ fn pass_on(target: &Target) -> Result<(), Failure> {
             return Err(Failure::new(Class::Data, text));
         }
         if !line.trim_ascii().is_empty() {
-            target.send(&line)?;
+            taker.hear(target.send(&line))?;
         }
     }
-    Ok(())
+    taker.end()
+}
+
+impl Taker {
+    /// Takes in what became of a sample. That nobody was there to take it is told once and is no failure; that somebody is
+    /// there again is told as well.
+    fn hear(&mut self, sent: Result<(), Failure>) -> Result<(), Failure> {
+        match sent {
+            Err(failure) if failure.class == Class::Unavailable => {
+                if self.missing.is_none() {
+                    remark(&format!("nobody takes the load, feeding goes on: {}", failure.text));
+                }
+                self.missing = Some(failure);
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+            Ok(()) => {
+                if self.missing.take().is_some() {
+                    remark("load is taken now");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// What became of the last sample.
+    fn end(self) -> Result<(), Failure> {
+        self.missing.map_or(Ok(()), Err)
+    }
 }
 
 impl To {
@@ -166,7 +212,7 @@ impl To {
             return udp(address);
         }
         if let Some(path) = &self.shm {
-            return page(path);
+            return Ok(Target::Page(path.clone()));
         }
         let Some(path) = &self.config else {
             return unix(self.socket.as_deref().unwrap_or(Path::new("/run/neap/load.sock")));
@@ -176,7 +222,7 @@ impl To {
             match &source.kind {
                 Kind::Push { socket, .. } => return unix(socket),
                 Kind::PushUdp { listen } => return udp(*listen),
-                Kind::Shm { path, .. } => return page(path),
+                Kind::Shm { path, .. } => return Ok(Target::Page(path.clone())),
                 Kind::Procfs(_) | Kind::Dpdk(_) | Kind::Log(_) | Kind::Ocudu(_) | Kind::Trace { .. } | Kind::Mqtt => {}
             }
         }
@@ -192,11 +238,6 @@ fn unix(path: &Path) -> Result<Target, Failure> {
     // A receiver that has stopped reading fills its queue, and a send to it would wait for ever.
     socket.set_write_timeout(Some(SEND_MAX)).map_err(cannot)?;
     Ok(Target::Unix(socket, path.to_owned()))
-}
-
-fn page(path: &Path) -> Result<Target, Failure> {
-    let opened = Writer::open(path).map_err(|problem| Failure::new(Class::Unavailable, problem.to_string()));
-    Ok(Target::Page(opened?))
 }
 
 fn udp(address: SocketAddr) -> Result<Target, Failure> {

@@ -49,16 +49,21 @@ use failure::{Class, Failure};
 
 /// Runs ONNX inference in the traffic troughs of a base station and yields the instant the RAN wants its cores back.
 #[derive(Debug, Parser)]
-#[command(name = "neap", version, max_term_width = 110, after_help = EXAMPLES)]
+#[command(name = "neap", version, max_term_width = 110, after_help = examples(cfg!(feature = "demo")))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-const EXAMPLES: &str = "\
-Examples:
-  neap demo                                   everything at work, nothing to set up
-  neap check --config /etc/neap/neap.toml     is the configuration right?
+/// What the help ends with, in a build with or without the demo.
+fn examples(demo: bool) -> String {
+    let demo = if demo { DEMO_EXAMPLE } else { "" };
+    format!("Examples:\n{demo}{EXAMPLES}")
+}
+
+const DEMO_EXAMPLE: &str = "  neap demo                                   everything at work, nothing to set up\n";
+
+const EXAMPLES: &str = "  neap check --config /etc/neap/neap.toml     is the configuration right?
   neap run --config /etc/neap/neap.toml       the agent of a node
   neap submit --node north/cell-17 --model objects --input picture.jpg --wait
 
@@ -174,4 +179,55 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let failed = |error: io::Error| Failure::new(Class::Software, format!("cannot start the runtime: {error}"));
     runtime.map_err(failed)?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The words of a command line up to what is the shell's, or its explanation beside it. Quotes keep spaces.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+        let mut characters = line.chars().peekable();
+        while let Some(character) = characters.next() {
+            match (quote, character) {
+                (Some(open), _) if open == character => quote = None,
+                (None, '\'' | '"') => {
+                    quote = Some(character);
+                    word.get_or_insert_default();
+                }
+                (None, ' ') if characters.peek() == Some(&' ') => break,
+                (None, '|' | '>' | '<' | '&' | ';' | '#') => break,
+                (None, ' ') => words.extend(word.take()),
+                (Some(_) | None, _) => word.get_or_insert_default().push(character),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    /// The command lines in the help of a command and of those below it.
+    fn shown(command: &clap::Command) -> Vec<Vec<String>> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+        let begin = |line: &str| if line.starts_with("neap ") { Some(0) } else { Some(line.find("| neap ")? + 2) };
+        let own = lines.filter_map(|line| begin(line).map(|at| words(&line[at..])));
+        own.chain(command.get_subcommands().flat_map(shown)).collect()
+    }
+
+    #[test]
+    fn every_example_of_every_help_is_understood_by_this_build() {
+        let examples = shown(&command());
+        assert!(examples.len() > 60, "only {}", examples.len());
+        for example in examples {
+            let understood = command().try_get_matches_from(&example);
+            assert!(understood.is_ok(), "{example:?}: {}", understood.err().map(|e| e.to_string()).unwrap_or_default());
+        }
+    }
+
+    #[test]
+    fn the_demo_is_shown_only_where_there_is_one() {
+        assert!(examples(true).starts_with("Examples:\n  neap demo ") && !examples(false).contains("demo"));
+        assert!(examples(false).starts_with("Examples:\n  neap check "), "{}", examples(false));
+    }
 }

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::failure::{Class, Failure};
 use super::out::{Out, Tone, clean};
+use super::span::{self, Span};
 use crate::fault::Fault;
 use crate::model::library::{Entry, Library};
 use crate::model::signed::{self, Standing};
@@ -48,8 +49,8 @@ enum Action {
     /// Finds out what each model costs here, and whether it serves
     Appraise(appraise::Args),
     /// Runs each model's golden inputs in a worker and compares the results
-    #[command(after_help = "Examples:\n  neap models test --dir models\n  neap models test --dir models objects")]
-    Test(Folder),
+    #[command(after_help = TEST_EXAMPLES)]
+    Test(TestArgs),
     /// Installs a model from a folder or an https address
     Add(Box<add::Args>),
     /// Goes back to the version that was installed before
@@ -60,6 +61,13 @@ enum Action {
     Sign(sign::SignArgs),
 }
 
+const TEST_EXAMPLES: &str = "\
+Examples:
+  neap models test --dir models
+  neap models test --dir models objects --timeout 10m
+
+Each model is judged alone: one that does not end, or brings its worker down, costs the others nothing.";
+
 const VERIFY_EXAMPLES: &str = "\
 Examples:
   neap models verify --dir models
@@ -67,6 +75,15 @@ Examples:
   neap models verify --dir models --ring ring.json objects
 
 With a key ring (of the configuration or --ring) the signature is verified too. The exit code is 65 when any is wrong.";
+
+#[derive(Debug, clap::Args)]
+struct TestArgs {
+    #[command(flatten)]
+    folder: Folder,
+    /// Longest time for one case [default: 120s]
+    #[arg(long, value_name = "TIME", value_parser = span::positive)]
+    timeout: Option<Span>,
+}
 
 #[derive(Debug, clap::Args)]
 struct VerifyArgs {
@@ -125,9 +142,9 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
         Action::List(folder) => list(&out, folder),
         Action::Appraise(args) => appraise::run(args),
         Action::Verify(args) => verify(&out, args),
-        Action::Test(folder) => {
+        Action::Test(TestArgs { folder, timeout }) => {
             let library = folder.open()?;
-            let mut bench = golden::Bench::new()?;
+            let mut bench = golden::Bench::new(timeout.unwrap_or(golden::CASE_MAX))?;
             report(&out, folder, &library, |entry| bench.test(entry))
         }
         Action::Add(args) => add::run(args),
@@ -167,7 +184,7 @@ impl Folder {
 fn verify(out: &Out, args: &VerifyArgs) -> Result<(), Failure> {
     let trusting = args.folder.trusting.read()?;
     let library = args.folder.open_trusting(&trusting)?;
-    let mut bench = args.golden.then(golden::Bench::new).transpose()?;
+    let mut bench = args.golden.then(|| golden::Bench::new(golden::CASE_MAX)).transpose()?;
     let examine = |entry: &Arc<Entry>| {
         entry.verify().map_err(|fault| fault.to_string())?;
         let standing = trusting.stand(entry).map_err(|fault| fault.to_string())?;

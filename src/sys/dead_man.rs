@@ -21,7 +21,9 @@ use super::signal;
 use crate::units::Instant;
 
 /// CPU time between two looks at the beat.
-pub const EVERY: Duration = Duration::from_millis(50);
+pub const EVERY: Duration = Duration::from_micros(EVERY_US as u64);
+/// The same in µs: narrow enough for the C library's field, whose width differs between architectures.
+const EVERY_US: u16 = 50_000;
 /// How long a parked process sleeps between two looks.
 pub const NAP: Duration = Duration::from_millis(10);
 /// Exit code of a process that finds, while it is parked, that its parent is gone: nobody can ever want it again.
@@ -98,8 +100,7 @@ pub fn arm(page: BorrowedFd<'_>, limit: Duration, parent: i32) -> io::Result<()>
     ARMED.set(armed).map_err(|_| io::Error::from_raw_os_error(libc::EALREADY))?;
     handle_profile_signal()?;
     signal::unblock_all()?;
-    // Fields of the C library whose width differs between architectures; fifty thousand fits all of them.
-    let span = libc::timeval { tv_sec: 0, tv_usec: EVERY.subsec_micros() as libc::suseconds_t };
+    let span = libc::timeval { tv_sec: 0, tv_usec: EVERY_US.into() };
     let timer = libc::itimerval { it_interval: span, it_value: span };
     // SAFETY: `timer` is a valid timer value for the length of the call, and the old one is not asked for.
     let result = unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };

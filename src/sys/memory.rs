@@ -49,9 +49,9 @@ pub fn lock_all() -> io::Result<()> {
 /// Call it after everything is read and built and before [`lock_all`], which would keep all of it: the kernel maps
 /// sixteen pages for each one touched, and relocating the program alone reads megabytes that nobody looks at again.
 pub fn shed() {
+    let ranges = clean_ranges();
     alloc::trim();
-    // SAFETY: the callback matches the type that dl_iterate_phdr(3) wants, and does not unwind; there is no data.
-    unsafe { libc::dl_iterate_phdr(Some(drop_clean_pages), std::ptr::null_mut()) };
+    ranges.iter().for_each(Range::let_go);
 }
 
 /// Does as [`shed`] in a process that has locked its memory, where the kernel drops nothing: each range is unlocked, let
@@ -60,20 +60,60 @@ pub fn shed() {
 ///
 /// Until then a page that somebody needs may be missing: at the cost of a minor fault, while the page cache has it.
 pub fn shed_locked() -> bool {
+    let ranges = clean_ranges();
     alloc::trim();
     let mut all_locked = true;
-    // SAFETY: as in `shed`; the callback gets the address of `all_locked`, which outlives the call and nobody else has.
-    unsafe { libc::dl_iterate_phdr(Some(drop_clean_pages), (&raw mut all_locked).cast()) };
+    for range in &ranges {
+        range.unlock();
+        range.let_go();
+        all_locked &= range.lock();
+    }
     all_locked
 }
 
-/// Drops the pages of one loaded object's segments that are not writable and never were. `data` is null, or the address
-/// of a `bool`: then the pages are locked, and it is made false when they do not become so again.
+/// Whole pages of a loaded object that are not writable and never were.
 ///
-/// Relocated constants (RELRO) lie in a writable segment that was protected afterwards, so they are left alone: their
-/// pages are ours and nowhere else. A system that refuses (`EINVAL` on locked memory) keeps the pages, and no harm is
-/// done.
-unsafe extern "C" fn drop_clean_pages(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
+/// Relocated constants (RELRO) lie in a writable segment that was protected afterwards, so they are none: their pages are
+/// ours and nowhere else.
+struct Range {
+    first: *mut c_void,
+    bytes: usize,
+}
+
+impl Range {
+    /// Drops its pages. A system that refuses (`EINVAL` on locked memory) keeps them, and no harm is done.
+    fn let_go(&self) {
+        // SAFETY: the range lies in one private, read-only mapping of a file that was never written through (segments
+        // without PF_W are not relocated), so every page that is dropped is read back unchanged. The code that runs right
+        // now may be in such a page, and comes back the same way.
+        let _kept = unsafe { libc::madvise(self.first, self.bytes, libc::MADV_DONTNEED) };
+    }
+
+    fn unlock(&self) {
+        // SAFETY: unlocking changes nothing that a program can see; the range is mapped.
+        let _let_go_anyway = unsafe { munlock(self.first, self.bytes) };
+    }
+
+    /// Whether what is used of it from now on is locked.
+    fn lock(&self) -> bool {
+        // SAFETY: locking changes nothing that a program can see; the range is mapped.
+        unsafe { mlock_with(self.first, self.bytes, MlockFlags::ONFAULT) }.is_ok()
+    }
+}
+
+/// Those of the program and its libraries. All of them stay mapped as long as the process lives: nothing unloads a library.
+fn clean_ranges() -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    // SAFETY: the callback matches the type that dl_iterate_phdr(3) wants, and does not unwind; it gets the address of
+    // `ranges`, which outlives the call and nobody else has.
+    unsafe { libc::dl_iterate_phdr(Some(add_clean_ranges), (&raw mut ranges).cast()) };
+    ranges
+}
+
+/// Adds the ranges of one loaded object to `data`, the address of a `Vec<Range>`.
+unsafe extern "C" fn add_clean_ranges(info: *mut libc::dl_phdr_info, _size: usize, data: *mut c_void) -> c_int {
+    // SAFETY: `clean_ranges` passes the address of its list, which nobody else uses during the call.
+    let ranges = unsafe { &mut *data.cast::<Vec<Range>>() };
     // SAFETY: sysconf(3) has no preconditions.
     let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(PAGE_BYTES_MAX);
     // SAFETY: the loader passes a valid `info` for the time of this call.
@@ -93,21 +133,7 @@ unsafe extern "C" fn drop_clean_pages(info: *mut libc::dl_phdr_info, _size: usiz
         // Only whole pages of this segment: an edge may share its page with data.
         let (first, end) = (begin.next_multiple_of(page), (begin + length) / page * page);
         if first < end {
-            let (place, length) = (first as *mut c_void, end - first);
-            if !data.is_null() {
-                // SAFETY: unlocking changes nothing that a program can see; the range is mapped.
-                let _dropped_anyway = unsafe { munlock(place, length) };
-            }
-            // SAFETY: the range lies in one private, read-only mapping of a file that was never written through
-            // (segments without PF_W are not relocated), so every page that is dropped is read back unchanged. The
-            // code that runs right now is in such a page, and comes back the same way.
-            let _kept = unsafe { libc::madvise(place, length, libc::MADV_DONTNEED) };
-            if !data.is_null() {
-                // SAFETY: locking changes nothing that a program can see; the range is mapped.
-                let locked = unsafe { mlock_with(place, length, MlockFlags::ONFAULT) };
-                // SAFETY: whoever passes `data` passes the address of a `bool` of its own, see above.
-                unsafe { *data.cast::<bool>() &= locked.is_ok() };
-            }
+            ranges.push(Range { first: first as *mut c_void, bytes: end - first });
         }
     }
     0

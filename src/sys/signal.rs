@@ -172,6 +172,12 @@ fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     }
 }
 
+/// Keeps the dead-man's handle off this thread and those that it starts: only where a test has more threads than one.
+#[cfg(test)]
+pub(super) fn block_profile_signal() -> io::Result<()> {
+    mask(libc::SIG_BLOCK, &set_of(&[libc::SIGPROF]))
+}
+
 /// Starts the child with SIGCHLD blocked in its first thread, as the agent does for itself in `main`.
 #[cfg(test)]
 pub(crate) fn start_with_child_signal_blocked(command: &mut std::process::Command) -> &mut std::process::Command {

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -130,16 +130,18 @@ impl Child {
         // the agent, which ends its workers in order.
         command.env_clear().env("RUST_BACKTRACE", "0").current_dir("/").process_group(0);
         command.envs(infer::environment(start.core));
-        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::piped());
+        // Both outputs are heard. Nothing is to be written to the first, and /dev/null, where it could go, is not everywhere.
+        let (stderr, output) = io::pipe()?;
+        command.stdin(OwnedFd::from(theirs)).stdout(output.try_clone()?).stderr(output);
         process::tie_to_parent(&mut command);
         if let Some(groups) = groups {
             join::join_before_exec(&mut command, groups);
         }
-        let mut process = command.spawn()?;
-        // `command` holds the worker's end of the socket open: without it no end of file would ever come.
+        let process = command.spawn()?;
+        // `command` holds the worker's ends of socket and pipe open: without that no end of file would ever come.
         drop(command);
         let pid = i32::try_from(process.id()).map_err(io::Error::other)?;
-        let stderr = process.stderr.take().map(|stderr| pipe::Receiver::from_owned_fd(stderr.into())).transpose();
+        let stderr = pipe::Receiver::from_owned_fd(stderr.into());
         let mut child = Self {
             process: Some(process),
             pid,
@@ -153,7 +155,8 @@ impl Child {
             lines: 0,
             last_words: String::new(),
         };
-        child.stderr = stderr?;
+        // Only here, so that a process that is not to be heard is killed.
+        child.stderr = Some(stderr?);
         Ok(child)
     }
 

@@ -2,7 +2,9 @@
  *
  * Built by tests/arm/instructions. Debian's qemu-user loads plugins but ships no header for them, so the few functions of
  * the interface (version 1, qemu 4.2 and later) are declared here. Argument: kinds=A:B:C counts, besides all instructions,
- * those whose mnemonic is A, B or C. When the program ends, a line of "name count" pairs goes to qemu's log (-D FILE).
+ * those whose mnemonic is A, B or C; with A/x only those whose first operand begins with the letter x, for 32-bit ARM
+ * calls what is done to one number (vmla.f32 s0, …) and to four (vmla.f32 q0, …) by one name. When the program ends, a
+ * line of "name count" pairs goes to qemu's log (-D FILE).
  *
  * A block is counted when it is entered, so one that a fault or a signal leaves half way counts whole: the program under it
  * should have one thread and no timers. */
@@ -37,11 +39,16 @@ static char *kinds[KINDS_MAX];
 static uint64_t counts[KINDS_MAX];
 static size_t kinds_count;
 
-/* Whether the disassembled line begins with that mnemonic. */
+/* Whether the disassembled line begins with that mnemonic, and its operands with that letter where the kind has one. */
 static bool is_kind(const char *line, const char *kind) {
-  size_t length = strlen(kind);
+  size_t length = strcspn(kind, "/");
   line += strspn(line, " \t");
-  return strncmp(line, kind, length) == 0 && (line[length] == '\0' || strchr(" \t.", line[length]) != NULL);
+  if (strncmp(line, kind, length) != 0 || (line[length] != '\0' && strchr(" \t.", line[length]) == NULL)) {
+    return false;
+  }
+  const char *operands = line + strcspn(line, " \t");
+  operands += strspn(operands, " \t");
+  return kind[length] == '\0' || *operands == kind[length + 1];
 }
 
 static void on_translation(plugin_id id, struct qemu_plugin_tb *tb) {

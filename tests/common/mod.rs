@@ -18,6 +18,8 @@ pub mod netns;
 pub mod node;
 pub mod pki;
 pub mod random;
+#[path = "../support/told.rs"]
+pub mod told;
 
 use std::time::Duration;
 

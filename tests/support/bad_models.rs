@@ -22,7 +22,7 @@ mod sizes;
 #[path = "bad_models/tensors.rs"]
 mod tensors;
 
-use super::onnx::{FLOAT, Graph, INT64, Message, ints, node, tensor, value};
+use super::onnx::{Graph, INT64, Message, ints, relu, tensor};
 
 /// Who finds out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,16 +65,6 @@ fn bad(name: &'static str, file: Vec<u8>, code: &'static str, says: &'static str
 }
 
 // ---- building blocks ----
-
-/// `y = relu(x)`, a good model.
-pub(crate) fn relu() -> Graph {
-    Graph {
-        nodes: vec![node("Relu", &["x"], &["y"])],
-        constants: vec![],
-        inputs: vec![value("x", FLOAT, &[0])],
-        outputs: vec![value("y", FLOAT, &[0])],
-    }
-}
 
 fn with_nodes(nodes: Vec<Message>, constants: Vec<Message>) -> Vec<u8> {
     Graph { nodes, constants, ..relu() }.file()

@@ -212,7 +212,8 @@ fn write(writer: &mut Writer, percent: u8, stamp: Instant) {
     writer.ring();
 }
 
-fn policy() -> Policy {
+/// In force for every one of them.
+pub(crate) fn policy() -> Policy {
     let percent = |value| Utilization::from_percent(value).expect("a percentage");
     Policy {
         workers: 1,

@@ -173,6 +173,16 @@ impl Graph {
     }
 }
 
+/// `y = relu(x)`, one open dimension: a good model.
+pub(crate) fn relu() -> Graph {
+    Graph {
+        nodes: vec![node("Relu", &["x"], &["y"])],
+        constants: vec![],
+        inputs: vec![value("x", FLOAT, &[0])],
+        outputs: vec![value("y", FLOAT, &[0])],
+    }
+}
+
 /// Little-endian bytes of some floats.
 pub(crate) fn floats(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()

@@ -1,6 +1,6 @@
 //! Models on a shelf of one's own: copies of a small signed model, key rings, and the command that judges them.
 
-#![allow(dead_code, missing_docs, unreachable_pub)]
+#![allow(dead_code, missing_docs, unreachable_pub, unused_imports)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -16,22 +16,14 @@ use ring::rand::SystemRandom;
 use serde_json::Value;
 use tempfile::TempDir;
 
+#[path = "files.rs"]
+mod files;
+
+pub(crate) use files::copy;
+
 /// What the tool signed, and what it wrote.
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/signing")
-}
-
-/// Copies a folder with all that is in it.
-pub fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to)
-        } else {
-            fs::copy(entry.path(), to).map(drop).unwrap()
-        }
-    }
 }
 
 /// A public key of the fixtures.

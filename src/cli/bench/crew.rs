@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use super::page::Page;
@@ -114,7 +114,8 @@ impl Member {
         }
         command.env_clear().env("RUST_BACKTRACE", "0").current_dir("/").process_group(0);
         command.envs(infer::environment(Some(core)));
-        command.stdin::<OwnedFd>(fd).stdout(Stdio::null());
+        // What it says goes where its reasons go: /dev/null is not everywhere.
+        command.stdin::<OwnedFd>(fd).stdout(io::stderr());
         process::tie_to_parent(&mut command);
         let child = command.spawn().map_err(failed)?;
         let pid = i32::try_from(child.id()).map_err(io::Error::other).map_err(failed)?;

@@ -15,6 +15,7 @@ use crate::config::Settings;
 use crate::sys::{clock, kernel};
 use crate::worker::cgroup::Had;
 use crate::worker::infer;
+use crate::worker::jail::achieved::Step;
 
 /// Longest wait for the broker's port.
 const BROKER_WAIT: Duration = Duration::from_secs(5);
@@ -64,7 +65,7 @@ fn landlock(abi: Option<u32>) -> Finding {
             Verdict::Missing,
             "not in this kernel, or not switched on",
             "files are closed to a worker by seccomp and by user only: [sandbox] \"required\" refuses every job",
-            "CONFIG_SECURITY_LANDLOCK=y (5.13 or later) and landlock in lsm= on the command line, or a weaker [sandbox]",
+            format!("{}; or [sandbox] level = \"best-effort\"", Step::Landlock.remedy()),
         ),
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::cli::failure::{Class, Failure};
+use crate::cli::span::Span;
 use crate::fault::{Code, Fault};
 use crate::model::golden::{GoldenCase, compare};
 use crate::model::library::Entry;
@@ -21,24 +22,28 @@ use crate::worker::jail::{self, achieved::Level};
 
 /// Memory for one model and one item, in bytes.
 const MEMORY_BYTES: u64 = 8 * MODEL_BYTES_MAX;
-/// Longest time for one case; a worker yields to everything else on the machine.
-const CASE_MAX: Duration = Duration::from_secs(120);
+/// Longest time for one case when nothing else was said; a worker yields to everything else on the machine.
+pub(super) const CASE_MAX: Span = Span(Duration::from_secs(120));
+/// Longest wait for the end of a worker that was killed: dying, too, takes a little of its core.
+const END_MAX: Duration = Duration::from_secs(30);
 /// Longest output of a golden case, in bytes.
 const OUTPUT_BYTES_MAX: u64 = FRAME_BYTES_MAX as u64 / 2;
 const EVENTS_MAX: usize = 16;
 
-/// One worker, kept for all models.
+/// One worker for all models, replaced when it does not answer: each model is judged alone.
 pub(super) struct Bench {
     // The handle ends before the runtime that its task lives on.
     handle: Handle,
     events: mpsc::Receiver<Event>,
     runtime: Runtime,
+    /// Longest time for one case.
+    case_max: Duration,
     token: u64,
 }
 
 impl Bench {
     /// Starts the worker. There is no sentinel here: somebody asked for the test, so the worker runs whatever the load.
-    pub(super) fn new() -> Result<Self, Failure> {
+    pub(super) fn new(Span(case_max): Span) -> Result<Self, Failure> {
         let failed =
             |error: std::io::Error| Failure::new(Class::Software, format!("cannot start the runtime: {error}"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
@@ -65,7 +70,7 @@ impl Bench {
             let _inside = runtime.enter();
             handle::start(0, settings, gate, Arc::new(let_run), sender)
         };
-        Ok(Self { handle, events, runtime, token: 0 })
+        Ok(Self { handle, events, runtime, case_max, token: 0 })
     }
 
     /// Runs every golden case of a model; says how many agree, or where the first does not.
@@ -98,6 +103,21 @@ impl Bench {
             output_bytes: OUTPUT_BYTES_MAX,
         };
         self.handle.run(work).map_err(|busy| Fault::new(Code::WorkerStart, busy.to_string()))?;
+        if let Some(outcome) = self.answer(self.case_max) {
+            return outcome;
+        }
+        // The next case must not wait behind this one, nor pay for its end.
+        if self.handle.kill(Code::WorkerTimeout, Some(self.token)).is_ok() {
+            let _ended = self.answer(END_MAX);
+        }
+        Err(Fault::new(
+            Code::WorkerTimeout,
+            format!("no answer within {} s; neap models test --timeout gives it more", self.case_max.as_secs_f64()),
+        ))
+    }
+
+    /// What became of the case that was handed over last; `None` when nothing did within that time.
+    fn answer(&mut self, patience: Duration) -> Option<Result<Output, Fault>> {
         let answer = async {
             loop {
                 match self.events.recv().await {
@@ -111,7 +131,6 @@ impl Bench {
                 }
             }
         };
-        let too_long = || Fault::new(Code::WorkerTimeout, format!("no answer within {} s", CASE_MAX.as_secs()));
-        self.runtime.block_on(async { timeout(CASE_MAX, answer).await }).unwrap_or_else(|_| Err(too_long()))
+        self.runtime.block_on(async { timeout(patience, answer).await }).ok()
     }
 }

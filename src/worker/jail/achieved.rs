@@ -146,7 +146,7 @@ impl Step {
     }
 
     /// What gives it, where it is missing.
-    const fn remedy(self) -> &'static str {
+    pub const fn remedy(self) -> &'static str {
         match self {
             Self::Files => "run Linux 5.9 or later",
             Self::Network => {
@@ -161,10 +161,10 @@ impl Step {
             Self::Limits => "look at the refusal: a process may always lower its own limits",
             Self::Hidden | Self::NoNewPrivs => "run Linux 3.5 or later, not an emulator",
             Self::Landlock => {
-                "run Linux 5.13 or later with CONFIG_SECURITY_LANDLOCK and landlock in the lsm= boot parameter (6.12 or \
-                 later for all of it)"
+                "run Linux 5.13 or later (6.12 for all of it) with CONFIG_SECURITY_LANDLOCK, and put landlock into its boot \
+                 parameter lsm=, before what /sys/kernel/security/lsm lists"
             }
-            Self::Seccomp => "run Linux 4.17 or later with CONFIG_SECCOMP_FILTER, on x86_64 or aarch64",
+            Self::Seccomp => "run Linux 4.17 or later with CONFIG_SECCOMP_FILTER, on x86_64, aarch64 or 32-bit ARM",
         }
     }
 }
@@ -263,7 +263,25 @@ impl Achieved {
         let missing = Step::ALL.into_iter().find(|step| step.is_essential() && self.given(*step) == Given::No)?;
         let why = self.outcomes.iter().find(|outcome| outcome.step == missing);
         let why = why.map_or_else(|| format!("there is no {}", missing.name()), |outcome| outcome.detail.clone());
-        Some(format!("{why}; {}, or set [sandbox] level = \"best-effort\" to run without", missing.remedy()))
+        let cost = self.cost_without();
+        Some(format!("{why}; {}; or set [sandbox] level = \"best-effort\", and {cost}", missing.remedy()))
+    }
+
+    /// What it costs to run jobs without the essential items that are missing.
+    pub fn cost_without(&self) -> &'static str {
+        let has = |step: Step| self.given(step) != Given::No;
+        match (has(Step::Landlock), has(Step::Seccomp)) {
+            (false, true) => {
+                "nothing but the filter of system calls keeps a model that breaks the engine from files, network and \
+                 other processes"
+            }
+            (true, false) => {
+                "a model that breaks the engine may make every system call: Landlock keeps it from files and TCP, nothing \
+                 from faults of the kernel"
+            }
+            (false, false) => "a model that breaks the engine may do whatever its worker's user may",
+            (true, true) => "a worker may be granted by a file that it executes what it has given up",
+        }
     }
 
     /// A report, line by line.
@@ -313,11 +331,25 @@ mod tests {
         assert_eq!(achieved(&[Step::User, Step::Network, Step::Limits]).unavailable(), None);
         let why = achieved(&[Step::Landlock]).unavailable().unwrap();
         assert!(why.starts_with("kernel 5.4 has no Landlock; run Linux 5.13 or later"), "{why}");
-        assert!(why.ends_with("set [sandbox] level = \"best-effort\" to run without"), "{why}");
+        for words in
+            ["CONFIG_SECURITY_LANDLOCK", "boot parameter lsm=", "set [sandbox] level = \"best-effort\", and nothing"]
+        {
+            assert!(why.contains(words), "{words}: {why}");
+        }
         for step in Step::ALL.into_iter().filter(|step| step.is_essential()) {
             assert!(achieved(&[step]).unavailable().is_some(), "{}", step.name());
         }
         assert!(Achieved::default().unavailable().is_some(), "a sandbox that was never entered is none");
+    }
+
+    #[test]
+    fn to_run_without_costs_what_the_other_rings_do_not_hold() {
+        let cost = |without: &[Step]| achieved(without).unavailable().unwrap();
+        assert!(cost(&[Step::Landlock]).contains("nothing but the filter of system calls keeps"));
+        assert!(cost(&[Step::Seccomp]).contains("every system call: Landlock keeps it from files"));
+        for without in [&[Step::Landlock, Step::Seccomp][..], &[Step::NoNewPrivs, Step::Landlock, Step::Seccomp]] {
+            assert!(cost(without).ends_with("whatever its worker's user may"), "{}", cost(without));
+        }
     }
 
     #[test]

@@ -39,7 +39,9 @@ pub(super) fn enter() -> Locked {
     };
     let (abi, newer) = match status.landlock {
         LandlockStatus::NotImplemented => return refused(format!("kernel {} has no Landlock", release())),
-        LandlockStatus::NotEnabled => return refused(format!("kernel {} was started without Landlock", release())),
+        LandlockStatus::NotEnabled => {
+            return refused(format!("kernel {} has Landlock, but was started without it", release()));
+        }
         LandlockStatus::Available { effective_abi, kernel_abi } => (effective_abi, kernel_abi),
     };
     let number = u8::try_from(abi as i32).unwrap_or(u8::MAX);

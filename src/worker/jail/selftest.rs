@@ -158,7 +158,8 @@ fn spawn(exe: &Path, policy: Policy, attempt: Option<(&str, bool)>) -> io::Resul
         }
     }
     command.env_clear().env("RUST_BACKTRACE", "0").current_dir("/");
-    command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+    // Nobody reads what it says of a panic. /dev/null, where that could go, is not everywhere.
+    command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped());
     process::tie_to_parent(&mut command);
     Ok((command.spawn()?, ours))
 }

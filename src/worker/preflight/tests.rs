@@ -12,7 +12,7 @@ use crate::model::library::Library;
 use crate::tensor::DataType;
 use crate::worker::infer;
 use crate::worker::infer::tests::onnx;
-use crate::worker::infer::tests::onnx::{FLOAT, Graph, INT64, Message, floats, ints, node, tensor, value, with};
+use crate::worker::infer::tests::onnx::{FLOAT, Graph, INT64, Message, floats, ints, node, relu, tensor, value, with};
 
 fn pinned(name: &str, shape: &[usize]) -> Pinned {
     Pinned { name: name.to_owned(), datatype: DataType::Fp32, shape: shape.to_vec() }
@@ -116,7 +116,7 @@ fn random_changes_of_the_bundled_models_never_panic_it() {
 
 #[test]
 fn nothing_of_the_exporters_hints_reaches_the_engine() {
-    let mut graph = bad_models::relu();
+    let mut graph = relu();
     graph.inputs = vec![value("x", FLOAT, &[0])];
     let with_hint = graph.message().message(13, value("y", FLOAT, &[7]));
     let file = Message::default().int(1, 8).message(7, with_hint).message(8, Message::default().int(2, 13));
@@ -129,7 +129,7 @@ fn nothing_of_the_exporters_hints_reaches_the_engine() {
 #[test]
 fn nodes_may_stand_in_any_order_as_long_as_they_run_in_no_circle() {
     let nodes = vec![node("Relu", &["a"], &["y"]), node("Neg", &["x"], &["a"])];
-    assert!(judge(&Graph { nodes, ..bad_models::relu() }.file()).is_ok());
+    assert!(judge(&Graph { nodes, ..relu() }.file()).is_ok());
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn an_input_may_have_a_default_and_inner_graphs_may_use_what_is_around_them() {
         nodes: vec![branching],
         constants: vec![tensor("c", 9, &[], &[1]), tensor("w", FLOAT, &[1], &floats(&[1.0]))],
         inputs: vec![value("x", FLOAT, &[0]), value("w", FLOAT, &[1])],
-        ..bad_models::relu()
+        ..relu()
     };
     assert!(judge(&graph.file()).is_ok());
 }
@@ -155,7 +155,7 @@ fn an_input_may_have_a_default_and_inner_graphs_may_use_what_is_around_them() {
 fn versions_at_their_limits_are_served_and_foreign_imports_are_no_harm() {
     for set in [7, 13, 23] {
         for format in [3, 13] {
-            let file = bad_models::relu().file_of(format, &[("ai.onnx", set), ("com.example", 77)]).into_bytes();
+            let file = relu().file_of(format, &[("ai.onnx", set), ("com.example", 77)]).into_bytes();
             assert!(judge(&file).is_ok(), "set {set}, format {format}");
         }
     }
@@ -171,7 +171,7 @@ fn quantised_activations_are_remarked_and_quantised_weights_are_not() {
             node("Add", &["x", "d"], &["y"]),
         ];
         let constants = vec![scale(), tensor("w", FLOAT, &[1], &floats(&[1.0]))];
-        judge(&Graph { nodes, constants, ..bad_models::relu() }.file()).unwrap().remarks
+        judge(&Graph { nodes, constants, ..relu() }.file()).unwrap().remarks
     };
     assert_eq!(of("x"), [Remark::QuantisedActivations]);
     assert_eq!(of("w"), []);
@@ -189,7 +189,7 @@ fn shapes_are_followed_through_what_is_simple() {
             node("Gather", &["s", "at"], &["y"]),
         ];
         let constants = vec![tensor("n", INT64, &[1], &ints(&[repeats])), tensor("at", INT64, &[1], &ints(&[5]))];
-        Graph { nodes, constants, ..bad_models::relu() }.file()
+        Graph { nodes, constants, ..relu() }.file()
     };
     assert!(judge(&file(10)).is_ok());
     assert_eq!(judge(&file(5)).unwrap_err().code, Code::ModelAttribute);
@@ -207,8 +207,7 @@ fn a_file_above_the_limit_is_not_even_walked() {
 fn the_table_of_operators_holds_only_what_the_engine_has() {
     for set in &operators::SETS {
         for operator in set.operators {
-            let graph =
-                Graph { nodes: vec![node(operator, &["x"], &["y"]).bytes(7, set.domain)], ..bad_models::relu() };
+            let graph = Graph { nodes: vec![node(operator, &["x"], &["y"]).bytes(7, set.domain)], ..relu() };
             let sets: &[_] =
                 if set.domain == "ai.onnx" { &[("", 13)] } else { &[("", 13), (set.domain, set.versions.0)] };
             let file = graph.file_of(8, sets).into_bytes();
