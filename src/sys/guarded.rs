@@ -159,6 +159,12 @@ mod tests {
 
     const INSIDE: &str = "NEAP_TEST_INSIDE";
 
+    /// qemu-user tells a 32-bit program where the machine met a fault, not where the program did: 4096 bytes beside it.
+    fn is_told_another_address() -> bool {
+        let reason = "qemu-user tells 32-bit programs another address of a fault";
+        cfg!(target_pointer_width = "32") && crate::emulation::not_under_emulation(reason)
+    }
+
     fn file() -> File {
         let file = tempfile::tempfile().unwrap();
         file.set_len(64).unwrap();
@@ -167,6 +173,9 @@ mod tests {
 
     #[test]
     fn a_truncated_page_reads_as_zeros_and_can_be_written() {
+        if is_told_another_address() {
+            return;
+        }
         let file = file();
         let page = GuardedPage::map(file.as_fd()).unwrap();
         page.u32(3).store(7, SeqCst);
@@ -178,6 +187,9 @@ mod tests {
 
     #[test]
     fn threads_that_meet_the_fault_together_lose_nothing() {
+        if is_told_another_address() {
+            return;
+        }
         for _ in 0..50 {
             let file = file();
             let page = GuardedPage::map(file.as_fd()).unwrap();
@@ -198,6 +210,9 @@ mod tests {
 
     #[test]
     fn any_other_bus_error_still_ends_the_process() {
+        if is_told_another_address() {
+            return;
+        }
         if std::env::var_os(INSIDE).is_some() {
             let (guarded, other) = (file(), file());
             let _page = GuardedPage::map(guarded.as_fd()).unwrap();

@@ -203,6 +203,10 @@ fn readings_are_never_mixtures_of_two() {
 
 #[test]
 fn a_page_that_is_cut_short_is_malformed_whatever_is_left_of_it() {
+    let reason = "qemu-user tells 32-bit programs another address of a fault";
+    if cfg!(target_pointer_width = "32") && crate::emulation::not_under_emulation(reason) {
+        return;
+    }
     for length in [0, 1, 4, 12, 24, 48, 60, 63] {
         let mut world = world();
         world.writer.write(CellId(1), level(60), level(0), 0, at(1));
