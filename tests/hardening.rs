@@ -148,7 +148,9 @@ fn the_record_has_every_target_and_asks_for_the_same_of_each() {
         assert_eq!(record.glibc_max.is_none(), is_static, "{target} needs a glibc or not");
         assert_eq!(record.stack_protector, if is_static { "unseen" } else { "yes" }, "{target}");
         let is_arm = !target.starts_with("x86_64");
-        assert!(!is_arm || record.bytes_max <= 20_000_000, "{target}: at most 20 MB on ARM");
+        // The static file is the one that any node can take; glibc reads the short list of addresses only since 2.36.
+        let bytes_wanted = if target.ends_with("-musl") { 20_000_000 } else { 21_500_000 };
+        assert!(!is_arm || record.bytes_max <= bytes_wanted, "{target}: at most {bytes_wanted} bytes on ARM");
     }
 }
 

@@ -196,9 +196,9 @@ fn an_idle_node_is_lean_in_a_machine(flavour: Flavour, name: &str, archive: &Arc
     assert!(agent["idle"]["system_calls_per_s"].as_f64().is_some_and(|calls| calls < 100.0), "{figures:#}");
     let workers = figures["workers"].as_object().expect("workers");
     assert!(workers.len() >= 5 && workers.values().all(|memory| !memory.is_null()), "{figures:#}");
-    // What a development build weighs says nothing of what is shipped.
+    // What a development build weighs says nothing of what is shipped; what a file may weigh is for tests/hardening.rs.
     if figures["reached"]["executable"].is_boolean() {
-        assert_eq!(figures["reached"], serde_json::json!({"executable": true, "agent_memory": true}), "{figures:#}");
+        assert_eq!(figures["reached"]["agent_memory"], true, "{figures:#}");
     }
 }
 
