@@ -118,11 +118,9 @@ struct Finding {
 pub(super) fn folders() -> Vec<PathBuf> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("models")));
     // First where the sources are, for everybody who runs this by cargo. What is shipped names no folder of its builder.
-    let sources = cfg!(any(feature = "demo", debug_assertions)).then(|| env!("CARGO_MANIFEST_DIR"));
-    let mut folders: Vec<PathBuf> = sources.map(|sources| Path::new(sources).join("models")).into_iter().collect();
-    folders.extend(beside);
-    folders.push(PathBuf::from("/usr/share/neap/models"));
-    folders
+    let sources =
+        cfg!(any(feature = "demo", debug_assertions)).then(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("models"));
+    sources.into_iter().chain(beside).chain([PathBuf::from("/usr/share/neap/models")]).collect()
 }
 
 /// The folder that was named, or the first of [`folders`] that is there.
