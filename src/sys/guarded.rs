@@ -159,12 +159,6 @@ mod tests {
 
     const INSIDE: &str = "NEAP_TEST_INSIDE";
 
-    /// qemu-user tells a 32-bit program where the machine met a fault, not where the program did: 4096 bytes beside it.
-    fn is_told_another_address() -> bool {
-        let reason = "qemu-user tells 32-bit programs another address of a fault";
-        cfg!(target_pointer_width = "32") && crate::emulation::not_under_emulation(reason)
-    }
-
     fn file() -> File {
         let file = tempfile::tempfile().unwrap();
         file.set_len(64).unwrap();
@@ -173,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_truncated_page_reads_as_zeros_and_can_be_written() {
-        if is_told_another_address() {
+        if crate::emulation::tells_faults_elsewhere() {
             return;
         }
         let file = file();
@@ -187,7 +181,7 @@ mod tests {
 
     #[test]
     fn threads_that_meet_the_fault_together_lose_nothing() {
-        if is_told_another_address() {
+        if crate::emulation::tells_faults_elsewhere() {
             return;
         }
         for _ in 0..50 {
@@ -210,7 +204,7 @@ mod tests {
 
     #[test]
     fn any_other_bus_error_still_ends_the_process() {
-        if is_told_another_address() {
+        if crate::emulation::tells_faults_elsewhere() {
             return;
         }
         if std::env::var_os(INSIDE).is_some() {
