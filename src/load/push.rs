@@ -14,6 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 pub use line::{Line, encode, parse};
 
@@ -24,6 +26,11 @@ use crate::units::{Instant, SourceId};
 pub const DATAGRAM_BYTES_MAX: usize = 4096;
 /// Permission bits of the socket unless configured: the RAN's group may write.
 pub const SOCKET_MODE_DEFAULT: u32 = 0o660;
+/// How long a socket is looked at again before it counts as a live agent's: a child that a killed agent had just forked
+/// holds its sockets until it has become the worker's program, and on a busy machine that takes its time.
+const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
+/// How long between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Longest socket path, in bytes: `sun_path` less its end mark.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -74,7 +81,8 @@ pub(super) fn check_listen(listen: SocketAddr) -> Result<(), Problem> {
 }
 
 impl Push {
-    /// Binds a Unix datagram socket. The file that a dead agent left behind is replaced, a live agent's is not.
+    /// Binds a Unix datagram socket. The file that a dead agent left behind is replaced, a live agent's is not; to tell
+    /// one from the other may take two seconds.
     pub fn unix(id: SourceId, path: &Path, mode: u32) -> Result<Self, Problem> {
         check_socket(path, mode)?;
         remove_stale(path)?;
@@ -177,8 +185,19 @@ pub(crate) fn datagram(source: SourceId, bytes: &[u8], sink: &mut dyn FnMut(Obse
     observations
 }
 
-/// Removes a socket file that nobody listens at.
+/// Removes a socket file that nobody listens at, or soon nobody.
 fn remove_stale(path: &Path) -> Result<(), Problem> {
+    for _ in 0..PREDECESSOR_MAX.as_millis() / LOOK_EVERY.as_millis() {
+        match remove_unused(path) {
+            Err(Problem::SocketInUse { .. }) => thread::sleep(LOOK_EVERY),
+            told => return told,
+        }
+    }
+    remove_unused(path)
+}
+
+/// Removes a socket file that nobody listens at now.
+fn remove_unused(path: &Path) -> Result<(), Problem> {
     let metadata = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Problem::io("look at", path, error, "let the agent's user read its directory")),

@@ -228,6 +228,20 @@ fn the_socket_of_a_dead_agent_is_replaced() {
 }
 
 #[test]
+fn the_socket_of_a_dying_agent_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("load.sock");
+    let held = UnixDatagram::bind(&path).unwrap();
+    let holder = std::thread::spawn(move || {
+        // Long enough for a first look, which then finds somebody.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(held);
+    });
+    Push::unix(A, &path, SOCKET_MODE_DEFAULT).unwrap();
+    holder.join().unwrap();
+}
+
+#[test]
 fn the_socket_of_a_live_agent_is_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("load.sock");
