@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use super::archive::Archive;
 
 /// Only for an emulator that hangs, in seconds: `init` bounds each step by the machine's own clock.
-const REAL_S_MAX: u32 = 7200;
+const REAL_S_MAX: u32 = 2700;
 
 /// Most of the machine's memory, in MiB: the initramfs is in it twice for a moment.
 const MEMORY_MIB: u32 = 3072;
