@@ -96,6 +96,40 @@ fn unpack(archive: &Path, folder: &Path) {
     succeeded(&tar.output().expect("tar can be started"));
 }
 
+// ---- the build ----
+
+#[test]
+fn a_build_that_fails_ships_nothing_not_even_what_an_earlier_one_left() {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (tools, build, output) =
+        (folder.path().join("tools"), folder.path().join("build"), folder.path().join("output"));
+    let left = build.join(TARGET).join("dist/neap");
+    let library = build.join(TARGET).join("dist/build/ring-0/out/libring_core.a");
+    for file in [&left, &library, &tools.join("cargo")] {
+        fs::create_dir_all(file.parent().expect("a folder")).expect("a folder can be made");
+    }
+    fs::write(&left, "what an earlier build left").expect("a file can be written");
+    fs::write(&library, "__stack_chk_fail").expect("a file can be written");
+    let version =
+        include_str!("../packaging/recipe").lines().find_map(|line| line.strip_prefix("readonly AUDITABLE_VERSION="));
+    let cargo = format!(
+        "#!/bin/sh\n[ \"$2\" != --version ] || {{ echo cargo-auditable {}; exit 0; }}\necho no compiler >&2\nexit 3\n",
+        version.expect("the recipe names a version")
+    );
+    fs::write(tools.join("cargo"), cargo).expect("a file can be written");
+    fs::set_permissions(tools.join("cargo"), fs::Permissions::from_mode(0o755)).expect("a mode can be set");
+
+    let path = format!("{}:{}", tools.display(), std::env::var("PATH").unwrap_or_default());
+    let mut command = Command::new("bash");
+    command.arg(root().join("packaging/build")).arg(TARGET).arg(&output).env("PATH", path);
+    let Some(told) = run("bash", command.env("CARGO_TARGET_DIR", &build)) else { return };
+    let words = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(told.status.code(), Some(3), "{words}");
+    assert!(words.contains("no compiler"), "{words}");
+    assert_eq!(fs::read_dir(&output).expect("a folder").count(), 0, "nothing was shipped");
+}
+
 // ---- the archive ----
 
 #[test]
