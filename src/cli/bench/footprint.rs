@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let facts = machine.end(vec![
         ("models", folder.map_or_else(|| "none found".to_owned(), |folder| folder.display().to_string())),
         ("system calls counted by", method),
-        ("emulated by", std::env::var("NEAP_EMULATED").unwrap_or_else(|_| "nothing".to_owned())),
+        ("emulated by", std::env::var("NEAP_EMULATED").unwrap_or_else(|_| "not told".to_owned())),
     ]);
     let out = Out::stdout();
     if args.json { out.json(&figures.json(&facts)) } else { figures.tell(&out) }

@@ -129,8 +129,10 @@ fn cpu_model(root: &Path) -> String {
         let line = cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
         Some(line.split_once(':')?.1.trim().to_owned())
     };
-    let virtual_machine = field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"));
     let board = || first_line(root, "sys/firmware/devicetree/base/model").map(|model| model.replace('\0', ""));
+    // No ARM core says so; qemu's board does, whether it is emulated or not.
+    let virtual_machine = field("flags").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hypervisor"))
+        || board().is_some_and(|model| model == "linux,dummy-virt");
     let part = || Some(format!("implementer {} part {}", field("CPU implementer")?, field("CPU part")?));
     let model = field("model name").or_else(board).or_else(part).unwrap_or_else(|| "not told".to_owned());
     if virtual_machine { format!("{model} (virtual machine)") } else { model }
@@ -173,6 +175,8 @@ mod tests {
         assert_eq!(cpu_model(folder.path()), "implementer 0x41 part 0xd0c");
         put("sys/firmware/devicetree/base/model", "Some Board rev 2\0");
         assert_eq!(cpu_model(folder.path()), "Some Board rev 2");
+        put("sys/firmware/devicetree/base/model", "linux,dummy-virt\0");
+        assert_eq!(cpu_model(folder.path()), "linux,dummy-virt (virtual machine)");
         put("proc/cpuinfo", "model name\t: Some CPU @ 3 GHz\nflags\t\t: fpu hypervisor sse\n");
         assert_eq!(cpu_model(folder.path()), "Some CPU @ 3 GHz (virtual machine)");
     }
