@@ -25,6 +25,23 @@ fn spread(mut spans: Vec<Duration>) -> String {
     format!("min {:?}, median {:?}, max {:?}", spans[0], spans[spans.len() / 2], spans[spans.len() - 1])
 }
 
+/// The first thing that the start shows is the socket for load; what it makes after that may not be left behind either.
+#[test]
+fn it_ends_in_order_when_it_is_asked_while_it_starts() {
+    let mut node = Node::prepare(&Setup::new());
+    for turn in 0..10 {
+        node.start_agent();
+        let places = ["load.sock", "status.sock"].map(|name| node.folder.path().join(name));
+        let asked = clock::now();
+        // Without a pause between two looks: what is looked for lasts milliseconds.
+        while !places[0].exists() {
+            assert!(clock::now().since(asked) < END_MAX * slow_by() * 6, "turn {turn}: no socket\n{}", node.log());
+        }
+        assert_eq!(node.terminate_agent().0, Some(0), "turn {turn}:\n{}", node.log());
+        assert!(places.iter().all(|place| !place.exists()), "turn {turn}: {places:?}");
+    }
+}
+
 #[test]
 fn it_ends_in_order_at_whatever_moment_it_is_asked() {
     let loops = if full() { 200 } else { 20 };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::clocks::Clocks;
@@ -59,10 +59,21 @@ fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::System { what, source }
 }
 
+/// SIGTERM, SIGINT and SIGHUP, from now on.
+fn hear_signals() -> Result<[Signal; 3], Error> {
+    Ok([
+        signal(SignalKind::terminate()).map_err(system("cannot hear SIGTERM"))?,
+        signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
+        signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
+    ])
+}
+
 impl Agent {
     /// Makes every part. The sentinel is the first that can act and the workers are the last, so that no worker ever
     /// exists that nobody could stop.
     pub(super) fn build(settings: Settings, reload: Reload) -> Result<(Self, Mouths), Error> {
+        // Before anything that an end would leave behind: until they are heard, these signals end the process at once.
+        let [terminate, interrupt, hangup] = hear_signals()?;
         // Before anything that could crash.
         let mut history = History::begin(&settings.jobs.state_dir, crash_terms(&settings));
         let opener = opener(&settings);
@@ -107,11 +118,10 @@ impl Agent {
             store: answers,
             status: asked,
             sentinel: Watched::new(bell).map_err(system("cannot watch the sentinel"))?,
-            terminate: signal(SignalKind::terminate()).map_err(system("cannot hear SIGTERM"))?,
-            interrupt: signal(SignalKind::interrupt()).map_err(system("cannot hear SIGINT"))?,
-            hangup: signal(SignalKind::hangup()).map_err(system("cannot hear SIGHUP"))?,
+            terminate,
+            interrupt,
+            hangup,
         };
-        let pressure = Watcher::new(memory_settings(&settings));
         let mut core = Core::new(now, terms(&settings), desk, commands.clone(), HostUsage::read);
         core.set_safe_mode(now, history.safe_mode());
         core.impair(now, Impairment::Disk, disk);
@@ -119,6 +129,7 @@ impl Agent {
         // From here on an end without a word is a crash.
         history.begun();
         let agent = Self {
+            pressure: Watcher::new(memory_settings(&settings)),
             settings,
             reload,
             core,
@@ -127,7 +138,6 @@ impl Agent {
             sentinel,
             gate,
             handles,
-            pressure,
             status,
             clocks,
             history,
