@@ -8,6 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use common::controller::{Controller, media_job};
+use common::emulation::not_under_emulation;
 use common::node::{Node, Setup, models};
 use files::copy;
 use neap::link::Publish;
@@ -17,6 +18,9 @@ use tempfile::TempDir;
 
 /// Items of a job that takes some seconds of CPU time on any machine.
 const ITEMS: usize = 60;
+
+/// Why these tests cannot be had from qemu-user.
+const SLOW: &str = "a model that costs enough takes longer there than an appraisal may";
 
 /// A folder with one model.
 fn faces() -> TempDir {
@@ -42,6 +46,9 @@ fn started(controller: &Controller) -> Vec<String> {
 
 #[test]
 fn an_impossible_deadline_is_refused_at_once_with_its_figures_once_the_cost_is_known() {
+    if not_under_emulation(SLOW) {
+        return;
+    }
     let models = faces();
     let setup = Setup::new().with("models", "dir", models.path().display().to_string());
     let node = Node::start(&setup);
@@ -88,6 +95,9 @@ fn an_impossible_deadline_is_refused_at_once_with_its_figures_once_the_cost_is_k
 
 #[test]
 fn a_node_that_is_told_to_refuses_nothing_for_its_deadline() {
+    if not_under_emulation(SLOW) {
+        return;
+    }
     let models = faces();
     let setup = Setup::new().with("models", "dir", models.path().display().to_string()).with(
         "jobs",
