@@ -26,8 +26,8 @@ use crate::units::{Instant, SourceId};
 pub const DATAGRAM_BYTES_MAX: usize = 4096;
 /// Permission bits of the socket unless configured: the RAN's group may write.
 pub const SOCKET_MODE_DEFAULT: u32 = 0o660;
-/// How long a socket is looked at again before it counts as a live agent's: a child that a killed agent had just forked
-/// holds its sockets until it has become the worker's program, and on a busy machine that takes its time.
+/// How long a socket is looked at again before it counts as a live agent's: one that was killed still holds it while the
+/// kernel closes its files, and so does a child that it had just forked, until that has become the worker's program.
 const PREDECESSOR_MAX: Duration = Duration::from_secs(2);
 /// How long between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
